@@ -1,0 +1,1 @@
+"""The `hushrec` command line: parse, call one function, print."""

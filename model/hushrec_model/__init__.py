@@ -1,0 +1,1 @@
+"""Reading a shop's log, training the Transformer and evaluating it (torch)."""

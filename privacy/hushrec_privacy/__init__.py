@@ -1,0 +1,1 @@
+"""The lowest package: the root of all errors and the checks that every package shares."""

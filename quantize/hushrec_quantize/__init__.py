@@ -1,0 +1,1 @@
+"""Pruning, export to ONNX, int8, and the packing of a bundle."""
