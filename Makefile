@@ -1,0 +1,56 @@
+# Every target works as the first command: it makes the virtual environment it needs.
+#   make test PYTHON=python3.12   uses another Python, in a virtual environment of its own.
+
+PYTHON ?= python3
+VENV ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
+BIN := $(VENV)/bin
+PACKAGES := sdk privacy model quantize cli
+SOURCES := $(PACKAGES) tests benchmarks
+JOBS ?= 2
+
+# Small matrices and forked test workers: one thread each is faster than all of them fighting.
+test test-all: export OMP_NUM_THREADS ?= 1
+
+.PHONY: help demo check test test-all wheel bench docs clean
+
+help:  ## Show this list.
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/.stamp-train  ## Train, quantize and try a real shop's recommendations.
+	$(BIN)/hushrec demo
+
+check: $(VENV)/.stamp-dev  ## Lint, format, types, import arrows.
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+test: check  ## Check, fast tests, the built wheel.
+	$(BIN)/pytest -n $(JOBS) -m "not slow and not wheel"
+	$(MAKE) wheel
+
+test-all: check  ## Check and every test, slow ones too.
+	$(BIN)/pytest -n $(JOBS) -m "not wheel"
+	$(MAKE) wheel
+
+wheel: $(VENV)/.stamp-dev  ## Build the wheel once and try it in an empty environment.
+	$(BIN)/pytest -m wheel -s tests
+
+bench: $(VENV)/.stamp-dev  ## Measure what docs/benchmarks.md states.
+	$(BIN)/python -m benchmarks
+
+docs: $(VENV)/.stamp-dev  ## Write the generated pages anew.
+	$(BIN)/python -m hushrec_cli.reference docs/cli.md
+
+clean:  ## Remove what the targets above made, virtual environments included.
+	rm -rf .venv .venv-* dist build .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/.stamp-venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "hushrec needs Python 3.11 or newer; name one with: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.stamp-train $(VENV)/.stamp-dev: $(VENV)/.stamp-%: $(VENV)/.stamp-venv pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e ".[$*]"
+	@touch $@
