@@ -1,1 +1,1 @@
-"""The `hushrec` command line: parse, call one function, print."""
+"""The `hushrec` command: each command parses, calls one function of a package below, and prints the result."""
