@@ -4,11 +4,9 @@ The only writer is `write_bundle`, which makes a whole directory and renames it 
 a bundle. Checks find damage and anything that leaves the directory. They do not say who made the bundle.
 """
 
-import contextlib
 import hashlib
 import mmap
 import os
-import secrets
 import shutil
 import stat
 from collections.abc import Mapping
@@ -31,6 +29,7 @@ from hushrec.manifest import (
     decode_manifest,
     encode_manifest,
 )
+from hushrec.staging import staged_directory
 
 __all__ = ["Bundle", "FileStamp", "HashRecord", "write_bundle"]
 
@@ -174,44 +173,25 @@ def write_bundle(
         The new bundle, opened and verified.
 
     Raises:
-        BundleError: `out` exists and is not a bundle, or what was given would not be read back.
+        BundleError: `out` exists and is not a bundle, what was given would not be read back, or the disk refused.
         ConfigError: `files` and `origins` do not name the same files.
     """
     if set(files) != set(origins):
         raise ConfigError(f"every file needs an origin: {sorted(set(files) ^ set(origins))} is in only one of the two")
     target = Path(os.path.realpath(out))
-    _refuse_foreign(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    mark = secrets.token_hex(6)
-    fresh = target.with_name(f".{target.name}.{mark}.new")
-    fresh.mkdir()
     try:
-        for name, content in files.items():
-            if Path(name).name != name or name == MANIFEST_NAME:
-                raise BundleError(f"{target}: file name {name!r} could leave the bundle; give plain names")
-            _write_file(fresh / name, content)
-        _write_file(fresh / MANIFEST_NAME, encode_manifest(_complete(manifest, fresh, origins)))
-        Bundle.open(fresh, verify=True)
-        _sync_directory(fresh)
-        replace_directory(fresh, target)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        with staged_directory(target) as fresh:
+            for name, content in files.items():
+                if Path(name).name != name or name == MANIFEST_NAME:
+                    raise BundleError(f"{target}: file name {name!r} could leave the bundle; give plain names")
+                _write_file(fresh / name, content)
+            _write_file(fresh / MANIFEST_NAME, encode_manifest(_complete(manifest, fresh, origins)))
+            Bundle.open(fresh, verify=True)
+    except OSError as error:
+        raise BundleError(
+            f"{target}: cannot be written ({error}); check the folder, its rights and the space"
+        ) from error
     return Bundle.open(target)
-
-
-def replace_directory(fresh: Path, target: Path) -> None:
-    """Rename a finished directory into place; an older one steps aside first and is then deleted."""
-    aside = fresh.with_suffix(".old")
-    if target.exists():
-        target.rename(aside)
-    try:
-        fresh.rename(target)
-    except OSError:
-        if aside.exists():
-            aside.rename(target)
-        raise
-    _sync_directory(target.parent)
-    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _read_manifest(root: Path) -> tuple[Manifest, str]:
@@ -289,21 +269,6 @@ def _complete(manifest: Manifest, root: Path, origins: Mapping[str, str]) -> Man
     return msgspec.structs.replace(manifest, files=infos, model=model, card=card)
 
 
-def _refuse_foreign(target: Path) -> None:
-    """Only an empty directory or something that calls itself our manifest may be replaced."""
-    if not target.exists():
-        return
-    if not target.is_dir():
-        raise BundleError(f"{target}: is a file, not a bundle; it is left alone: name another place")
-    if not any(target.iterdir()):
-        return
-    with contextlib.suppress(OSError, msgspec.MsgspecError, RecursionError):
-        data = (target / MANIFEST_NAME).read_bytes()
-        if len(data) <= MAX_MANIFEST_BYTES and {"format", "model", "files"} <= msgspec.json.decode(data).keys():
-            return
-    raise BundleError(f"{target}: is not a bundle; it is left alone: name another place")
-
-
 def _write_file(path: Path, content: bytes | Path) -> None:
     with path.open("xb") as file:
         if isinstance(content, Path):
@@ -313,13 +278,3 @@ def _write_file(path: Path, content: bytes | Path) -> None:
             file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_directory(path: Path) -> None:
-    """Make renames durable where the system allows it (Windows does not open directories)."""
-    with contextlib.suppress(OSError):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -96,7 +96,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
         capacity: Rows of the item table and length of the scores; rows above V are spare.
         behaviors: Names of the kinds of event, by index; the encoder has a second input if there is more than one.
         filter_seen: Whether `recommend` leaves out seen items unless told otherwise.
-        times: Whether training had times; without them `at` only orders nothing and events count in arrival order.
+        times: Whether training had times; if not, no score may depend on the age of an event.
         architecture: sha256 over encoder.onnx and scorer.onnx; `write_bundle` fills it in.
     """
 
