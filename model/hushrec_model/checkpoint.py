@@ -1,0 +1,50 @@
+"""The state of a run on disk: written beside its final name and renamed, read without running code from the file."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from hushrec_privacy.errors import CheckpointError
+
+__all__ = ["load_state", "save_state"]
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write a state so that a kill leaves the old file or the new one, never half of one.
+
+    Args:
+        path: Final name; a sibling ending in `.part` exists while writing.
+        state: Tensors, numbers, strings, lists and dicts.
+    """
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def load_state(path: Path, identity: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Read a state.
+
+    Args:
+        path: A file of `save_state`.
+        identity: What the run must have been made with; None accepts any.
+
+    Raises:
+        CheckpointError: The file is damaged, or its identity differs.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        found = state["identity"]
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: no such checkpoint; train first") from error
+    except Exception as error:  # noqa: BLE001 torch raises many types on a damaged file
+        raise CheckpointError(f"{path}: not a readable checkpoint ({type(error).__name__}); delete it and train again") from error
+    if identity is not None and found != identity:
+        changed = ", ".join(key for key in identity if found.get(key) != identity[key])
+        raise CheckpointError(
+            f"{path}: this run was started with other {changed or 'settings'}; continue it with the same data and options, or choose another folder"
+        )
+    return state

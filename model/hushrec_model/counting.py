@@ -1,0 +1,113 @@
+"""Count tables from the training part of a log: transitions, item-kNN, popularity. Scoring with them is `hushrec.counts`.
+
+Every table is cut to the strongest `NEIGHBOURS` entries of a row and stored as uint8 steps of the row's largest weight, as it is shipped.
+The tables come straight from the log: whatever holds one is private.
+"""
+
+import numpy as np
+import scipy.sparse as sparse
+from numpy.typing import NDArray
+
+from hushrec_model.splits import Sequences
+from hushrec_model.svd import nearby_pairs
+
+__all__ = ["NEIGHBOURS", "count_tables", "item_knn", "next_items", "popularity", "recent_popularity", "transitions"]
+
+NEIGHBOURS = 32
+_WINDOW, _GAP_DECAY, _REVERSE = 20, 0.8, 0.25  # transitions: how far, how much less a step, share of the other direction
+_ROW_POWER = 0.5
+_KNN_HISTORY = 200  # events of a sequence that item-kNN pairs up
+_KNN_ROWS = 4096  # rows of the co-occurrence matrix made at once
+_RECENT = 0.1  # share of the training events that recent popularity counts
+
+Table = dict[str, NDArray[np.generic]]
+
+
+def count_tables(train: Sequences, items: int) -> Table:
+    """All arrays that a blend can use, by the names they have in a bundle.
+
+    Args:
+        train: Training events.
+        items: V.
+
+    Returns:
+        `transitions.*` and `item_knn.*` (items, weights, scales) and `popularity`; rows 0 to V.
+    """
+    tables: Table = {"popularity": popularity(train, items)}
+    for name, table in (("transitions", transitions(train, items)), ("item_knn", item_knn(train, items))):
+        tables |= {f"{name}.{field}": array for field, array in table.items()}
+    return tables
+
+
+def popularity(train: Sequences, items: int) -> NDArray[np.float32]:
+    """Training events of each item, shape (V + 1,); 0 at index 0."""
+    counts = np.bincount(train.item, minlength=items + 1).astype(np.float32)
+    counts[0] = 0
+    return counts
+
+
+def recent_popularity(train: Sequences, items: int) -> NDArray[np.float32] | None:
+    """Events of each item among the latest tenth of the training events, shape (V + 1,); None without times."""
+    if train.time is None or not len(train.time):
+        return None
+    since = np.partition(train.time, int(len(train.time) * (1 - _RECENT)))[int(len(train.time) * (1 - _RECENT))]
+    counts = np.bincount(train.item[train.time >= since], minlength=items + 1).astype(np.float32)
+    counts[0] = 0
+    return counts
+
+
+def transitions(train: Sequences, items: int) -> Table:
+    """Decayed transitions: a pair g events apart adds 0.8^(g-1), a quarter of it backwards; divided by the root of the row sum."""
+    weights = _GAP_DECAY ** np.arange(_WINDOW)
+    counts = nearby_pairs(train, items, weights, reverse=_REVERSE)
+    sums = np.asarray(counts.sum(1)).ravel()
+    return _cut(sparse.diags(np.where(sums > 0, 1 / np.maximum(sums, 1e-12) ** _ROW_POWER, 0)) @ counts)
+
+
+def next_items(train: Sequences, items: int) -> Table:
+    """Plain first-order transitions: how often one item directly followed another."""
+    return _cut(nearby_pairs(train, items, np.ones(1), reverse=0.0))
+
+
+def item_knn(train: Sequences, items: int) -> Table:
+    """Cosine of co-occurrence: sequences with both items over the root of the product of sequences with each.
+
+    Sarwar et al. 2001, "Item-based collaborative filtering recommendation algorithms", equation 1 on binary vectors.
+    """
+    owner = np.repeat(np.arange(len(train.offsets) - 1), np.diff(train.offsets))
+    age = train.offsets[1:][owner] - np.arange(len(owner))
+    use = (age <= _KNN_HISTORY) & (train.item > 0)
+    shape = (len(train.offsets) - 1, items + 1)
+    has = sparse.coo_matrix((np.ones(int(use.sum()), np.float32), (owner[use], train.item[use])), shape=shape).tocsr()
+    has.data[:] = 1
+    norm = np.sqrt(np.maximum(np.asarray(has.sum(0)).ravel(), 1))
+    has = (has @ sparse.diags((1 / norm).astype(np.float32))).tocsr()
+    columns = has.T.tocsr()
+    blocks = [_cut(_without_self(columns[first : first + _KNN_ROWS] @ has, first)) for first in range(0, items + 1, _KNN_ROWS)]
+    return {field: np.concatenate([block[field] for block in blocks]) for field in blocks[0]}
+
+
+def _without_self(rows: "sparse.csr_matrix", first: int) -> "sparse.csr_matrix":
+    """The rows from `first` on of a square matrix, without its diagonal."""
+    coo = rows.tocoo()
+    keep = coo.row + first != coo.col
+    return sparse.csr_matrix((coo.data[keep], (coo.row[keep], coo.col[keep])), shape=rows.shape)
+
+
+def _cut(counts: "sparse.csr_matrix") -> Table:
+    """Keep the strongest entries of each row; ties go to the lower item."""
+    coo = counts.tocoo()
+    keep = coo.data > 0
+    row, column, value = coo.row[keep].astype(np.int64), coo.col[keep], coo.data[keep].astype(np.float32)
+    order = np.lexsort((column, -value, row))
+    row, column, value = row[order], column[order], value[order]
+    first = np.searchsorted(row, np.arange(counts.shape[0]))
+    rank = np.arange(len(row)) - first[row]
+    row, column, value, rank = (a[rank < NEIGHBOURS] for a in (row, column, value, rank))
+    scales = np.zeros(counts.shape[0], np.float32)
+    np.maximum.at(scales, row, value / 255)
+    near = np.zeros((counts.shape[0], NEIGHBOURS), np.uint32)
+    weights = np.zeros((counts.shape[0], NEIGHBOURS), np.uint8)
+    near[row, rank] = column
+    weights[row, rank] = np.maximum(np.rint(value / scales[row]), 1)
+    return {"items": near, "weights": weights, "scales": scales}

@@ -1,0 +1,84 @@
+"""The item table: an ID embedding plus what is known of the item, as one unit-length vector an item.
+
+Dropping the ID row at random in training lets content carry items that training saw rarely or never.
+"""
+
+import torch
+from hushrec.words import WORD_BUCKETS
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hushrec_model.features import Bags, ItemFeatures
+
+__all__ = ["ItemTable"]
+
+_START_STD = 0.05
+
+
+class ItemTable(nn.Module):
+    """Vectors of V items, row 0 being padding.
+
+    Attributes:
+        trained: Items that training has seen, shape (V,), bool. The ID row of any other item is ignored outside training: the loss only
+            ever pushed it away.
+    """
+
+    trained: Tensor
+
+    def __init__(self, features: ItemFeatures, trained: Tensor, width: int = 64, id_dropout: float = 0.3) -> None:
+        super().__init__()
+        self.items, self.id_dropout = len(features.price_bucket), id_dropout
+        self.id = nn.Embedding(self.items, width)
+        self.register_buffer("trained", trained, persistent=False)
+        self.attributes = _bag(self, "attribute", features.attributes, len(features.attribute_names), width)
+        self.words = _bag(self, "word", features.words, WORD_BUCKETS, width)
+        self.price: nn.Embedding | None = None
+        if len(features.price_edges):
+            self.price = nn.Embedding(len(features.price_edges) + 2, width)
+            self.register_buffer("price_bucket", torch.from_numpy(features.price_bucket), persistent=False)
+        self.projection: nn.Linear | None = None
+        if features.vectors is not None:
+            vectors = functional.normalize(torch.from_numpy(features.vectors), dim=1)
+            self.register_buffer("vectors", vectors, persistent=False)
+            self.projection = nn.Linear(vectors.shape[1], width, bias=False)
+        for module in self.modules():
+            if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+                nn.init.normal_(module.weight, std=_START_STD)
+
+    def content(self) -> Tensor | float:
+        """Sum of the content parts, shape (V, D); 0.0 if nothing is known of any item."""
+        total: Tensor | float = 0.0
+        for name, bag in (("attribute", self.attributes), ("word", self.words)):
+            if bag is not None:
+                total = total + bag(getattr(self, f"{name}_values"), getattr(self, f"{name}_offsets"))
+        if self.price is not None:
+            total = total + self.price(self.price_bucket)
+        if self.projection is not None:
+            total = total + self.projection(self.vectors)
+        return total
+
+    def forward(self, generator: torch.Generator | None = None) -> Tensor:
+        """Vectors of all items, shape (V + 1, D): unit length, row 0 zeros.
+
+        Args:
+            generator: Source of the ID dropout; None, as outside training, drops nothing.
+        """
+        ids: Tensor = self.id(torch.arange(self.items, device=self.trained.device))
+        if generator is None:
+            ids = ids * self.trained[:, None]
+        elif not isinstance(content := self.content(), float):
+            kept = torch.rand(self.items, 1, generator=generator) >= self.id_dropout
+            return self._unit(ids * kept.to(ids.device) + content)
+        return self._unit(ids + self.content())
+
+    def _unit(self, vectors: Tensor) -> Tensor:
+        return functional.pad(functional.normalize(vectors, dim=1, eps=1e-6), (0, 0, 1, 0))
+
+
+def _bag(owner: nn.Module, name: str, bags: Bags, entries: int, width: int) -> nn.EmbeddingBag | None:
+    """A mean-pooled embedding whose indexes are buffers of `owner`; None if no item has a value."""
+    if not len(bags.values):
+        return None
+    owner.register_buffer(f"{name}_values", torch.from_numpy(bags.values), persistent=False)
+    owner.register_buffer(f"{name}_offsets", torch.from_numpy(bags.offsets), persistent=False)
+    return nn.EmbeddingBag(entries, width, mode="mean", include_last_offset=True)

@@ -1,0 +1,142 @@
+"""Item table and encoder together, and the scorer that ranks a catalogue with them."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hushrec_model.batches import Batch
+from hushrec_model.features import ItemFeatures
+from hushrec_model.item_table import ItemTable
+from hushrec_model.losses import FULL_SOFTMAX_ITEMS, full_softmax, sampled_softmax
+from hushrec_model.network import Encoder, EncoderShape
+from hushrec_model.splits import Queries
+
+__all__ = ["Model", "ModelScorer"]
+
+_NEGATIVES = 2048
+_SCORES_AT_ONCE = 4_000_000
+
+
+class Model(nn.Module):
+    """The whole model of one shop.
+
+    Args:
+        shape: Sizes of the encoder.
+        features: Content of the V items.
+        seen: How often training saw each item as a target, shape (V,).
+        dropout: Of the input and the branches.
+        attention_dropout: Of the attention weights.
+        id_dropout: Share of ID rows that one step does without.
+    """
+
+    log_q: Tensor
+    chance: Tensor
+
+    def __init__(
+        self,
+        shape: EncoderShape,
+        features: ItemFeatures,
+        seen: NDArray[np.int64],
+        *,
+        dropout: float = 0.2,
+        attention_dropout: float = 0.1,
+        id_dropout: float = 0.3,
+    ) -> None:
+        super().__init__()
+        self.items = ItemTable(features, torch.from_numpy(seen > 0), shape.width, id_dropout)
+        self.encoder = Encoder(shape, dropout, attention_dropout)
+        chance = np.sqrt(seen + 1.0)
+        chance /= chance.sum()
+        self.register_buffer("chance", torch.from_numpy(chance.astype(np.float32)), persistent=False)
+        self.register_buffer("log_q", torch.from_numpy(np.log(chance).astype(np.float32)), persistent=False)
+
+    def loss(self, batch: Batch, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
+        """Mean cross-entropy of a batch's targets, in nats.
+
+        Args:
+            batch: Windows and targets.
+            generator: Source of ID dropout and negatives.
+            dtype: Type of the products in the softmax.
+        """
+        table = self.items(generator)
+        hidden = self.encoder(functional.embedding(batch.items, table), batch.behaviors)
+        users = hidden.flatten(0, 1)[batch.positions]
+        if self.items.items <= FULL_SOFTMAX_ITEMS:
+            return full_softmax(users, table[1:], batch.targets - 1, dtype)
+        negatives = torch.multinomial(self.chance.cpu(), _NEGATIVES, replacement=True, generator=generator)
+        return sampled_softmax(users, table[1:], batch.targets - 1, negatives.to(users.device), self.log_q)
+
+    @torch.no_grad()
+    def table(self) -> Tensor:
+        """Item vectors as they are shipped, shape (V + 1, D)."""
+        vectors: Tensor = self.items()
+        return vectors
+
+
+class ModelScorer:
+    """Ranks the whole catalogue by the Transformer alone.
+
+    Args:
+        model: A trained model; set to evaluation mode.
+        filter_seen: Leave out the items of the history.
+        table: Item vectors, shape (V + 1, D); the model's own if None.
+    """
+
+    def __init__(self, model: Model, *, filter_seen: bool, table: Tensor | None = None) -> None:
+        self._model, self._filter_seen = model.eval(), filter_seen
+        self._table = model.table() if table is None else table
+
+    def top(self, queries: Queries, index: NDArray[np.int64], k: int) -> NDArray[np.int32]:
+        """The k best items of some queries.
+
+        Args:
+            queries: Histories.
+            index: Which of them, shape (B,).
+            k: How many items.
+
+        Returns:
+            Item indexes, shape (B, k), int32, best first; 0 where there are no more.
+        """
+        result = np.zeros((len(index), k), np.int32)
+        for rows, scores in self.score_blocks(queries, index):
+            best = torch.topk(scores, min(k, scores.shape[1]), dim=1)
+            found = torch.where(torch.isfinite(best.values), best.indices, 0)
+            result[rows, : found.shape[1]] = found.cpu().numpy()
+        return result
+
+    @torch.no_grad()
+    def score_blocks(self, queries: Queries, index: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        """Yield (positions in `index`, scores (b, V + 1)), by rising length; padding and filtered items are minus infinity."""
+        longest = self._model.encoder.shape.max_history
+        lengths = np.minimum(queries.stop[index] - queries.start[index], longest)
+        order = np.argsort(lengths, kind="stable")
+        step = max(1, _SCORES_AT_ONCE // len(self._table))
+        for first in range(0, len(order), step):
+            rows = order[first : first + step]
+            length = max(1, int(lengths[rows].max()))
+            at = queries.stop[index[rows]][:, None] - lengths[rows][:, None] + np.arange(length)[None, :]
+            valid = np.arange(length)[None, :] < lengths[rows][:, None]
+            at = np.where(valid, at, 0)
+            items = torch.from_numpy(np.where(valid, queries.events.item[at], 0).astype(np.int64))
+            behaviors = torch.from_numpy(np.where(valid, queries.events.behavior[at], 0).astype(np.int64))
+            items, behaviors = items.to(self._table.device), behaviors.to(self._table.device)
+            hidden = self._model.encoder(functional.embedding(items, self._table), behaviors)
+            last = torch.from_numpy(np.maximum(lengths[rows] - 1, 0)).to(hidden.device)
+            users = hidden[torch.arange(len(rows), device=hidden.device), last]
+            scores = users @ self._table.t()
+            scores[:, 0] = float("-inf")
+            if self._filter_seen:
+                _forget_seen(scores, queries, index[rows])
+            yield rows, scores
+
+
+def _forget_seen(scores: Tensor, queries: Queries, index: NDArray[np.int64]) -> None:
+    """Set every item of the whole history to minus infinity."""
+    counts = queries.stop[index] - queries.start[index]
+    row = np.repeat(np.arange(len(index)), counts)
+    at = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(queries.start[index], counts)
+    scores[torch.from_numpy(row), torch.from_numpy(queries.events.item[at].astype(np.int64))] = float("-inf")

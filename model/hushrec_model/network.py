@@ -1,0 +1,116 @@
+"""The compact causal Transformer that turns a shopper's history into a user vector scored against the item table.
+
+Pre-norm, cosine scores with a learned scale, relative position bias, gated residual branches (LiGR: Borisyuk et al. 2024,
+arXiv:2407.13218, equation 1) and SwiGLU feed-forward (Shazeer 2020, arXiv:2002.05202, equation 6). Attention is written out and every
+weight is used through a module, so that per-user gradients can be taken by hooks as well as by `torch.func`. The same item table is input and
+output; it lives in `item_table.py`.
+
+Shapes: B batch, L history, D width, H heads, F feed-forward channels.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = ["HEAD_WIDTH", "INPUT_GAIN", "Encoder", "EncoderShape"]
+
+HEAD_WIDTH = 32
+INPUT_GAIN = 8.0  # unit-length item vectors enter with length sqrt(D) for D=64
+ADAPTER_RANK = 16
+START_SCALE = 20.0
+
+
+@dataclass(frozen=True)
+class EncoderShape:
+    """Sizes of an encoder.
+
+    Attributes:
+        heads: Attention heads of each layer; its length is the number of layers.
+        channels: Feed-forward channels of each layer, as many entries as `heads`.
+        max_history: Longest history, in events; also the number of distances with a bias of their own.
+        behaviors: How many behaviours the data knows; with 1 there is no behaviour table.
+        width: D, the length of item and user vectors.
+    """
+
+    heads: tuple[int, ...] = (2, 2)
+    channels: tuple[int, ...] = (176, 176)
+    max_history: int = 50
+    behaviors: int = 1
+    width: int = 64
+
+
+class Block(nn.Module):
+    """One layer: gated causal attention, then a gated SwiGLU feed-forward."""
+
+    def __init__(self, shape: EncoderShape, layer: int, dropout: float, attention_dropout: float) -> None:
+        super().__init__()
+        self.heads, self.channels, width = shape.heads[layer], shape.channels[layer], shape.width
+        inner = self.heads * HEAD_WIDTH
+        self.norm1 = nn.LayerNorm(width)
+        self.project = nn.Linear(width, 3 * inner + width, bias=False)  # queries, keys, values, gate
+        self.distance = nn.Embedding(shape.max_history, self.heads)
+        self.merge = nn.Linear(inner, width, bias=False)
+        self.norm2 = nn.LayerNorm(width)
+        self.expand = nn.Linear(width, 2 * self.channels + width, bias=False)  # SwiGLU pair, gate
+        self.contract = nn.Linear(self.channels, width, bias=False)
+        self.dropout, self.attention_dropout = nn.Dropout(dropout), nn.Dropout(attention_dropout)
+        nn.init.zeros_(self.distance.weight)
+
+    def forward(self, x: Tensor, distances: Tensor, future: Tensor) -> Tensor:
+        """Shape (B, L, D) to (B, L, D); `distances` (L, L) and `future` (L, L, bool) belong to the length."""
+        batch, length, width = x.shape
+        inner = self.heads * HEAD_WIDTH
+        q, k, v, gate = self.project(self.norm1(x)).split((inner, inner, inner, width), dim=-1)
+        q, k, v = (t.view(batch, length, self.heads, HEAD_WIDTH).transpose(1, 2) for t in (q, k, v))
+        bias = self.distance(distances).permute(2, 0, 1).masked_fill(future, float("-inf"))
+        weights = torch.softmax(torch.matmul(q * HEAD_WIDTH**-0.5, k.transpose(2, 3)) + bias, dim=-1)
+        mixed = torch.matmul(self.attention_dropout(weights), v).transpose(1, 2).reshape(batch, length, inner)
+        x = x + torch.sigmoid(gate) * self.dropout(self.merge(mixed))
+        a, b, gate = self.expand(self.norm2(x)).split((self.channels, self.channels, width), dim=-1)
+        return x + torch.sigmoid(gate) * self.dropout(self.contract(functional.silu(a) * b))
+
+
+class Encoder(nn.Module):
+    """History in, user vector out: scaled, so that a plain dot product with unit item vectors is the score."""
+
+    def __init__(self, shape: EncoderShape, dropout: float = 0.2, attention_dropout: float = 0.1) -> None:
+        super().__init__()
+        self.shape = shape
+        self.behavior = nn.Embedding(shape.behaviors, shape.width) if shape.behaviors > 1 else None
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(Block(shape, i, dropout, attention_dropout) for i in range(len(shape.heads)))
+        self.norm = nn.LayerNorm(shape.width)
+        self.adapter_down = nn.Linear(shape.width, ADAPTER_RANK, bias=False)
+        self.adapter_up = nn.Linear(ADAPTER_RANK, shape.width, bias=False)
+        self.scale = nn.Parameter(torch.tensor(START_SCALE))
+        if self.behavior is not None:
+            nn.init.normal_(self.behavior.weight, std=0.05)
+        nn.init.zeros_(self.adapter_up.weight)  # identity until a fleet trains it
+        for part in (self.adapter_down, self.adapter_up):
+            part.weight.requires_grad_(False)
+
+    def forward(self, vectors: Tensor, behaviors: Tensor) -> Tensor:
+        """Encode every prefix of each history.
+
+        Histories are padded on the right: a causal position never sees what follows it, so no padding mask is needed.
+
+        Args:
+            vectors: Unit-length item vectors, shape (B, L, D); L at most `shape.max_history`.
+            behaviors: Behaviour of each event, shape (B, L), int64.
+
+        Returns:
+            Scaled user vectors after each event, shape (B, L, D).
+        """
+        x = vectors * INPUT_GAIN
+        if self.behavior is not None:
+            x = x + self.behavior(behaviors)
+        x = self.dropout(x)
+        steps = torch.arange(x.shape[1], device=x.device)
+        gap = steps[:, None] - steps[None, :]
+        for block in self.blocks:
+            x = block(x, gap.clamp(min=0), gap < 0)
+        hidden = self.norm(x)
+        user: Tensor = hidden + self.adapter_up(self.adapter_down(hidden))
+        return functional.normalize(user, dim=-1) * self.scale

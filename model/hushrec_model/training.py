@@ -1,0 +1,247 @@
+"""Training of one model: epochs, early stopping on validation NDCG@10, and checkpoints that resume to the same result.
+
+Central training without a privacy budget. `--seed` repeats a run on the same machine with the same number of threads; a run that was killed goes
+on from its last finished epoch with the same random state, so it ends where it would have ended.
+"""
+
+import math
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hushrec_model.batches import Windows
+from hushrec_model.checkpoint import load_state, save_state
+from hushrec_model.evaluate import evaluate
+from hushrec_model.features import ItemFeatures
+from hushrec_model.losses import product_dtype
+from hushrec_model.model import Model, ModelScorer
+from hushrec_model.progress import Progress, silent
+from hushrec_model.settings import Settings
+from hushrec_model.splits import Queries, Split
+from hushrec_model.svd import svd_start
+
+__all__ = ["Trained", "build_model", "train_model", "validation_sample"]
+
+_WARM_UP = 0.05
+_WEIGHT_DECAY = 0.01
+_BETAS = (0.9, 0.98)
+_CLIP = 1.0
+_VALIDATION_QUERIES = 20_000
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run.
+
+    Attributes:
+        model: Weights of the best epoch, in evaluation mode.
+        history: One entry an epoch: loss in nats, validation NDCG@10, seconds.
+        best_epoch: The epoch kept, counted from 1.
+        seconds: Time spent, resumed parts included.
+    """
+
+    model: Model
+    history: list[dict[str, float]]
+    best_epoch: int
+    seconds: float
+
+
+@dataclass
+class _State:
+    """What a checkpoint holds beside weights."""
+
+    epoch: int = 0
+    epochs: int = 0
+    seconds: float = 0.0
+    best: float = -1.0
+    best_epoch: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def build_model(split: Split, features: ItemFeatures, settings: Settings) -> Model:
+    """An untrained model for a split; initial weights come from torch's global generator.
+
+    Args:
+        split: Decides the catalogue and which items training sees.
+        features: Content of its V items.
+        settings: Sizes and dropout.
+    """
+    seen = np.bincount(split.train.item, minlength=len(split.items) + 1)[1 : len(split.items) + 1]
+    return Model(
+        settings.shape,
+        features,
+        seen,
+        dropout=settings.dropout,
+        attention_dropout=settings.attention_dropout,
+        id_dropout=settings.id_dropout,
+    )
+
+
+def validation_sample(queries: Queries, most: int = _VALIDATION_QUERIES) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Evenly spaced validation queries, at most `most`; the same ones at every call."""
+    count = len(queries.start)
+    return np.arange(count) if count <= most else np.linspace(0, count - 1, most).astype(np.int64)
+
+
+def train_model(
+    split: Split,
+    features: ItemFeatures,
+    settings: Settings,
+    *,
+    checkpoint: Path | None = None,
+    max_minutes: float | None = None,
+    device: str = "cpu",
+    progress: Progress = silent,
+) -> Trained:
+    """Train until the last epoch, until validation stops improving, or until the time is up.
+
+    Args:
+        split: Training and validation data.
+        features: Content of the split's items.
+        settings: How to train.
+        checkpoint: File written after every epoch and read at the start if it exists.
+        max_minutes: Shortens the schedule after the first epoch so that it fits; the learning rate still falls to 0.
+        device: A torch device.
+        progress: Told after every batch.
+
+    Returns:
+        The model of the best epoch.
+
+    Raises:
+        CheckpointError: `checkpoint` belongs to other data or settings.
+    """
+    return _Run(split, features, settings, checkpoint, max_minutes, device, progress).run()
+
+
+class _Run:
+    def __init__(
+        self,
+        split: Split,
+        features: ItemFeatures,
+        settings: Settings,
+        checkpoint: Path | None,
+        max_minutes: float | None,
+        device: str,
+        progress: Progress,
+    ) -> None:
+        torch.manual_seed(settings.seed)
+        self.split, self.settings, self.device, self.progress = split, settings, device, progress
+        self.path, self.max_minutes = checkpoint, max_minutes
+        self.rng = np.random.default_rng(settings.seed)
+        self.generator = torch.Generator().manual_seed(settings.seed)
+        self.model = build_model(split, features, settings)
+        with torch.no_grad():
+            start = svd_start(split.train, len(split.items), settings.shape.width, self.generator)
+            self.model.items.id.weight.copy_(start)
+        self.model.to(device)
+        decayed = [p for p in self.model.parameters() if p.requires_grad and p.dim() == 2]
+        plain = [p for p in self.model.parameters() if p.requires_grad and p.dim() != 2]
+        groups = [{"params": decayed, "weight_decay": _WEIGHT_DECAY}, {"params": plain, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=_BETAS, fused=True)
+        self.trainable = decayed + plain
+        self.windows = Windows(split.train, settings.shape.max_history)
+        self.sample = validation_sample(split.valid)
+        self.state, self.best_weights = _State(epochs=settings.epochs), dict[str, Tensor]()
+        self.identity = {
+            "settings": asdict(settings),
+            "protocol": split.protocol_sha256,
+            "items": len(split.items),
+            "targets": self.windows.targets,
+        }
+
+    def run(self) -> Trained:
+        self._resume()
+        while self.state.epoch < self.state.epochs and not self._out_of_patience():
+            began = time.monotonic()
+            loss = self._epoch()
+            score = self._validate()
+            state = self.state
+            state.epoch += 1
+            if score > state.best:
+                state.best, state.best_epoch = score, state.epoch
+                self.best_weights = {k: v.detach().cpu().clone() for k, v in self.model.state_dict().items()}
+            seconds = time.monotonic() - began
+            state.seconds += seconds
+            state.history.append({"loss": loss, "ndcg@10": score, "seconds": seconds})
+            self._fit_time(seconds)
+            self._save()
+            note = f"loss {loss:.3f}, validation NDCG@10 {score:.4f}"
+            self.progress("train", state.epoch, state.epochs, note)
+        self.model.load_state_dict(self.best_weights)
+        state = self.state
+        return Trained(self.model.cpu().eval(), state.history, state.best_epoch, state.seconds)
+
+    def _epoch(self) -> float:
+        """One pass; the mean loss in nats."""
+        self.model.train()
+        dtype = product_dtype(self.device)
+        plan = self.windows.plan(self.settings.tokens, self.rng)
+        total = 0.0
+        for step, group in enumerate(plan):
+            self._set_rate((self.state.epoch + step / len(plan)) / self.state.epochs)
+            batch = self.windows.batch(group, self.rng).to(self.device)
+            if not len(batch.targets):
+                continue
+            loss = self.model.loss(batch, self.generator, dtype)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(self.trainable, _CLIP)
+            self.optimizer.step()
+            total += float(loss.detach())
+            self.progress("train", self.state.epoch + (step + 1) / len(plan), self.state.epochs)
+        return total / max(1, len(plan))
+
+    def _set_rate(self, done: float) -> None:
+        """Warm-up, then a cosine to 0; `done` is the share of the schedule behind us."""
+        warm = min(1.0, done / _WARM_UP) if done < _WARM_UP else 0.5 * (1 + math.cos(math.pi * (done - _WARM_UP) / (1 - _WARM_UP)))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.learning_rate * max(warm, 1e-3)
+
+    def _validate(self) -> float:
+        if not len(self.sample):
+            return float(self.state.epoch)  # nothing to validate on: the last epoch is kept
+        scorer = ModelScorer(self.model, filter_seen=self.split.filter_seen)
+        return evaluate(scorer, self.split.valid, len(self.split.items), index=self.sample).ndcg
+
+    def _out_of_patience(self) -> bool:
+        return self.state.epoch - self.state.best_epoch >= self.settings.patience
+
+    def _fit_time(self, seconds: float) -> None:
+        """After the first epoch, shorten the schedule to what the time limit allows."""
+        if self.max_minutes is not None and self.state.epoch == 1:
+            affordable = int(self.max_minutes * 60 / seconds)
+            self.state.epochs = max(1, min(self.state.epochs, affordable))
+
+    def _save(self) -> None:
+        if self.path is None:
+            return
+        save_state(
+            self.path,
+            {
+                "identity": self.identity,
+                "state": asdict(self.state),
+                "model": self.model.state_dict(),
+                "best": self.best_weights,
+                "optimizer": self.optimizer.state_dict(),
+                "torch_rng": torch.get_rng_state(),
+                "generator": self.generator.get_state(),
+                "numpy_rng": self.rng.bit_generator.state,
+            },
+        )
+
+    def _resume(self) -> None:
+        if self.path is None or not self.path.exists():
+            return
+        saved = load_state(self.path, self.identity)
+        self.state = _State(**saved["state"])
+        self.model.load_state_dict(saved["model"])
+        self.best_weights = saved["best"]
+        self.optimizer.load_state_dict(saved["optimizer"])
+        torch.set_rng_state(saved["torch_rng"])
+        self.generator.set_state(saved["generator"])
+        self.rng.bit_generator.state = saved["numpy_rng"]

@@ -1,0 +1,221 @@
+"""Scores from counts: what the shopper did before, and what the fleet's shoppers did next.
+
+The one implementation of count-table scoring, used by the device and by the baselines of training alike. A source turns a history into counts x
+of a few items; the blend adds weight · log1p(x / epsilon) of every source to the scores of the Transformer. Item index 0 is padding and keeps
+whatever falls on it: nobody reads it. Not thread-safe: each object owns one buffer of V + 1 floats.
+
+Shapes: V items, K neighbours a row, n events of a history (oldest first).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+from hushrec_privacy.errors import ConfigError
+from numpy.typing import NDArray
+
+__all__ = ["Blend", "CountSource", "Neighbours", "Own", "Part", "Popularity", "count_sources"]
+
+NEIGHBOUR_PARTS = ("transitions", "item_knn")
+
+
+class Part(Protocol):
+    """How one source enters the blend (see `hushrec.manifest.BlendPart`)."""
+
+    @property
+    def name(self) -> str:
+        """Which source: own, transitions, item_knn or popularity."""
+
+    @property
+    def weight(self) -> float:
+        """In units of the Transformer's scores."""
+
+    @property
+    def epsilon(self) -> float:
+        """Count at which the logarithm starts to bend."""
+
+    @property
+    def decay(self) -> float:
+        """Weight of an event against the next younger one."""
+
+    @property
+    def window(self) -> int:
+        """How many of the last events count; 0: all."""
+
+
+class CountSource(Protocol):
+    """Turns a history into counts of items."""
+
+    def add(self, total: NDArray[np.float32], history: NDArray[np.int64]) -> NDArray[np.integer]:
+        """Add the counts of a history to `total`, shape (at least V + 1,), in place.
+
+        Args:
+            total: Counts so far.
+            history: Item indexes, oldest first, shape (n,).
+
+        Returns:
+            The indexes that were added to; some may repeat.
+        """
+
+
+class Own:
+    """The shopper's own events: each adds decay^age to its item.
+
+    Args:
+        decay: Weight of an event against the next younger one; 1 counts all alike.
+        window: How many of the last events count; 0: all.
+
+    >>> total = np.zeros(5, np.float32)
+    >>> _ = Own(0.5, 0).add(total, np.array([3, 4, 3]))
+    >>> total.tolist()
+    [0.0, 0.0, 0.0, 1.25, 0.5]
+    """
+
+    def __init__(self, decay: float, window: int) -> None:
+        self._decay, self._window = decay, window
+
+    def add(self, total: NDArray[np.float32], history: NDArray[np.int64]) -> NDArray[np.integer]:
+        """See `CountSource.add`."""
+        recent = history[-self._window :]
+        np.add.at(total, recent, _fading(self._decay, len(recent)))
+        return recent
+
+
+class Neighbours:
+    """The fleet's tables: each event adds decay^age times the weights of its item's neighbours.
+
+    Args:
+        items: Neighbours of each item, shape (V + 1, K), uint32; 0 fills short rows.
+        weights: Their weights in steps of the row's scale, shape (V + 1, K), uint8.
+        scales: Weight of one step, shape (V + 1,), float32.
+        decay: Weight of an event against the next younger one.
+        window: How many of the last events count; 0: all.
+    """
+
+    def __init__(
+        self,
+        items: NDArray[np.uint32],
+        weights: NDArray[np.uint8],
+        scales: NDArray[np.float32],
+        decay: float,
+        window: int,
+    ) -> None:
+        self._items, self._weights, self._scales = items, weights, scales
+        self._decay, self._window = decay, window
+
+    def add(self, total: NDArray[np.float32], history: NDArray[np.int64]) -> NDArray[np.integer]:
+        """See `CountSource.add`."""
+        recent = history[-self._window :]
+        near = self._items[recent].ravel()
+        factor = self._scales[recent] * _fading(self._decay, len(recent))
+        np.add.at(total, near, (self._weights[recent] * factor[:, None]).ravel())
+        return near
+
+    def of(self, event: int) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
+        """Neighbours of one item and their weights, both of shape (K,)."""
+        return self._items[event], self._weights[event] * self._scales[event]
+
+
+class Popularity:
+    """How often all shoppers took each item, whatever the history.
+
+    Args:
+        counts: Shape (V + 1,), float32.
+    """
+
+    def __init__(self, counts: NDArray[np.float32]) -> None:
+        self._counts = counts
+        self._all = np.arange(len(counts))
+
+    def add(self, total: NDArray[np.float32], history: NDArray[np.int64]) -> NDArray[np.integer]:  # noqa: ARG002
+        """See `CountSource.add`."""
+        total[: len(self._counts)] += self._counts
+        return self._all
+
+
+def count_sources(parts: Sequence[Part], arrays: Mapping[str, NDArray[np.generic]]) -> list[CountSource]:
+    """The source of every part.
+
+    Args:
+        parts: Parts of a blend.
+        arrays: `popularity`, and `NAME.items`, `NAME.weights`, `NAME.scales` for each neighbour table.
+
+    Raises:
+        ConfigError: A part has an unknown name or its table is missing.
+    """
+    return [_source(part, arrays) for part in parts]
+
+
+class Blend:
+    """Adds the counts to the scores of the Transformer.
+
+    Args:
+        parts: What enters, and with which weight.
+        arrays: See `count_sources`.
+
+    Raises:
+        ConfigError: A part has an unknown name or its table is missing.
+    """
+
+    def __init__(self, parts: Sequence[Part], arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        self.parts = tuple(parts)
+        self.sources = count_sources(self.parts, arrays)
+        self._total = np.zeros(len(arrays["popularity"]), np.float32)
+
+    def add_to(self, scores: NDArray[np.float32], history: NDArray[np.int64]) -> None:
+        """Add every part to the scores in place.
+
+        Args:
+            scores: Shape (at least V + 1,); index 0 is left undefined.
+            history: Known item indexes, oldest first, shape (n,).
+        """
+        if not len(history):
+            return
+        total = self._total
+        for part, source in zip(self.parts, self.sources, strict=True):
+            touched = source.add(total, history)
+            gain = np.log1p(total[touched] * np.float32(1 / part.epsilon))
+            gain *= np.float32(part.weight)
+            gain += scores[touched]
+            scores[touched] = gain  # repeated indexes write the same value
+            total[touched] = 0
+
+    def touched(self, source: int, history: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The distinct items that one source counts for a history, and their counts x, both of shape (n,)."""
+        items = np.unique(self.sources[source].add(self._total, history)).astype(np.int64)
+        found = self._total[items]
+        self._total[items] = 0
+        return items[items > 0], found[items > 0]
+
+    def values(self, source: int, history: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The counts x that one source gives some items, shape of `items`; what the fit of the weights reads."""
+        touched = self.sources[source].add(self._total, history)
+        found = self._total[items]
+        self._total[touched] = 0
+        return found
+
+
+def _source(part: Part, arrays: Mapping[str, NDArray[np.generic]]) -> CountSource:
+    if part.name == "own":
+        return Own(part.decay, part.window)
+    try:
+        if part.name == "popularity":
+            return Popularity(arrays["popularity"])  # type: ignore[arg-type]
+        if part.name in NEIGHBOUR_PARTS:
+            table = [arrays[f"{part.name}.{field}"] for field in ("items", "weights", "scales")]
+            return Neighbours(*table, part.decay, part.window)  # type: ignore[arg-type]
+    except KeyError as error:
+        raise ConfigError(f"the blend uses {part.name!r}, but the array {error.args[0]!r} is missing") from error
+    raise ConfigError(f"unknown part of a blend: {part.name!r}")
+
+
+_POWERS: dict[float, NDArray[np.float32]] = {}
+
+
+def _fading(decay: float, count: int) -> NDArray[np.float32]:
+    """decay^age for `count` events, oldest first."""
+    powers = _POWERS.get(decay)
+    if powers is None or len(powers) < count:
+        ages = np.arange(max(256, count) - 1, -1, -1)
+        powers = _POWERS[decay] = np.power(decay, ages).astype(np.float32)
+    return powers[len(powers) - count :]
