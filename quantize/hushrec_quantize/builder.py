@@ -1,0 +1,82 @@
+"""A thin layer over `onnx.helper`: names intermediate values, and puts weights into external files at given offsets."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+__all__ = ["CONTRIB", "GraphBuilder"]
+
+CONTRIB = "com.microsoft"  # ONNX Runtime's own operators
+_OPSET = 17
+_IR_VERSION = 8
+_TYPES = {
+    "float32": TensorProto.FLOAT,
+    "int8": TensorProto.INT8,
+    "uint8": TensorProto.UINT8,
+    "int64": TensorProto.INT64,
+}
+
+
+class GraphBuilder:
+    """Collects nodes and initializers of one graph; `model` closes it.
+
+    Values are referred to by their names, as in ONNX.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._nodes: list[onnx.NodeProto] = []
+        self._initializers: dict[str, onnx.TensorProto] = {}
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._values = 0
+
+    def input(self, name: str, dtype: str, shape: Sequence[int | str]) -> str:
+        """Declare an input of the graph; strings in `shape` are free axes."""
+        self._inputs.append(helper.make_tensor_value_info(name, _TYPES[dtype], shape))
+        return name
+
+    def op(self, kind: str, *inputs: str, domain: str = "", name: str = "", **attributes: Any) -> str:
+        """Add one node with one output and return the output's name."""
+        if not name:
+            self._values += 1
+            name = f"v{self._values}"
+        self._nodes.append(helper.make_node(kind, inputs, [name], domain=domain, **attributes))
+        return name
+
+    def matmul_nbits(self, x: str, codes: str, scales: str, inputs: int, outputs: int, *, name: str = "") -> str:
+        """Multiply by an int8 matrix with one scale for 64 inputs of an output; other accuracy levels are slow."""
+        sizes: dict[str, int] = {"K": inputs, "N": outputs, "bits": 8, "block_size": 64, "accuracy_level": 4}
+        return self.op("MatMulNBits", x, codes, scales, domain=CONTRIB, name=name, **sizes)
+
+    def constant(self, *values: int, scalar: bool = False) -> str:
+        """Return a small int64 constant, stored in the graph once however often it is asked for."""
+        name = ("i" if scalar else "i_") + "_".join(map(str, values))
+        if name not in self._initializers:
+            shape = [] if scalar else [len(values)]
+            self._initializers[name] = helper.make_tensor(name, TensorProto.INT64, shape, values)
+        return name
+
+    def external(self, name: str, dtype: str, shape: Sequence[int], file: str, offset: int) -> str:
+        """Refer to an array that lies in `file`, beside the graph, at `offset` bytes."""
+        tensor = TensorProto(name=name, data_type=_TYPES[dtype], dims=shape, data_location=TensorProto.EXTERNAL)
+        length = int(np.dtype(dtype).itemsize * np.prod(shape))
+        for key, value in (("location", file), ("offset", offset), ("length", length)):
+            tensor.external_data.add(key=key, value=str(value))
+        self._initializers[name] = tensor
+        return name
+
+    def weight(self, name: str, array: NDArray[Any], file: str, offset: int) -> str:
+        """Like `external`, with dtype and shape of `array`, whose values are not looked at."""
+        return self.external(name, array.dtype.name, array.shape, file, offset)
+
+    def model(self, output: str, shape: Sequence[int | str]) -> bytes:
+        """Close the graph over its float32 output and return its bytes, the same for the same calls."""
+        value = helper.make_tensor_value_info(output, TensorProto.FLOAT, shape)
+        graph = helper.make_graph(self._nodes, self._name, self._inputs, [value], list(self._initializers.values()))
+        opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(CONTRIB, 1)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="hushrec")
+        return bytes(model.SerializeToString(deterministic=True))
