@@ -1,1 +1,78 @@
-"""The device runtime of hushrec."""
+"""The device runtime of hushrec: recommendations computed on the shopper's own device.
+
+    with hushrec.Recommender.open("shop.hush", profile="shopper.profile") as rec:
+        rec.observe("mug-17")
+        for found in rec.recommend(k=10):
+            print(found.item, found.score, found.reason.code)
+
+Importing this loads nothing but the list below; each name loads its module when it is first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hushrec_privacy.errors import (
+        BundleError,
+        CatalogError,
+        CheckpointError,
+        ConfigError,
+        DataError,
+        HushrecError,
+        ProfileError,
+        ToleranceError,
+    )
+
+    from hushrec.bundle import Bundle, write_bundle
+    from hushrec.catalog import Catalog, Item
+    from hushrec.engine import Engine
+    from hushrec.packing import pack, unpack
+    from hushrec.profile import Profile
+    from hushrec.reasons import Reason, ReasonCode
+    from hushrec.recommender import Recommendation, Recommender
+
+__all__ = [
+    "Bundle",
+    "BundleError",
+    "Catalog",
+    "CatalogError",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "Engine",
+    "HushrecError",
+    "Item",
+    "Profile",
+    "ProfileError",
+    "Reason",
+    "ReasonCode",
+    "Recommendation",
+    "Recommender",
+    "ToleranceError",
+    "pack",
+    "unpack",
+    "write_bundle",
+]
+
+_HOMES = {
+    "hushrec.bundle": ("Bundle", "write_bundle"),
+    "hushrec.catalog": ("Catalog", "Item"),
+    "hushrec.engine": ("Engine",),
+    "hushrec.packing": ("pack", "unpack"),
+    "hushrec.profile": ("Profile",),
+    "hushrec.reasons": ("Reason", "ReasonCode"),
+    "hushrec.recommender": ("Recommendation", "Recommender"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'hushrec' has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(_HOME.get(name, "hushrec_privacy.errors")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

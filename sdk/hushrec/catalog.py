@@ -184,10 +184,11 @@ class Catalog:
         wanted = []
         for column, values in within.items():
             self._check_column(column)
-            choice = (values,) if isinstance(values, str) else tuple(values)
-            if not all(isinstance(value, str) for value in choice):
+            choice = {values} if isinstance(values, str) else set(values) if isinstance(values, Iterable) else {None}
+            texts = sorted(value for value in choice if isinstance(value, str))
+            if len(texts) < len(choice):
                 raise ConfigError(f"within[{column!r}] is {values!r}; give a string or a list of strings")
-            wanted.append((column, tuple(sorted(set(choice)))))
+            wanted.append((column, tuple(texts)))
         return self._mask(tuple(sorted(wanted)))
 
     def _check_column(self, column: str) -> None:

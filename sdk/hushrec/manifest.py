@@ -15,6 +15,7 @@ import msgspec
 from hushrec_privacy.errors import BundleError
 
 __all__ = [
+    "ALIGNMENT",
     "FORMAT",
     "MANIFEST_NAME",
     "MAX_MANIFEST_BYTES",

@@ -1,0 +1,147 @@
+"""From a history to the items to show: a fixed chain of stages, each from a score an item to a score an item.
+
+    candidates   the Transformer's scores, or popularity if nothing is known of the shopper
+    blend        adds the counts
+    rules        takes out what must not be shown
+
+and then the best k. A new feature is a stage in `Ranking`, never a branch in a caller. Scores are one array of the
+item table's capacity; minus infinity takes an item out.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hushrec.counts import Blend
+from hushrec.manifest import ModelInfo
+from hushrec.topk import top_k
+
+__all__ = ["BlendCounts", "Candidates", "Ranked", "Ranking", "Request", "Rules", "Scorer", "Scores", "Stage"]
+
+Scores = NDArray[np.float32]
+
+
+class Scorer(Protocol):
+    """The Transformer, as ranking needs it; `hushrec.engine.Engine` is one."""
+
+    def scores(self, items: NDArray[np.int64], behaviors: NDArray[np.int64]) -> Scores:
+        """Score all items after a history, shape (capacity,); the caller may change the array until the next call."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Request:
+    """What to rank for.
+
+    Attributes:
+        items: Item indexes of the shopper's known events, oldest first, shape (n,).
+        behaviors: Their behaviour indexes, shape (n,).
+        k: How many items, at least 0.
+        hidden: Items that must not be shown, shape (m,).
+        allowed: Items that may be shown, shape (V + 1,); None: all.
+    """
+
+    items: NDArray[np.int64]
+    behaviors: NDArray[np.int64]
+    k: int
+    hidden: NDArray[np.int64] | None = None
+    allowed: NDArray[np.bool_] | None = None
+
+
+class Ranked(NamedTuple):
+    """The best items, best first.
+
+    Attributes:
+        items: Different item indexes, shape (K,), K at most k.
+        scores: Falling, shape (K,).
+    """
+
+    items: NDArray[np.int64]
+    scores: Scores
+
+
+class Stage(Protocol):
+    """One step of the chain; may change the scores it is given."""
+
+    def __call__(self, request: Request, scores: Scores) -> Scores:
+        """Give the scores after this step, shape (capacity,)."""
+
+
+class Candidates:
+    """Scores of the Transformer; popularity for a shopper of whom nothing is known.
+
+    Args:
+        scorer: The Transformer.
+        popularity: How often shoppers took each item, shape (V + 1,).
+        model: Length of a history that the Transformer takes, and of its scores.
+    """
+
+    def __init__(self, scorer: Scorer, popularity: Scores, model: ModelInfo) -> None:
+        self._scorer, self._popularity = scorer, popularity
+        self._max_history, self._capacity = model.max_history, model.capacity
+
+    def __call__(self, request: Request, scores: Scores) -> Scores:
+        """See `Stage`; what is given is not read."""
+        if not len(request.items):
+            scores = np.full(self._capacity, -np.inf, np.float32)
+            scores[: len(self._popularity)] = self._popularity
+            return scores
+        return self._scorer.scores(request.items[-self._max_history :], request.behaviors[-self._max_history :])
+
+
+class BlendCounts:
+    """Adds the counts of the shopper and of the fleet.
+
+    Args:
+        blend: Counts and their weights.
+    """
+
+    def __init__(self, blend: Blend) -> None:
+        self._blend = blend
+
+    def __call__(self, request: Request, scores: Scores) -> Scores:
+        """See `Stage`."""
+        self._blend.add_to(scores, request.items)
+        return scores
+
+
+class Rules:
+    """Takes out padding, spare rows, hidden items, and all that is not allowed.
+
+    Args:
+        items: V, the number of items.
+    """
+
+    def __init__(self, items: int) -> None:
+        self._items = items
+
+    def __call__(self, request: Request, scores: Scores) -> Scores:
+        """See `Stage`."""
+        scores[0] = -np.inf
+        scores[self._items + 1 :] = -np.inf
+        if request.hidden is not None:
+            scores[request.hidden] = -np.inf
+        if request.allowed is not None:
+            np.copyto(scores[: self._items + 1], -np.inf, where=~request.allowed)
+        return scores
+
+
+class Ranking:
+    """The chain. Not thread-safe: scorer and blend reuse their arrays.
+
+    Args:
+        stages: In order; the first is given an empty array.
+    """
+
+    def __init__(self, stages: tuple[Stage, ...]) -> None:
+        self._stages = stages
+
+    def rank(self, request: Request) -> Ranked:
+        """Give the best `request.k` items, fewer if fewer may be shown; equal scores by index."""
+        scores: Scores = np.empty(0, np.float32)
+        for stage in self._stages:
+            scores = stage(request, scores)
+        items, best = top_k(scores, request.k)
+        shown = int(np.count_nonzero(best > -np.inf))  # they come last, as scores fall
+        return Ranked(items[:shown], best[:shown])
