@@ -50,7 +50,7 @@ def hit_rate(hit: NDArray[np.bool_], k: int) -> NDArray[np.float64]:
 def ndcg(hit: NDArray[np.bool_], targets: NDArray[np.int64], k: int) -> NDArray[np.float64]:
     """NDCG@k with gains of 0 and 1: DCG@k / ideal DCG@k.
 
-    DCG@k is the sum of 1 / log2(1 + r) over the ranks r <= k of targets; the ideal puts all targets first, so it is that
+    DCG@k is the sum of 1 / log2(1 + r) over the ranks r <= k of targets; the ideal has all targets first, so it is that
     sum over r = 1 to min(k, number of targets). One target at rank r gives 1 / log2(1 + r).
 
     Args:
