@@ -224,8 +224,8 @@ def check_manifest(manifest: Manifest, where: str) -> None:
             is missing; an array leaves its file, is not aligned, or has a shape that contradicts the model; the card
             claims more than the origins allow.
     """
-    for problem in (_file_problem(manifest), _array_problem(manifest), _model_problem(manifest)):
-        if problem:
+    for find_problem in (_file_problem, _array_problem, _model_problem):  # each relies on the ones before
+        if problem := find_problem(manifest):
             raise BundleError(f"{where}: {problem}")
 
 

@@ -21,6 +21,7 @@ __all__ = ["Event", "Profile", "ProfileHashes"]
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x68757368  # "hush": tells a profile from the database of another program
+SMALLEST_DATABASE_BYTES = 512  # SQLite takes a shorter file for an empty one and writes over it
 FLUSH_AFTER_S = 0.8
 BUSY_S = 5.0
 KEPT_BUNDLES = 8
@@ -281,19 +282,32 @@ class ProfileHashes:
 
 
 def _prepare_file(path: Path) -> None:
-    """Refuse what SQLite would report as just "unable to open", and make a new file private to its owner."""
+    """Refuse what SQLite would report as just "unable to open", and make a new file private to its owner.
+
+    A file that is there is only looked at: closing a handle of it would release the locks of another `Profile` in this
+    process (fcntl locks belong to the process).
+    """
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        _check_existing(path)
     except FileNotFoundError as error:
         raise ProfileError(f"{path}: the folder {path.parent} does not exist; make it first") from error
     except OSError as error:
-        is_folder = path.is_dir()
-        reason = "is a folder; name a file" if is_folder else f"cannot be opened ({error.strerror}); check its rights"
-        raise ProfileError(f"{path}: {reason}") from error
-    plain = stat.S_ISREG(os.fstat(handle).st_mode)
-    os.close(handle)
-    if not plain:
-        raise ProfileError(f"{path}: is not a plain file; name another")
+        raise ProfileError(f"{path}: cannot be made ({error.strerror}); check the rights of its folder") from error
+
+
+def _check_existing(path: Path) -> None:
+    try:
+        seen = path.stat()
+    except OSError as error:
+        raise ProfileError(f"{path}: is a link that leads nowhere ({error.strerror}); name another file") from error
+    if stat.S_ISDIR(seen.st_mode):
+        raise ProfileError(f"{path}: is a folder; name a file")
+    if not stat.S_ISREG(seen.st_mode) or 0 < seen.st_size < SMALLEST_DATABASE_BYTES:
+        raise ProfileError(f"{path}: is not a profile; name another file")
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise ProfileError(f"{path}: may not be read and written; check its rights")
 
 
 def _blob(text: str) -> bytes:
