@@ -192,8 +192,8 @@ def _behaviors(
     place = _place(file, roles["behavior"])
     if len(distinct) > _MOST_BEHAVIORS:
         raise DataError(
-            f"{place}: {len(distinct)} different behaviours ({', '.join(distinct[:3])}, …), more than {_MOST_BEHAVIORS}; "
-            "name another column: behavior=COLUMN"
+            f"{place}: {len(distinct)} different behaviours ({', '.join(distinct[:3])}, …), at most {_MOST_BEHAVIORS} "
+            "are possible; name another column: behavior=COLUMN"
         )
     merged = np.array([distinct.index(name) for name in ours], np.int8)
     warnings = finding(place, unnamed, f"rows without a behaviour count as {DEFAULT_BEHAVIOR!r}")

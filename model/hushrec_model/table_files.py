@@ -75,8 +75,7 @@ def open_table(path: Path) -> Iterator[Table]:
 
 def _unpack(path: Path, plain: Path) -> None:
     try:
-        packed = gzip.GzipFile(path) if path.suffix == ".gz" else lzma.LZMAFile(path)
-        with packed, plain.open("wb") as out:
+        with gzip.open(path) if path.suffix == ".gz" else lzma.open(path) as packed, plain.open("wb") as out:
             shutil.copyfileobj(packed, out)
     except (OSError, EOFError, lzma.LZMAError) as error:
         raise DataError(f"{path}: cannot be unpacked: {error}") from error
