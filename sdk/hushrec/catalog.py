@@ -33,10 +33,14 @@ MAX_PARAMETERS = 500
 SCHEMA = """
 CREATE TABLE items(idx INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, title TEXT, price REAL);
 CREATE TABLE columns(column_id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
-CREATE TABLE terms(term_id INTEGER PRIMARY KEY, column_id INTEGER NOT NULL, value TEXT NOT NULL, UNIQUE(column_id,
-value)); CREATE TABLE item_terms(idx INTEGER, position INTEGER, term_id INTEGER NOT NULL, PRIMARY KEY(idx, position))
-WITHOUT ROWID; CREATE INDEX items_by_term ON item_terms(term_id, idx); CREATE VIEW attributes AS SELECT idx, name AS
-column, value FROM item_terms JOIN terms USING(term_id) JOIN columns USING(column_id); PRAGMA user_version = 1;
+CREATE TABLE terms(term_id INTEGER PRIMARY KEY, column_id INTEGER NOT NULL, value TEXT NOT NULL,
+    UNIQUE(column_id, value));
+CREATE TABLE item_terms(idx INTEGER, position INTEGER, term_id INTEGER NOT NULL,
+    PRIMARY KEY(idx, position)) WITHOUT ROWID;
+CREATE INDEX items_by_term ON item_terms(term_id, idx);
+CREATE VIEW attributes AS SELECT idx, name AS column, value
+    FROM item_terms JOIN terms USING(term_id) JOIN columns USING(column_id);
+PRAGMA user_version = 1;
 """
 
 
