@@ -2,8 +2,8 @@
 
     python benchmarks/reading.py [EVENTS]
 
-Makes a CSV file of a million users, 200,000 items of very unequal popularity, and times, in a temporary folder, and reads
-it in a process of its own, so that the peak is that of the reading alone (anonymous and file pages together).
+Makes a CSV file of a million users, 200,000 items of very unequal popularity, and times, in a temporary folder, and
+reads it in a process of its own, so that the peak is that of the reading alone (anonymous and file pages together).
 """
 
 import argparse

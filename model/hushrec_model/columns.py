@@ -39,7 +39,7 @@ EVENT_ROLES: dict[str, tuple[str, ...]] = {
     "session": ("session", "sessionid", "gasessionid", "visitid"),
 }
 ITEM_ROLES: dict[str, tuple[str, ...]] = {
-    "item": EVENT_ROLES["item"],
+    "item": (*EVENT_ROLES["item"], "id"),
     "title": ("title", "name", "producttitle", "productname", "itemname", "itemtitle"),
     "category": ("category", "categories", "productcategory", "itemcategory", "genres"),
     "brand": ("brand", "itembrand", "productbrand"),

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 from hushrec_privacy import checks
-from hushrec_privacy.errors import DataError
+from hushrec_privacy.errors import ConfigError, DataError
 from numpy.typing import NDArray
 
 from hushrec_model import metrics
@@ -120,7 +120,8 @@ def evaluate(
         DataError: There are no queries.
     """
     checks.at_least(1, k=k, items=items)
-    checks.at_least(k, list_length=LIST_LENGTH)
+    if k > LIST_LENGTH:
+        raise ConfigError(f"k is {k}; scorers are asked for {LIST_LENGTH} items, so it must be at most that")
     asked = np.arange(len(queries), dtype=np.int64) if index is None else index
     if not len(asked):
         raise DataError("there is no query to evaluate")

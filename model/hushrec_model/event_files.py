@@ -142,7 +142,7 @@ def _selected(table: Table, roles: dict[str, str]) -> list[pl.Expr]:
 def _lines_without_events(table: Table) -> list[str]:
     with table.path.open("rb") as lines:
         short = [number for number, line in enumerate(lines) if len(line.split()) < 2]
-    return finding(table.file, short, "lines without items are left out")
+    return finding(table.file, short, "lines without items are left out", unit="line")
 
 
 def _without_nobody(table: Table, roles: dict[str, str], frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:

@@ -18,6 +18,8 @@ from hushrec_model.table_files import Table, open_table
 
 __all__ = ["ListedItems", "read_items"]
 
+_ROW, _ID = "\0row", "\0id"  # columns of ours: no file's column is called so
+
 
 @dataclass(frozen=True, eq=False)
 class ListedItems:
@@ -49,7 +51,7 @@ def read_items(path: Path, columns: Mapping[str, str], attributes: tuple[str, ..
         of_attribute = {role: column for role, column in roles.items() if role in ("category", "brand")}
         of_attribute |= {column: column for column in attributes if column not in roles.values()}
         used = dict.fromkeys([*roles.values(), *of_attribute.values()])
-        frame = table.collect(table.frame.select(list(used))).with_row_index("row")
+        frame = table.collect(table.frame.select(list(used))).with_row_index(_ROW)
     if not len(frame):
         raise DataError(f"{table.file}: has columns but no rows")
     frame, warnings = _each_once(table, roles["item"], frame)
@@ -57,31 +59,32 @@ def read_items(path: Path, columns: Mapping[str, str], attributes: tuple[str, ..
     unused = [repr(name) for name in names if name not in used]
     if unused:
         warnings.append(f"{table.file}: columns not used: {', '.join(unused)}; name them as attributes to use them")
+    vectors, missing = _vectors(table.file, roles, frame)
     items = Items(
         title=frame[roles["title"]].cast(pl.String).to_list() if "title" in roles else [None] * len(frame),
         price=price,
         attributes={name: _values(frame[column]) for name, column in of_attribute.items()},
-        vectors=_vectors(table.file, roles["vector"], frame) if "vector" in roles else None,
+        vectors=vectors,
     )
-    return ListedItems(frame["id"].to_list(), items, "price" in roles, [*warnings, *unusable])
+    return ListedItems(frame[_ID].to_list(), items, "price" in roles, [*warnings, *unusable, *missing])
 
 
 def _each_once(table: Table, column: str, frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
-    frame = frame.with_columns(id=id_expression(table.file, column, frame.schema[column]))
-    unnamed = frame.filter(pl.col("id").is_null())["row"]
-    repeated = frame.filter(pl.col("id").is_not_null() & ~pl.col("id").is_first_distinct())["row"]
+    frame = frame.with_columns(id_expression(table.file, column, frame.schema[column]).alias(_ID))
+    unnamed = frame.filter(pl.col(_ID).is_null())[_ROW]
+    repeated = frame.filter(pl.col(_ID).is_not_null() & ~pl.col(_ID).is_first_distinct())[_ROW]
     place = f"{table.file}, column {column!r}"
     warnings = finding(place, unnamed.to_list(), "rows without item are left out")
     warnings += finding(place, repeated.to_list(), "rows that repeat an item are left out")
-    return frame.filter(pl.col("id").is_not_null() & pl.col("id").is_first_distinct()), warnings
+    return frame.filter(pl.col(_ID).is_not_null() & pl.col(_ID).is_first_distinct()), warnings
 
 
 def _prices(file: str, roles: dict[str, str], frame: pl.DataFrame) -> tuple[NDArray[np.float64], list[str]]:
     if "price" not in roles:
         return np.full(len(frame), np.nan), []
     price, unusable = price_expressions(roles["price"])
-    read = frame.select("row", price=price, unusable=unusable)
-    rows = read["row"].filter(read["unusable"])
+    read = frame.select(_ROW, price=price, unusable=unusable)
+    rows = read[_ROW].filter(read["unusable"])
     return read["price"].to_numpy(), finding(f"{file}, column {roles['price']!r}", rows.to_list(), UNUSABLE_PRICES)
 
 
@@ -94,20 +97,24 @@ def _values(column: pl.Series) -> list[tuple[str, ...]]:
     ]
 
 
-def _vectors(file: str, column: str, frame: pl.DataFrame) -> NDArray[np.float32]:
+def _vectors(file: str, roles: dict[str, str], frame: pl.DataFrame) -> tuple[NDArray[np.float32] | None, list[str]]:
     """Vectors of one length, from lists or from text such as "[0.1, 0.2]" or "0.1 0.2"; zeros where there is none."""
-    given = frame[column]
+    if "vector" not in roles:
+        return None, []
+    given, place = frame[roles["vector"]], f"{file}, column {roles['vector']!r}"
     if not given.dtype.is_nested():
         numbers = given.cast(pl.String).str.strip_chars("[] ").str.replace_all(r"[\s,;|]+", " ").str.split(" ")
         given = pl.select(pl.when(given.cast(pl.String).str.len_chars() > 0).then(numbers)).to_series()
     vectors = given.cast(pl.List(pl.Float64), strict=False)
     lengths = vectors.list.len()
     width = int(lengths.drop_nulls().mode().max() or 0)  # type: ignore[arg-type]  # an integer: the series is one
+    if not width:
+        return None, finding(place, frame[_ROW].to_list(), "items have no vector; the column is not used")
     finite = vectors.list.eval(pl.element().is_finite().fill_null(False)).list.all()
-    wrong = frame["row"].filter(lengths.is_not_null() & ((lengths != width) | ~finite))
+    wrong = frame[_ROW].filter(lengths.is_not_null() & ((lengths != width) | ~finite))
     if len(wrong):
-        place = f"{file}, column {column!r}"
         raise DataError(*finding(place, wrong.to_list(), f"vectors are not {width} finite numbers like the others"))
     out = np.zeros((len(frame), width), np.float32)
     out[lengths.is_not_null().to_numpy()] = vectors.drop_nulls().explode().to_numpy().reshape(-1, width)
-    return out
+    missing = frame[_ROW].filter(lengths.is_null()).to_list()
+    return out, finding(place, missing, "items have no vector and get one of zeros")

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from hushrec_privacy.errors import ConfigError
 from numpy.typing import NDArray
 
 from hushrec_model.columns import check_roles
@@ -41,12 +42,14 @@ def read_log(
         The log, the items in the log's order, and sentences on what was dropped, kept in spite of doubts, or decided.
 
     Raises:
-        ConfigError: `columns` names something that is no role.
+        ConfigError: `columns` names something that is no role, or attributes are named without an items file.
         DataError: A file is missing, empty or of an unknown kind, is not UTF-8, lacks a column, or holds a time or a
             vector that cannot be read. Names file, row and column.
     """
     columns = columns or {}
     check_roles(columns)
+    if attributes and items is None:
+        raise ConfigError(f"attributes {', '.join(attributes)} are columns of an items file, and none is given")
     listed = read_items(items, columns, attributes) if items else _nothing_listed()
     raw = read_events(events, columns)
     ids, number = _numbered(listed.ids, raw)

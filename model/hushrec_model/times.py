@@ -58,7 +58,7 @@ def any_time(column: str) -> pl.Expr:
 
 
 def _spelt(values: pl.Expr, spelling: str) -> pl.Expr:
-    return values.str.to_datetime(spelling, strict=False, time_unit="us").cast(pl.Int64)
+    return values.cast(pl.String).str.to_datetime(spelling, strict=False, time_unit="us").cast(pl.Int64)
 
 
 def _reads(sample: pl.Series, spelling: str) -> bool:
