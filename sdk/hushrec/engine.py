@@ -1,0 +1,190 @@
+"""The Transformer on the device: from a history of item indexes to a score for every item.
+
+Runs the bundle's graphs in ONNX Runtime on one thread. Buffers are kept between calls, results are not. Knows nothing
+of ids, counts or rules, which are `hushrec.ranking`'s. One engine serves one thread at a time.
+"""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from hushrec_privacy.errors import BundleError, ConfigError
+from numpy.typing import NDArray
+
+from hushrec import ort
+from hushrec.manifest import Manifest
+from hushrec.scorer import PackedScorer, PlainScorer, Scorer, ScorerName, choose_scorer
+
+__all__ = ["Engine", "EngineBundle", "Memory"]
+
+Indexes = NDArray[np.int64]
+Vectors = NDArray[np.float32]
+
+
+class EngineBundle(Protocol):
+    """What an engine needs of a bundle; `hushrec.bundle.Bundle` is one."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """Its `model` is read."""
+
+    def path(self, name: str) -> Path:
+        """Path of a file of the bundle."""
+
+    def array(self, name: str) -> NDArray[Any]:
+        """A read-only view of an array of the bundle."""
+
+
+class Memory(Protocol):
+    """Keeps small values of this machine between runs; `hushrec.profile.Profile` is one."""
+
+    def get(self, key: str) -> bytes | None:
+        """Value of a key, None if there is none."""
+
+    def put(self, key: str, value: bytes) -> None:
+        """Set the value of a key."""
+
+
+class Engine:
+    """Encoder and scorer of one bundle.
+
+    Args:
+        bundle: An opened bundle.
+        memory: Remembers which scorer is the faster one on this machine; None: measured each time.
+
+    Raises:
+        BundleError: ONNX Runtime cannot open a graph.
+
+    Attributes:
+        scorer: Which scorer this machine uses, "packed" or "plain".
+    """
+
+    def __init__(self, bundle: EngineBundle, memory: Memory | None = None) -> None:
+        model = bundle.manifest.model
+        self._max_history, self._capacity, self._width = model.max_history, model.capacity, model.width
+        self._user = np.zeros((1, model.width), np.float32)
+        self._scores = np.zeros((1, model.capacity), np.float32)
+        self._encoder = _Encoder(bundle.path("encoder.onnx"), model.max_history, len(model.behaviors), self._user)
+        self.scorer, self._scorer = _open_scorer(bundle, memory, self._user, self._scores)
+
+    def scores(self, items: Indexes, behaviors: Indexes | None = None) -> Vectors:
+        """Score all rows of the item table after a history.
+
+        Args:
+            items: Item indexes, oldest first, shape (L,), L at least 1; the last Lmax count. An index outside the
+                table counts as 0, an unknown item.
+            behaviors: Their behaviour indexes, shape (L,); None: all 0. Not read if the bundle has one behaviour.
+
+        Returns:
+            Shape (capacity,); a buffer that the next call overwrites, the caller may change it until then. Row 0 and
+            the spare rows hold no item: leave them out.
+
+        Raises:
+            ConfigError: The history is empty, the two have different lengths, or a behaviour does not exist.
+        """
+        self._encoder.encode(items, behaviors)
+        self._scorer.score()
+        scores: Vectors = self._scores[0]
+        return scores
+
+    def user_vectors(self, items: Indexes, behaviors: Indexes | None = None) -> Vectors:
+        """Encode histories of one length, each exactly as the device does it.
+
+        Args:
+            items: Shape (B, L), as in `scores`.
+            behaviors: Shape (B, L), or None.
+
+        Returns:
+            A new array, shape (B, 64).
+
+        Raises:
+            ConfigError: As in `scores`.
+        """
+        users = np.empty((len(items), self._width), np.float32)
+        for row, history in enumerate(items):
+            self._encoder.encode(history, None if behaviors is None else behaviors[row])
+            users[row] = self._user[0]
+        return users
+
+    def scores_many(self, items: Indexes, behaviors: Indexes | None = None) -> Vectors:
+        """Score histories of one length: one after the other, so that every row equals what `scores` gives.
+
+        Args:
+            items: Shape (B, L), as in `scores`.
+            behaviors: Shape (B, L), or None.
+
+        Returns:
+            A new array, shape (B, capacity).
+
+        Raises:
+            ConfigError: As in `scores`.
+        """
+        scores = np.empty((len(items), self._capacity), np.float32)
+        for row, history in enumerate(items):
+            scores[row] = self.scores(history, None if behaviors is None else behaviors[row])
+        return scores
+
+
+class _Encoder:
+    """`encoder.onnx` over fixed buffers: for every length one view of the same input buffer, made when first needed."""
+
+    def __init__(self, graph: Path, max_history: int, behaviors: int, user: Vectors) -> None:
+        self._session = ort.open_session(graph)
+        self._binding = self._session.io_binding()
+        self._binding.bind_ortvalue_output("user", ort.shared_value(user))
+        self._max_history = max_history
+        self._items = np.zeros(max_history, np.int64)
+        self._behaviors = np.zeros(max_history, np.int64) if behaviors > 1 else None
+        self._behavior_count = behaviors
+        self._views: dict[int, tuple[Any, Any]] = {}
+        self._length = 0
+
+    def encode(self, items: Indexes, behaviors: Indexes | None) -> None:
+        """Write the user vector after a history into the buffer given at the start."""
+        length = min(len(items), self._max_history)
+        if not length:
+            raise ConfigError("the history is empty; without events there is nothing to encode")
+        self._items[:length] = items[-length:]
+        if self._behaviors is not None:
+            self._behaviors[:length] = 0 if behaviors is None else self._checked(items, behaviors)[-length:]
+        if length != self._length:
+            self._bind(length)
+        self._session.run_with_iobinding(self._binding)
+
+    def _checked(self, items: Indexes, behaviors: Indexes) -> Indexes:
+        if len(behaviors) != len(items):
+            raise ConfigError(f"{len(items)} items but {len(behaviors)} behaviours; every event has one of each")
+        if behaviors.min() < 0 or behaviors.max() >= self._behavior_count:
+            raise ConfigError(f"a behaviour index is not among the bundle's {self._behavior_count} behaviours")
+        return behaviors
+
+    def _bind(self, length: int) -> None:
+        if length not in self._views:
+            behaviors = None if self._behaviors is None else ort.shared_value(self._behaviors[None, :length])
+            self._views[length] = ort.shared_value(self._items[None, :length]), behaviors
+        items, behaviors = self._views[length]
+        self._binding.bind_ortvalue_input("items", items)
+        if behaviors is not None:
+            self._binding.bind_ortvalue_input("behaviors", behaviors)
+        self._length = length
+
+
+def _open_scorer(
+    bundle: EngineBundle, memory: Memory | None, user: Vectors, scores: Vectors
+) -> tuple[ScorerName, Scorer]:
+    """Open the scorer that is known to be the faster one here, or measure which it is."""
+    plain = PlainScorer(bundle.array("items.codes"), bundle.array("items.scales"), user, scores)
+    key = f"scorer/onnxruntime-{ort.version()}"
+    known = memory.get(key) if memory else None
+    if known == b"plain":
+        return "plain", plain
+    try:
+        packed = PackedScorer(bundle.path("scorer.onnx"), user, scores)
+    except BundleError:  # an older ONNX Runtime without these operators still has the table
+        return "plain", plain
+    if known == b"packed":
+        return "packed", packed
+    name = choose_scorer(packed, plain, user, scores)
+    if memory:
+        memory.put(key, name.encode())
+    return name, packed if name == "packed" else plain
