@@ -12,6 +12,8 @@ __all__ = ["ProgressLine"]
 _BAR_WIDTH = 24
 _REDRAW_EVERY_S = 0.1
 _PLAIN_EVERY_S = 10.0
+_REMARK = "decide"
+"""Stage whose notes are sentences to keep, such as what the data decided; each gets a line of its own."""
 
 
 def _stderr() -> TextIO:
@@ -51,6 +53,11 @@ class ProgressLine:
     def __call__(self, stage: str, done: float, total: float, note: str = "") -> None:
         """Show that `done` of `total` of a stage is through; total 0 or less: not known."""
         now = self.clock()
+        if stage == _REMARK:
+            self._finish(now)
+            self._stage = ""
+            self._write(f"  {note}\n")
+            return
         fresh = stage != self._stage
         if fresh:
             self._finish(now)

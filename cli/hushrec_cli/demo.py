@@ -1,0 +1,139 @@
+"""The command `demo`: a real shop's log from training to recommendations on a device, in one go.
+
+Everything up to the bundle runs in this process; the bundle is then opened by a second one, `hushrec_cli.device`, which
+has no training library.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+from hushrec_cli import demo_text
+from hushrec_cli.options import Json
+from hushrec_cli.output import print_data, print_json, say_heading
+from hushrec_cli.progress import ProgressLine
+from hushrec_cli.quantize import write_page
+
+__all__ = ["Shop", "demo"]
+
+_CUSTOMERS = 3
+_SHORT_HISTORY, _LONG_HISTORY = 3, 40
+
+
+class Shop(StrEnum):
+    """The logs that ship with hushrec; see `hushrec_model.boxed`."""
+
+    ONLINE_RETAIL = "online_retail"
+    ESHOP = "eshop_clothing_2008"
+
+
+class _Facts(NamedTuple):
+    about: str
+    protocol: str
+    test_from: datetime | None = None
+
+
+_FACTS = {
+    Shop.ONLINE_RETAIL: _Facts(
+        "a year of a British online gift shop, visit by visit (Chen, D. 2015, UCI Online Retail, CC BY 4.0).", "baskets"
+    ),
+    Shop.ESHOP: _Facts(
+        "clicks in an online shop for clothing, summer 2008 (UCI Clickstream data for online shopping, CC BY 4.0).",
+        "sessions",
+        datetime(2008, 8, 1, tzinfo=UTC),
+    ),
+}
+
+
+def demo(
+    data: Annotated[Shop, typer.Option(help="Which of the logs that ship with hushrec.")] = Shop.ONLINE_RETAIL,
+    out: Annotated[Path, typer.Option(help="Where the run and the bundle go.")] = Path("hushrec-demo"),
+    as_json: Json = False,
+) -> None:
+    """Try everything on a real shop's log.
+
+    Takes about six minutes on two cores. Reads a log that ships with hushrec, trains, prunes, quantizes, packs a
+    bundle, measures it beside simple baselines, and opens it in a second process without PyTorch, as a shopper's device
+    would.
+
+    Example: hushrec demo --data eshop_clothing_2008
+    """
+    run_folder, bundle = out / data.value, out / f"{data.value}.hush"
+    if not as_json:
+        print_data(demo_text.introduction(_FACTS[data].about))
+    found = _make(data, run_folder, bundle)
+    say_heading("Opening the bundle in a second process, without PyTorch")
+    found["device"] = _on_a_device(bundle, _customers(run_folder), out)
+    if as_json:
+        print_json(found)
+    else:
+        print_data(demo_text.results(found))
+
+
+def _make(shop: Shop, run_folder: Path, bundle: Path) -> dict[str, Any]:
+    """Train, quantize and evaluate; gives plain results."""
+    from hushrec_model.boxed import boxed_events, boxed_items
+    from hushrec_model.pipeline import TrainOptions, train
+    from hushrec_quantize.evaluation import evaluate_any
+    from hushrec_quantize.pipeline import QuantizeOptions, quantize
+
+    began = time.monotonic()
+    events, items = boxed_events(shop.value), boxed_items(shop.value)
+    _, protocol, test_from = _FACTS[shop]
+    options = TrainOptions(protocol=protocol, test_from=test_from)
+    with ProgressLine() as progress:
+        say_heading("Training on the shop's log")
+        trained = train(events, items, run_folder, options, progress)
+        progress.close()
+        say_heading("Pruning and quantizing to int8")
+        quantized = quantize(run_folder, bundle, QuantizeOptions(), progress)
+        progress.close()
+        say_heading("Measuring the bundle and simple baselines on purchases that training never saw")
+        quality = evaluate_any(bundle, events, protocol=protocol, test_from=test_from, progress=progress)
+    return {
+        "data": shop.value,
+        "bundle": str(bundle),
+        "bundle_bytes": sum(file.stat().st_size for file in bundle.iterdir()),
+        "page": str(write_page(quantized, bundle)),
+        "minutes": (time.monotonic() - began) / 60,
+        "train": trained.to_dict(),
+        "quantize": quantized.to_dict(),
+        "quality": quality,
+    }
+
+
+def _customers(run_folder: Path) -> list[dict[str, Any]]:
+    """The first customers of the test whose history is neither very short nor very long; success plays no part."""
+    from hushrec_model.run_folder import load_run
+
+    split = load_run(run_folder).split
+    test, chosen = split.test, []
+    for query in range(len(test)):
+        history = test.events.item[test.start[query] : test.stop[query]]
+        targets = test.target[test.target_offsets[query] : test.target_offsets[query + 1]]
+        if _SHORT_HISTORY <= len(history) <= _LONG_HISTORY:
+            chosen.append({"history": _ids(split.items, history), "next": _ids(split.items, targets)})
+        if len(chosen) == _CUSTOMERS:
+            break
+    return chosen
+
+
+def _ids(items: list[str], indexes: Any) -> list[str]:
+    return [items[index - 1] for index in indexes.tolist() if index > 0]
+
+
+def _on_a_device(bundle: Path, customers: list[dict[str, Any]], out: Path) -> dict[str, Any]:
+    """Run `hushrec_cli.device` and read what it prints."""
+    chosen = out / "customers.json"
+    chosen.write_text(json.dumps(customers), encoding="utf-8")
+    command = [sys.executable, "-m", "hushrec_cli.device", str(bundle), str(chosen), repr(time.time())]
+    printed = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, encoding="utf-8").stdout
+    report: dict[str, Any] = json.loads(printed)
+    return report

@@ -1,0 +1,88 @@
+"""The command `quantize`: from a training folder to a bundle, with a table of what every step cost."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hushrec_cli.options import Json
+from hushrec_cli.output import Cell, person_cell, print_json, print_table, say
+from hushrec_cli.page import Section, Table, render_page
+from hushrec_cli.plots import Bars
+from hushrec_cli.progress import ProgressLine
+
+if TYPE_CHECKING:
+    from hushrec_quantize.pipeline import QuantizeReport
+
+__all__ = ["STEP_COLUMNS", "quantize", "step_rows", "write_page"]
+
+STEP_COLUMNS = ["step", "parameters", "bytes", "NDCG@10", "overlap with float", "latency, µs"]
+"""Head of the table of steps; overlap: share of the float model's top 10 that is also in this one's."""
+
+
+def quantize(
+    run: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `hushrec train` wrote.")],
+    out: Annotated[Path, typer.Option(help="Folder of the bundle, such as shop.hush.")],
+    prune: Annotated[
+        float | None, typer.Option(min=0.0, max=0.95, help="Share of the encoder's parameters to remove.")
+    ] = None,
+    model_version: Annotated[
+        int | None, typer.Option(min=1, help="Version of this release; devices refuse a lower one than they have.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make an int8 bundle of a trained model.
+
+    Prunes, quantizes, verifies and packs. Nothing is written when the bundle ranks worse than its tolerance. A page with
+    the table of steps as plots is written beside the bundle, as OUT.html.
+
+    Example: hushrec quantize runs/shop --out shop.hush
+    """
+    from hushrec_quantize.pipeline import QuantizeOptions
+    from hushrec_quantize.pipeline import quantize as quantize_run
+
+    given = {"prune": prune, "model_version": model_version}
+    options = QuantizeOptions(**{name: value for name, value in given.items() if value is not None})
+    with ProgressLine() as progress:
+        report = quantize_run(run, out, options, progress)
+    page = write_page(report, out)
+    if as_json:
+        print_json(report.to_dict())
+        return
+    print_table(STEP_COLUMNS, step_rows(report))
+    say(f"wrote {out} and {page}")
+
+
+def step_rows(report: "QuantizeReport") -> list[list[Cell]]:
+    """One row a step of quantizing, under `STEP_COLUMNS`."""
+    return [
+        [step.name, step.parameters, step.bytes, step.ndcg10, step.overlap, step.latency_us] for step in report.steps
+    ]
+
+
+def write_page(report: "QuantizeReport", bundle: Path) -> Path:
+    """Write the page about a bundle beside it, and give its path."""
+    page = bundle.with_name(bundle.name + ".html")
+    rows = step_rows(report)
+    names = tuple(str(row[0]) for row in rows)
+    plots = tuple(_bars(names, rows, column) for column in range(1, len(STEP_COLUMNS)))
+    sections = [
+        Section(
+            "Steps",
+            (
+                "From the trained float model to the int8 bundle: what each step removed and what it cost.",
+                "Bytes are of the encoder. Overlap is the share of the float model's ten best items that are also "
+                "among the ten best here. Latency is one call for one history on one thread; half of all are faster.",
+            ),
+            (Table(tuple(STEP_COLUMNS), tuple(tuple(row) for row in rows)),),
+        ),
+        Section("Plots", blocks=plots),
+    ]
+    page.write_text(render_page(f"How {bundle.name} was made", sections), encoding="utf-8")
+    return page
+
+
+def _bars(names: tuple[str, ...], rows: list[list[Cell]], column: int) -> Bars:
+    cells = [row[column] for row in rows]
+    values = tuple(float(cell) if isinstance(cell, (int, float)) else float("nan") for cell in cells)
+    return Bars(STEP_COLUMNS[column], names, values, tuple(person_cell(cell) for cell in cells))

@@ -1,0 +1,78 @@
+"""The command `train`: from a shop's event log to a folder with a trained model."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hushrec_cli.options import Columns, Events, Json, Protocol, TestFrom, column_roles, comma_list, parse_time
+from hushrec_cli.output import print_json, print_table, say
+from hushrec_cli.progress import ProgressLine
+
+if TYPE_CHECKING:
+    from hushrec_model.pipeline import TrainReport
+
+__all__ = ["train"]
+
+
+def train(
+    events: Events,
+    out: Annotated[Path, typer.Option(help="Folder of the run. An interrupted run there goes on.")],
+    items: Annotated[
+        Path | None, typer.Option(help="What is known of the items: title, category, brand, price, vector.")
+    ] = None,
+    protocol: Annotated[
+        Protocol, typer.Option(help="How the log is divided into training, validation and test.")
+    ] = Protocol.LEAVE_ONE_OUT,
+    test_from: TestFrom = None,
+    column: Columns = None,
+    attributes: Annotated[
+        str, typer.Option(metavar="NAME,NAME,...", help="Further columns of the items file to learn from.")
+    ] = "",
+    seed: Annotated[int, typer.Option(help="The same seed, data and machine give the same model.")] = 0,
+    max_minutes: Annotated[
+        float | None, typer.Option(help="Time limit; the training schedule is shortened to fit.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="A PyTorch device: cpu, cuda, mps.")] = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Train a model on a shop's event log.
+
+    What differs between shops (history, layers, epochs, filtering) is decided from the data and printed. The folder
+    keeps the prepared events, with pseudonyms instead of user ids, so that `hushrec quantize` can measure.
+
+    Example: hushrec train events.csv --items items.csv --out runs/shop
+    """
+    until = parse_time(test_from)
+    columns = column_roles(column)
+    from hushrec_model.pipeline import TrainOptions
+    from hushrec_model.pipeline import train as train_run
+
+    options = TrainOptions(
+        protocol=protocol.value,
+        test_from=until,
+        seed=seed,
+        max_minutes=max_minutes,
+        columns=columns,
+        attributes=comma_list(attributes),
+        device=device,
+    )
+    with ProgressLine() as progress:
+        report = train_run(events, items, out, options, progress)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        _show(report)
+
+
+def _show(report: "TrainReport") -> None:
+    say(f"best epoch {report.best_epoch} of {len(report.epochs)}, {report.seconds:.0f} s of training")
+    say(f"{report.users:,} test users, {report.items:,} items")
+    say(f"protocol {report.protocol}, {report.protocol_sha256[:16]}")
+    names = {"model": "Transformer alone", "blend": "blended with counts"}
+    rows = [
+        [names.get(part, part), report.validation.get(part), found["hr@10"], found["ndcg@10"]]
+        for part, found in report.test.items()
+    ]
+    print_table(["scores", "validation NDCG@10", "test HR@10", "test NDCG@10"], rows)
+    say(f"next: hushrec quantize {report.out} --out shop.hush")
