@@ -33,8 +33,8 @@ def quantize(
 ) -> None:
     """Make an int8 bundle of a trained model.
 
-    Prunes, quantizes, verifies and packs. Nothing is written when the bundle ranks worse than its tolerance. A page with
-    the table of steps as plots is written beside the bundle, as OUT.html.
+    Prunes, quantizes, verifies and packs. Nothing is written when the bundle ranks worse than its tolerance. A page
+    with the table of steps as plots is written beside the bundle, as OUT.html.
 
     Example: hushrec quantize runs/shop --out shop.hush
     """
