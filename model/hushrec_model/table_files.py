@@ -17,6 +17,8 @@ from pathlib import Path
 import polars as pl
 from hushrec_privacy.errors import DataError
 
+from hushrec_model.file_faults import UTF8_ADVICE, explained
+
 __all__ = ["Table", "open_table"]
 
 _SEPARATORS = (",", ";", "\t", "|")
@@ -29,7 +31,8 @@ class Table:
     """An open file.
 
     Attributes:
-        file: Its path, for messages.
+        file: Its name, for messages.
+        path: Where it is, unpacked.
         frame: Its rows, lazily.
         schema: Its columns.
         per_user: Whether it is one-line-per-user text; its columns are then `user` and `item`, one row an event.
@@ -47,12 +50,12 @@ class Table:
         """Run a query over the file.
 
         Raises:
-            DataError: The file cannot be read; names the row and column where the encoding is wrong.
+            DataError: The file cannot be read; names the row, and the column where the encoding is wrong.
         """
         try:
             return frame.collect(engine="streaming")
         except (pl.exceptions.PolarsError, OSError) as error:
-            raise _explained(self, error) from error
+            raise explained(self.path, self.file, error, names=self.schema.names(), separator=self.separator) from error
 
 
 @contextmanager
@@ -90,7 +93,7 @@ def _open(path: Path, file: str) -> Table:
     try:
         return opener(path, file)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"{file}: cannot be read as {path.suffix[1:]}: {_first_line(error)}") from error
+        raise explained(path, file, error) from error
 
 
 def _open_csv(path: Path, file: str) -> Table:
@@ -107,7 +110,7 @@ def _open_parquet(path: Path, file: str) -> Table:
 
 def _open_json_lines(path: Path, file: str) -> Table:
     _first_text_line(path, file)
-    guessed = pl.scan_ndjson(path, infer_schema_length=1000).collect_schema()
+    guessed = pl.scan_ndjson(path, infer_schema_length=None).collect_schema()
     schema = pl.Schema({name: _loosened(dtype) for name, dtype in guessed.items()})
     return Table(file, path, pl.scan_ndjson(path, schema=schema), schema)
 
@@ -148,31 +151,4 @@ def _first_text_line(path: Path, file: str) -> str:
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"{file}, first line: byte {error.start + 1} is not UTF-8; {_ADVICE}") from error
-
-
-_ADVICE = "if the file is Latin-1, convert it: iconv -f LATIN1 -t UTF-8"
-
-
-def _explained(table: Table, error: Exception) -> DataError:
-    """Why a query failed, with the place if the encoding is to blame."""
-    if "utf-8" in str(error).lower():
-        with table.path.open("rb") as raw:
-            for number, line in enumerate(raw):
-                try:
-                    line.decode("utf-8")
-                except UnicodeDecodeError as wrong:
-                    return DataError(f"{table.file}, {_place(table, number, line, wrong)} is not UTF-8; {_ADVICE}")
-    return DataError(f"{table.file}: cannot be read: {_first_line(error)}")
-
-
-def _place(table: Table, number: int, line: bytes, wrong: UnicodeDecodeError) -> str:
-    if not table.separator:
-        return f"line {number + 1}: byte {wrong.start + 1}"
-    names = table.schema.names()
-    column = names[min(line[: wrong.start].count(table.separator.encode()), len(names) - 1)]
-    return f"row {number}, column {column!r}: byte {wrong.start + 1} of the line"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0]
+        raise DataError(f"{file}, first line: byte {error.start + 1} is not UTF-8; {UTF8_ADVICE}") from error
