@@ -14,6 +14,7 @@ __all__ = ["FULL_SOFTMAX_ITEMS", "full_softmax", "product_dtype", "sampled_softm
 
 FULL_SOFTMAX_ITEMS = 50_000
 _CHUNK_LOGITS = 3_000_000  # logits held at once: 6 MB in bfloat16
+_CHUNK_ROWS = 160  # but no fewer rows: each chunk adds to the whole gradient of the items
 
 
 def product_dtype(device: str) -> torch.dtype:
@@ -34,7 +35,7 @@ class _ChunkedSoftmax(torch.autograd.Function):
         columns = table.t().contiguous()
         d_users, d_items = torch.empty_like(users), torch.zeros_like(items)
         loss = torch.zeros((), device=users.device)
-        step = max(1, _CHUNK_LOGITS // len(items))
+        step = max(_CHUNK_ROWS, _CHUNK_LOGITS // len(items))
         for start in range(0, count, step):
             user = users[start : start + step].to(dtype)
             wanted = target[start : start + step, None]

@@ -93,6 +93,7 @@ def train_model(
     features: ItemFeatures,
     settings: Settings,
     *,
+    start: Model | None = None,
     checkpoint: Path | None = None,
     max_minutes: float | None = None,
     device: str = "cpu",
@@ -104,6 +105,7 @@ def train_model(
         split: Training and validation data.
         features: Content of the split's items.
         settings: How to train.
+        start: A model to go on from, changed in place; None builds one and starts its ID table from co-occurrence.
         checkpoint: File written after every epoch and read at the start if it exists.
         max_minutes: Shortens the schedule after the first epoch so that it fits; the learning rate still falls to 0.
         device: A torch device.
@@ -115,7 +117,7 @@ def train_model(
     Raises:
         CheckpointError: `checkpoint` belongs to other data or settings.
     """
-    return _Run(split, features, settings, checkpoint, max_minutes, device, progress).run()
+    return _Run(split, features, settings, start, checkpoint, max_minutes, device, progress).run()
 
 
 class _Run:
@@ -124,6 +126,7 @@ class _Run:
         split: Split,
         features: ItemFeatures,
         settings: Settings,
+        start: Model | None,
         checkpoint: Path | None,
         max_minutes: float | None,
         device: str,
@@ -134,10 +137,7 @@ class _Run:
         self.path, self.max_minutes = checkpoint, max_minutes
         self.rng = np.random.default_rng(settings.seed)
         self.generator = torch.Generator().manual_seed(settings.seed)
-        self.model = build_model(split, features, settings)
-        with torch.no_grad():
-            start = svd_start(split.train, len(split.items), settings.shape.width, self.generator)
-            self.model.items.id.weight.copy_(start)
+        self.model = start or self._fresh(features)
         self.model.to(device)
         decayed = [p for p in self.model.parameters() if p.requires_grad and p.dim() == 2]
         plain = [p for p in self.model.parameters() if p.requires_grad and p.dim() != 2]
@@ -153,6 +153,13 @@ class _Run:
             "items": len(split.items),
             "targets": self.windows.targets,
         }
+
+    def _fresh(self, features: ItemFeatures) -> Model:
+        model = build_model(self.split, features, self.settings)
+        ids = svd_start(self.split.train, len(self.split.items), self.settings.shape.width, self.generator)
+        with torch.no_grad():
+            model.items.id.weight.copy_(ids)
+        return model
 
     def run(self) -> Trained:
         self._resume()
@@ -198,9 +205,11 @@ class _Run:
 
     def _set_rate(self, done: float) -> None:
         """Warm-up, then a cosine to 0; `done` is the share of the schedule behind us."""
-        warm = min(1.0, done / _WARM_UP) if done < _WARM_UP else 0.5 * (1 + math.cos(math.pi * (done - _WARM_UP) / (1 - _WARM_UP)))
+        share = done / _WARM_UP
+        if done >= _WARM_UP:
+            share = 0.5 * (1 + math.cos(math.pi * (done - _WARM_UP) / (1 - _WARM_UP)))
         for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate * max(warm, 1e-3)
+            group["lr"] = self.settings.learning_rate * max(share, 1e-3)
 
     def _validate(self) -> float:
         if not len(self.sample):

@@ -1,0 +1,131 @@
+"""What `hushrec train` leaves in its folder, and how the next command reads it.
+
+    run.json       protocol, settings, blend, scores, and the path and sha256 of the prepared events
+    model.pt       weights of the best epoch
+    prepared/      the events as they were read: pseudonyms instead of user ids
+    training.pt    state after the last finished epoch; only while training runs
+    pseudonym.key  the key behind the pseudonyms; it never leaves the shop
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from hushrec.manifest import BlendPart
+from hushrec_privacy.errors import CheckpointError
+
+from hushrec_model.checkpoint import load_state, save_state
+from hushrec_model.features import ItemFeatures, item_features
+from hushrec_model.items import Items
+from hushrec_model.log import Log
+from hushrec_model.model import Model
+from hushrec_model.network import EncoderShape
+from hushrec_model.prepared import load_prepared
+from hushrec_model.settings import Settings
+from hushrec_model.splits import Split, split_log
+from hushrec_model.training import build_model
+
+__all__ = ["PREPARED", "Run", "catalog_items", "load_run", "save_run", "split_features"]
+
+PREPARED = "prepared"
+_RUN, _MODEL = "run.json", "model.pt"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training run, as later steps need it.
+
+    Attributes:
+        log: All events.
+        known: What is known of each item of the log.
+        split: Training, validation and test.
+        features: Content of the split's items.
+        settings: How it was trained.
+        model: The trained weights, in evaluation mode.
+        blend: Parts of the blend.
+        facts: The whole of run.json.
+    """
+
+    log: Log
+    known: Items
+    split: Split
+    features: ItemFeatures
+    settings: Settings
+    model: Model
+    blend: list[BlendPart]
+    facts: dict[str, Any]
+
+
+def split_features(split: Split, known: Items) -> ItemFeatures:
+    """Content of the catalogue of a split, which may lack items that only test events name."""
+    chosen = catalog_items(split, known)
+    return item_features(chosen.title, chosen.price, chosen.attributes, chosen.vectors)
+
+
+def catalog_items(split: Split, known: Items) -> Items:
+    """What is known of the items of a split's catalogue, in its order."""
+    rows = split.catalog - 1
+    return Items(
+        title=[known.title[row] for row in rows],
+        price=known.price[rows],
+        attributes={column: [values[row] for row in rows] for column, values in known.attributes.items()},
+        vectors=None if known.vectors is None else known.vectors[rows],
+    )
+
+
+def save_run(folder: Path, model: Model, settings: Settings, blend: list[BlendPart], facts: dict[str, Any]) -> None:
+    """Write model.pt, then run.json: a folder with run.json is a finished run.
+
+    Args:
+        folder: Exists and holds `prepared/`.
+        model: Weights to keep.
+        settings: How it was trained.
+        blend: Parts of the blend.
+        facts: Further JSON values: protocol, test_from, prepared, scores.
+    """
+    save_state(folder / _MODEL, {"identity": {}, "model": model.state_dict()})
+    facts = {**facts, "settings": asdict(settings), "blend": [msgspec.structs.asdict(part) for part in blend]}
+    part = folder / (_RUN + ".part")
+    part.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.replace(folder / _RUN)
+
+
+def load_run(folder: Path) -> Run:
+    """Read a finished run back.
+
+    Args:
+        folder: What `hushrec train --out` was given.
+
+    Raises:
+        CheckpointError: Not a training folder, not finished, or its prepared events are missing or changed.
+    """
+    try:
+        facts = json.loads((folder / _RUN).read_text(encoding="utf-8"))
+        settings = _settings(facts["settings"])
+        blend = [msgspec.convert(part, BlendPart) for part in facts["blend"]]
+        prepared = facts["prepared"]
+        test_from = facts["test_from"]
+    except FileNotFoundError as error:
+        unfinished = (folder / "training.pt").exists()
+        hint = "training was interrupted: run the same train command again" if unfinished else "run hushrec train first"
+        raise CheckpointError(f"{folder}: holds no finished run ({_RUN} is missing); {hint}") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder / _RUN}: cannot be read ({error}); train again") from error
+    log, known = load_prepared(folder / prepared["path"], prepared["sha256"])
+    split = split_log(log, facts["protocol"], test_from=datetime.fromisoformat(test_from) if test_from else None)
+    features = split_features(split, known)
+    model = build_model(split, features, settings)
+    try:
+        model.load_state_dict(load_state(folder / _MODEL)["model"])
+    except (RuntimeError, KeyError) as error:
+        raise CheckpointError(f"{folder / _MODEL}: does not fit {_RUN}; train again") from error
+    return Run(log, known, split, features, settings, model.eval(), blend, facts)
+
+
+def _settings(saved: dict[str, Any]) -> Settings:
+    shape = {key: tuple(value) if isinstance(value, list) else value for key, value in saved["shape"].items()}
+    return Settings(**{**saved, "shape": EncoderShape(**shape)})
+

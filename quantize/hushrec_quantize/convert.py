@@ -1,0 +1,52 @@
+"""From the trained torch model to the plain arrays that the graphs are built from."""
+
+import numpy as np
+from hushrec_model.model import Model
+from hushrec_model.network import Block
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hushrec_quantize.weights import EncoderWeights, LayerWeights
+
+__all__ = ["encoder_weights", "item_vectors"]
+
+
+def encoder_weights(model: Model) -> EncoderWeights:
+    """The encoder's weights in the layout of the graphs; torch keeps its matrices transposed.
+
+    Raises:
+        ConfigError: A weight is not finite.
+    """
+    encoder = model.encoder
+    return EncoderWeights(
+        layers=tuple(_layer(block) for block in encoder.blocks),  # type: ignore[arg-type]
+        norm_scale=_array(encoder.norm.weight),
+        norm_bias=_array(encoder.norm.bias),
+        adapter_down=_array(encoder.adapter_down.weight.t()),
+        adapter_up=_array(encoder.adapter_up.weight.t()),
+        scale=float(encoder.scale.detach()),
+        behaviors=None if encoder.behavior is None else _array(encoder.behavior.weight),
+    )
+
+
+def item_vectors(model: Model) -> NDArray[np.float32]:
+    """Item vectors without the padding row, shape (V, D)."""
+    return _array(model.table()[1:])
+
+
+def _layer(block: Block) -> LayerWeights:
+    return LayerWeights(
+        norm1_scale=_array(block.norm1.weight),
+        norm1_bias=_array(block.norm1.bias),
+        w1=_array(block.project.weight.t()),
+        wo=_array(block.merge.weight.t()),
+        bias=_array(block.distance.weight.t()),
+        norm2_scale=_array(block.norm2.weight),
+        norm2_bias=_array(block.norm2.bias),
+        w2=_array(block.expand.weight.t()),
+        w3=_array(block.contract.weight.t()),
+    )
+
+
+def _array(tensor: Tensor) -> NDArray[np.float32]:
+    return np.ascontiguousarray(tensor.detach().cpu().numpy(), dtype=np.float32)

@@ -1,0 +1,169 @@
+"""Put a quantized model into a bundle: its arrays at aligned offsets, its catalogue, its manifest with an origin for every part.
+
+Central training without a privacy budget reads the log, so every part that training or counting touched is `private`; only the graphs, which hold
+no weights, and the catalogue, which the shop publishes anyway, are `public`.
+"""
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hushrec.bundle import Bundle, write_bundle
+from hushrec.catalog import write_catalog
+from hushrec.manifest import ALIGNMENT, FORMAT, NO_GUARANTEE, ArrayInfo, BlendPart, Manifest, ModelInfo
+from hushrec.tables import WIDTH, items_layout
+from hushrec_model.features import ItemFeatures
+from hushrec_model.items import Items
+from hushrec_model.model import Model
+from numpy.typing import NDArray
+
+from hushrec_quantize.graphs import Graphs
+
+__all__ = ["Content", "pack_arrays", "write_model_bundle"]
+
+_ORIGINS = {
+    "encoder.onnx": "public",
+    "scorer.onnx": "public",
+    "catalog.sqlite": "public",
+    "encoder.bin": "private",
+    "items.bin": "private",
+    "features.bin": "private",
+    "neighbours.bin": "private",
+}
+_DTYPES = {"float32": "<f4", "uint8": "|u1", "uint32": "<u4"}
+
+
+class Content:
+    """What a bundle is made of, beside graphs and card.
+
+    Args:
+        items: Ids of the catalogue, V of them.
+        known: Titles, prices and attributes, aligned with `items`.
+        features: The same as numbers, and their vocabulary.
+        tables: Count tables and popularity.
+        model: The trained model, for the embedding tables of later items.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[str],
+        known: Items,
+        features: ItemFeatures,
+        tables: Mapping[str, NDArray[np.generic]],
+        model: Model,
+    ) -> None:
+        self.items, self.known, self.features, self.tables, self.model = items, known, features, tables, model
+
+    def feature_arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Tables from which the vector of an item that arrives later is made."""
+        table, names = self.model.items, json.dumps(self.features.attribute_names, ensure_ascii=False)
+        arrays: dict[str, NDArray[np.generic]] = {"features.attribute_names": np.frombuffer(names.encode(), np.uint8)}
+        for name, module in (
+            ("attributes", table.attributes),
+            ("words", table.words),
+            ("prices", table.price),
+            ("projection", table.projection),
+        ):
+            if module is not None:
+                arrays[f"features.{name}"] = module.weight.detach().numpy().astype(np.float32)
+        if table.price is not None:
+            arrays["features.price_edges"] = self.features.price_edges.astype(np.float32)
+        return arrays
+
+
+def pack_arrays(
+    file: str, arrays: Mapping[str, NDArray[np.generic]]
+) -> tuple[bytes, dict[str, ArrayInfo]]:
+    """Lay arrays end to end, each at a multiple of 64 bytes.
+
+    Args:
+        file: Name of the file they will be in.
+        arrays: float32, uint8 or uint32, by name.
+
+    Returns:
+        The file's content, and where each array is in it.
+
+    >>> content, where = pack_arrays("a.bin", {"x": np.ones(3, np.uint8), "y": np.ones(2, np.float32)})
+    >>> len(content), where["y"].offset
+    (72, 64)
+    """
+    content, where = bytearray(), {}
+    for name, array in arrays.items():
+        content += bytes(-len(content) % ALIGNMENT)
+        where[name] = ArrayInfo(file, len(content), _DTYPES[array.dtype.name], array.shape)  # type: ignore[arg-type]
+        content += np.ascontiguousarray(array).tobytes()
+    return bytes(content), where
+
+
+def write_model_bundle(
+    out: Path,
+    graphs: Graphs,
+    content: Content,
+    blend: Sequence[BlendPart],
+    *,
+    filter_seen: bool,
+    times: bool,
+    behaviors: tuple[str, ...],
+    model_version: int,
+    card: dict[str, Any],
+) -> Bundle:
+    """Write the bundle of one model.
+
+    Args:
+        out: The directory; an earlier bundle there is replaced.
+        graphs: Graphs and binary files of the engine.
+        content: The rest.
+        blend: Parts of the blend; tables that no part uses are left out.
+        filter_seen: Whether `recommend` leaves out seen items by default.
+        times: Whether training had times.
+        behaviors: Names of the behaviours.
+        model_version: Rises with each release.
+        card: JSON values for the model card.
+
+    Raises:
+        BundleError: The place holds something else, or the disk refused.
+    """
+    used = {part.name for part in blend}
+    tables = {k: v for k, v in content.tables.items() if k == "popularity" or k.split(".")[0] in used}
+    neighbours, where = pack_arrays("neighbours.bin", tables)
+    features, feature_places = pack_arrays("features.bin", content.feature_arrays())
+    layout = items_layout(graphs.capacity)
+    arrays = {
+        "items.codes": ArrayInfo("items.bin", layout.codes_offset, "|u1", (graphs.capacity, WIDTH)),
+        "items.scales": ArrayInfo("items.bin", layout.scales_offset, "<f4", (graphs.capacity,)),
+        **where,
+        **feature_places,
+    }
+    shape = content.model.encoder.shape
+    manifest = Manifest(
+        format=FORMAT,
+        model_version=model_version,
+        card={"headline": NO_GUARANTEE, **card},
+        model=ModelInfo(
+            width=WIDTH,
+            layers=len(shape.heads),
+            max_history=shape.max_history,
+            items=len(content.items),
+            capacity=graphs.capacity,
+            behaviors=behaviors,
+            filter_seen=filter_seen,
+            times=times,
+        ),
+        blend=tuple(blend),
+        arrays=arrays,
+        files={},
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        catalog = Path(folder) / "catalog.sqlite"
+        known = content.known
+        write_catalog(catalog, content.items, known.title, known.price, known.attributes)
+        files: dict[str, bytes | Path] = {
+            **graphs.files(),
+            "features.bin": features,
+            "neighbours.bin": neighbours,
+            "catalog.sqlite": catalog,
+        }
+        return write_bundle(out, manifest, files, _ORIGINS)
