@@ -169,7 +169,7 @@ class Catalog:
         Raises:
             ConfigError: An index is not one of 1..V.
         """
-        return [self._id(index) for index in indexes]
+        return list(map(self._id, indexes))
 
     def mask(self, within: Mapping[str, str | Sequence[str]]) -> NDArray[np.bool_]:
         """Mark the items that have one of the values in every column named.

@@ -16,6 +16,9 @@ from hushrec.profile import Event, Profile
 __all__ = ["History", "Recent"]
 
 
+_NEVER = 2**63
+
+
 class Recent(NamedTuple):
     """The newest known events, oldest first; valid until the next `History.add`.
 
@@ -100,9 +103,10 @@ class History:
         """
         return self._seen.until(at_us)
 
-    def has_seen(self, item: int, at_us: int) -> bool:
-        """Whether an item has an event not later than a moment."""
-        return self._seen.first(item) <= at_us
+    def have_seen(self, items: NDArray[np.int64], at_us: int) -> list[bool]:
+        """Say of every item whether it has an event not later than a moment."""
+        first = self._seen.first
+        return [first.get(item, _NEVER) <= at_us for item in items.tolist()]
 
     def _read(self, until_us: int | None) -> tuple[NDArray[np.int64], bool]:
         """Read the newest known events, shape (3, n), and whether that is all there are."""
@@ -130,25 +134,22 @@ class _SeenItems:
 
     def __init__(self, first_seen: dict[str, int], catalog: Catalog) -> None:
         indexes = catalog.indexes(first_seen)
-        self._first = {index: first_seen[item] for item, index in indexes.items()}
-        self._places = {index: place for place, index in enumerate(self._first)}
-        self._items = np.array([*self._first, *[0] * 64], np.int64)
-        self._times = np.array([*self._first.values(), *[0] * 64], np.int64)
-        self._newest = max(self._first.values(), default=0)
+        self.first = {index: first_seen[item] for item, index in indexes.items()}
+        self._places = {index: place for place, index in enumerate(self.first)}
+        self._items = np.array([*self.first, *[0] * 64], np.int64)
+        self._times = np.array([*self.first.values(), *[0] * 64], np.int64)
+        self._newest = max(self.first.values(), default=0)
 
     def add(self, item: int, at_us: int) -> None:
         place = self._places.setdefault(item, len(self._places))
         if place == len(self._items):
             self._items = np.concatenate([self._items, np.zeros_like(self._items)])
             self._times = np.concatenate([self._times, np.zeros_like(self._times)])
-        first = min(at_us, self._first.get(item, at_us))
-        self._first[item] = self._times[place] = first
+        first = min(at_us, self.first.get(item, at_us))
+        self.first[item] = self._times[place] = first
         self._items[place] = item
         self._newest = max(self._newest, first)
 
     def until(self, at_us: int) -> NDArray[np.int64]:
         items = self._items[: len(self._places)]
         return items if self._newest <= at_us else items[self._times[: len(items)] <= at_us]
-
-    def first(self, item: int) -> float:
-        return self._first.get(item, float("inf"))

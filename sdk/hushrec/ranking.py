@@ -8,14 +8,12 @@ and then the best k. A new feature is a stage in `Ranking`, never a branch in a 
 item table's capacity; minus infinity takes an item out.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hushrec.counts import Blend
-from hushrec.manifest import ModelInfo
 from hushrec.topk import top_k
 
 __all__ = ["BlendCounts", "Candidates", "Ranked", "Ranking", "Request", "Rules", "Scorer", "Scores", "Stage"]
@@ -27,11 +25,10 @@ class Scorer(Protocol):
     """The Transformer, as ranking needs it; `hushrec.engine.Engine` is one."""
 
     def scores(self, items: NDArray[np.int64], behaviors: NDArray[np.int64]) -> Scores:
-        """Score all items after a history, shape (capacity,); the caller may change the array until the next call."""
+        """Score all items, shape (capacity,); the caller may change the array until the next call."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Request:
+class Request(NamedTuple):
     """What to rank for.
 
     Attributes:
@@ -74,12 +71,11 @@ class Candidates:
     Args:
         scorer: The Transformer.
         popularity: How often shoppers took each item, shape (V + 1,).
-        model: Length of a history that the Transformer takes, and of its scores.
+        capacity: Rows of the item table.
     """
 
-    def __init__(self, scorer: Scorer, popularity: Scores, model: ModelInfo) -> None:
-        self._scorer, self._popularity = scorer, popularity
-        self._max_history, self._capacity = model.max_history, model.capacity
+    def __init__(self, scorer: Scorer, popularity: Scores, capacity: int) -> None:
+        self._scorer, self._popularity, self._capacity = scorer, popularity, capacity
 
     def __call__(self, request: Request, scores: Scores) -> Scores:
         """See `Stage`; what is given is not read."""
@@ -87,7 +83,7 @@ class Candidates:
             scores = np.full(self._capacity, -np.inf, np.float32)
             scores[: len(self._popularity)] = self._popularity
             return scores
-        return self._scorer.scores(request.items[-self._max_history :], request.behaviors[-self._max_history :])
+        return self._scorer.scores(request.items, request.behaviors)
 
 
 class BlendCounts:
@@ -142,6 +138,4 @@ class Ranking:
         scores: Scores = np.empty(0, np.float32)
         for stage in self._stages:
             scores = stage(request, scores)
-        items, best = top_k(scores, request.k)
-        shown = int(np.count_nonzero(best > -np.inf))  # they come last, as scores fall
-        return Ranked(items[:shown], best[:shown])
+        return Ranked(*top_k(scores, request.k))

@@ -6,7 +6,7 @@ Computed for the few items that are shown, from the same tables that scored them
 
 import enum
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -106,59 +106,70 @@ class Explainer:
         if not len(own):
             return [Cause(ReasonCode.POPULAR, ())] * len(shown)
         indexes: list[int] = shown.tolist()
-        shares = self._shares(shown, own)
-        causes: list[Cause | None] = []
+        fresh = [index for index, before in zip(indexes, again, strict=True) if not before]
+        shares = self._shares(fresh, own) if fresh else {}
+        far = [index for index in fresh if index not in shares]
+        nearest = dict(zip(far, self._nearest(far, own), strict=True)) if far else {}
+        causes = []
         for index, before in zip(indexes, again, strict=True):
             if before:
                 causes.append(Cause(ReasonCode.AGAIN, (index,)))
-            elif index in shares:
-                share = shares[index]
-                strongest = sorted(share, key=share.__getitem__, reverse=True)[:MAX_CAUSES]
-                causes.append(Cause(ReasonCode.BECAUSE_OF, tuple(strongest)))
+            elif index in nearest:
+                causes.append(Cause(ReasonCode.SIMILAR, (nearest[index],)))
             else:
-                causes.append(None)
-        nearest = self._nearest([index for index, cause in zip(indexes, causes, strict=True) if cause is None], own)
-        return [cause or Cause(ReasonCode.SIMILAR, (next(nearest),)) for cause in causes]
+                causes.append(Cause(ReasonCode.BECAUSE_OF, _strongest(shares[index])))
+        return causes
 
-    def _shares(self, shown: NDArray[np.int64], own: NDArray[np.int64]) -> dict[int, dict[int, float]]:
-        """For items that the tables gave something: each own item's share of it, in units of the score."""
+    def _shares(self, shown: list[int], own: NDArray[np.int64]) -> dict[int, dict[int, float]]:
+        """For items that the tables gave something: what each own item gave, in units of the score."""
         shares: dict[int, dict[int, float]] = {}
         self._shown[shown] = True
         for part, items, weights, scales in self._tables:
             recent = own[-part.window :]
-            near = items[recent]
-            hits = self._shown[near].ravel().nonzero()[0]
+            near = items.take(recent, axis=0)
+            hits = self._shown.take(near).ravel().nonzero()[0]
             if not len(hits):
                 continue
             events = hits // near.shape[1]
-            steps = weights[recent].ravel()[hits] * (scales[recent] * _fading(part.decay, len(recent)))[events]
+            steps = (
+                weights.take(recent, axis=0).ravel()[hits] * (scales[recent] * _fading(part.decay, len(recent)))[events]
+            )
             counts: dict[int, dict[int, float]] = {}
             for item, event, step in zip(
                 near.ravel()[hits].tolist(), recent[events].tolist(), steps.tolist(), strict=True
             ):
-                count = counts.setdefault(item, {})
-                count[event] = count.get(event, 0.0) + step
-            for item, count in counts.items():
-                _share_gain(part, count, shares.setdefault(item, {}))
+                count = counts.get(item)
+                if count is None:
+                    counts[item] = {event: step}
+                else:
+                    count[event] = count.get(event, 0.0) + step
+            _share_gains(part, counts, shares)
         self._shown[shown] = False
         return shares
 
-    def _nearest(self, shown: list[int], own: NDArray[np.int64]) -> Iterator[int]:
+    def _nearest(self, shown: list[int], own: NDArray[np.int64]) -> list[int]:
         """The own item whose vector is nearest, for each item."""
-        if not shown:
-            return iter(())
         recent = own[-self._history :]
-        vectors = dequantize_rows(self._codes[recent], self._scales[recent])
-        wanted = dequantize_rows(self._codes[shown], self._scales[shown])
-        best: list[int] = recent[(wanted @ vectors.T).argmax(axis=1)].tolist()
-        return iter(best)
+        both = np.concatenate([recent, shown])
+        vectors = dequantize_rows(self._codes.take(both, axis=0), self._scales.take(both))
+        nearness = vectors[len(recent) :] @ vectors[: len(recent)].T
+        nearest: list[int] = recent[nearness.argmax(axis=1)].tolist()
+        return nearest
 
 
-def _share_gain(part: BlendPart, count: dict[int, float], share: dict[int, float]) -> None:
-    """Split weight · log1p(x / epsilon) among the events in proportion to what each added to x."""
-    total = sum(count.values())
-    if total <= 0:
-        return
-    gain = part.weight * math.log1p(total / part.epsilon) / total
-    for event, step in count.items():
-        share[event] = share.get(event, 0.0) + gain * step
+def _share_gains(part: BlendPart, counts: dict[int, dict[int, float]], shares: dict[int, dict[int, float]]) -> None:
+    """Split weight · log1p(x / epsilon) of every item among the events, in proportion to what each added to x."""
+    for item, count in counts.items():
+        total = sum(count.values())
+        if total <= 0:
+            continue
+        gain = part.weight * math.log1p(total / part.epsilon) / total
+        share = shares.setdefault(item, {})
+        for event, step in count.items():
+            share[event] = share.get(event, 0.0) + gain * step
+
+
+def _strongest(share: dict[int, float]) -> tuple[int, ...]:
+    if len(share) == 1:
+        return tuple(share)
+    return tuple(sorted(share, key=share.__getitem__, reverse=True)[:MAX_CAUSES])

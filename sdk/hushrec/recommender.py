@@ -68,7 +68,7 @@ class Recommender:
         arrays = {name: bundle.array(name) for name in bundle.manifest.arrays if not name.startswith("features.")}
         self._filter_seen = model.filter_seen
         stages = (
-            Candidates(engine, arrays["popularity"], model),
+            Candidates(engine, arrays["popularity"], model.capacity),
             BlendCounts(Blend(blend, arrays)),
             Rules(model.items),
         )
@@ -186,13 +186,13 @@ class Recommender:
                 allowed=self.catalog.mask(within) if within else None,
             )
             ranked = self._ranking.rank(request)
-            indexes: list[int] = ranked.items.tolist()
-            again = [self._history.has_seen(index, at_us) for index in indexes]
-            causes = self._explainer.explain(ranked.items, recent.items, again)
+            causes = self._explainer.explain(ranked.items, recent.items, self._history.have_seen(ranked.items, at_us))
             ids = self.catalog.ids
             return [
-                Recommendation(item, score, Reason(cause.code, tuple(ids(cause.items))))
-                for item, score, cause in zip(ids(indexes), ranked.scores.tolist(), causes, strict=True)
+                Recommendation(item, score, Reason(code, tuple(ids(behind))))
+                for item, score, (code, behind) in zip(
+                    ids(ranked.items.tolist()), ranked.scores.tolist(), causes, strict=True
+                )
             ]
 
     def unknown_items(self) -> dict[str, int]:
