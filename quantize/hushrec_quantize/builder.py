@@ -8,13 +8,14 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-__all__ = ["CONTRIB", "GraphBuilder"]
+__all__ = ["CONTRIB", "FLOAT", "GraphBuilder"]
 
 CONTRIB = "com.microsoft"  # ONNX Runtime's own operators
+FLOAT = TensorProto.FLOAT
 _OPSET = 17
 _IR_VERSION = 8
 _TYPES = {
-    "float32": TensorProto.FLOAT,
+    "float32": FLOAT,
     "int8": TensorProto.INT8,
     "uint8": TensorProto.UINT8,
     "int64": TensorProto.INT64,
@@ -41,11 +42,15 @@ class GraphBuilder:
 
     def op(self, kind: str, *inputs: str, domain: str = "", name: str = "", **attributes: Any) -> str:
         """Add one node with one output and return the output's name."""
-        if not name:
-            self._values += 1
-            name = f"v{self._values}"
+        name = name or self._new_name()
         self._nodes.append(helper.make_node(kind, inputs, [name], domain=domain, **attributes))
         return name
+
+    def op_many(self, kind: str, count: int, *inputs: str, **attributes: Any) -> list[str]:
+        """Add one node with `count` outputs and return their names."""
+        names = [self._new_name() for _ in range(count)]
+        self._nodes.append(helper.make_node(kind, inputs, names, **attributes))
+        return names
 
     def matmul_nbits(self, x: str, codes: str, scales: str, inputs: int, outputs: int, *, name: str = "") -> str:
         """Multiply by an int8 matrix with one scale for 64 inputs of an output; other accuracy levels are slow."""
@@ -73,9 +78,13 @@ class GraphBuilder:
         """Like `external`, with dtype and shape of `array`, whose values are not looked at."""
         return self.external(name, array.dtype.name, array.shape, file, offset)
 
+    def _new_name(self) -> str:
+        self._values += 1
+        return f"v{self._values}"
+
     def model(self, output: str, shape: Sequence[int | str]) -> bytes:
         """Close the graph over its float32 output and return its bytes, the same for the same calls."""
-        value = helper.make_tensor_value_info(output, TensorProto.FLOAT, shape)
+        value = helper.make_tensor_value_info(output, FLOAT, shape)
         graph = helper.make_graph(self._nodes, self._name, self._inputs, [value], list(self._initializers.values()))
         opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(CONTRIB, 1)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="hushrec")

@@ -21,14 +21,11 @@ from numpy.typing import NDArray
 
 from hushrec_quantize.weights import HEAD_WIDTH, INPUT_SCALE, WIDTH, EncoderWeights, LayerWeights
 
-__all__ = ["BLOCK", "Linear", "Precision", "align", "encoder_tensors", "linear_kind", "offsets", "pack_encoder"]
+__all__ = ["Precision", "align", "encoder_tensors", "offsets", "pack_encoder"]
 
 Precision = Literal["int8", "fp32"]
-Linear = Literal["columns", "blocks", "float"]
-"""How a matrix is stored: int8 with a scale a column, int8 with a scale for every 64 inputs of a column, float32."""
 Array = NDArray[Any]
 
-BLOCK = 64
 _ALIGNMENT = 64  # bytes
 
 
@@ -37,23 +34,12 @@ class _Part(NamedTuple):
     matrix: NDArray[np.float32]  # (inputs, outputs)
 
 
-def linear_kind(precision: Precision, *, last: bool) -> Linear:
-    """Choose how a layer's matrices are stored and multiplied.
-
-    Measured: on 50 rows at once `columns` takes half of float32's time and `blocks` 1.3 times it; on the one row of the
-    last layer all are equal, and `blocks` rounds the activations finest.
-    """
-    if precision == "fp32":
-        return "float"
-    return "blocks" if last else "columns"
-
-
 def encoder_tensors(weights: EncoderWeights, precision: Precision = "int8") -> dict[str, Array]:
     """Rearrange and round the weights.
 
     Returns:
-        Name to array, in file order. A linear map `x` of kind "float" is one array `x` (inputs, outputs); the other
-        kinds are `x.codes` and `x.scales`.
+        Name to array, in file order. A matrix `m` is one array `m`, shape (inputs, outputs), in float32; in int8 it is
+        `m.codes` of that shape and `m.scales`, one a column.
     """
     tensors: dict[str, Array] = {}
     if weights.behaviors is not None:
@@ -63,7 +49,7 @@ def encoder_tensors(weights: EncoderWeights, precision: Precision = "int8") -> d
         tensors[f"{number}.norm1.scale"], tensors[f"{number}.norm1.bias"] = layer.norm1_scale, layer.norm1_bias
         tensors[f"{number}.distance"] = _last_row(layer.bias) if last else _with_mask(layer.bias)
         for name, matrix in _parts(layer):
-            tensors.update(_stored(f"{number}.{name}", matrix, linear_kind(precision, last=last)))
+            tensors.update(_stored(f"{number}.{name}", matrix, precision))
         tensors[f"{number}.norm2.scale"], tensors[f"{number}.norm2.bias"] = layer.norm2_scale, layer.norm2_bias
     tensors["norm.scale"], tensors["norm.bias"] = weights.norm_scale, weights.norm_bias
     tensors["adapter.down"], tensors["adapter.up"] = weights.adapter_down, weights.adapter_up
@@ -130,34 +116,10 @@ def _last_row(bias: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.ascontiguousarray(bias[:, ::-1])
 
 
-def _stored(name: str, matrix: NDArray[np.float32], kind: Linear) -> dict[str, Array]:
-    if kind == "float":
+def _stored(name: str, matrix: NDArray[np.float32], precision: Precision) -> dict[str, Array]:
+    """Round each column to −127..127 steps of its own, or leave the matrix as it is."""
+    if precision == "fp32":
         return {name: np.ascontiguousarray(matrix)}
-    codes, scales = _by_column(matrix) if kind == "columns" else _by_block(matrix)
-    return {f"{name}.codes": codes, f"{name}.scales": scales}
-
-
-def _by_column(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Round each column to −127..127: codes (inputs, outputs), scales (outputs,)."""
-    scales = _scales(np.abs(matrix).max(axis=0))
-    return np.rint(matrix / scales).astype(np.int8), scales
-
-
-def _by_block(matrix: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Round each run of 64 inputs of a column, around 128, as MatMulNBits wants it.
-
-    Returns:
-        Codes (outputs, blocks, 64), and scales (outputs · blocks,).
-    """
-    inputs, outputs = matrix.shape
-    blocks = -(-inputs // BLOCK)
-    padded = np.zeros((blocks * BLOCK, outputs), np.float32)
-    padded[:inputs] = matrix
-    split = padded.T.reshape(outputs, blocks, BLOCK)
-    scales = _scales(np.abs(split).max(axis=2))
-    codes = np.rint(split / scales[:, :, None]) + 128
-    return codes.astype(np.uint8), scales.reshape(-1)
-
-
-def _scales(largest: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype(np.float32)
+    largest = np.abs(matrix).max(axis=0)
+    scales = np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype(np.float32)
+    return {f"{name}.codes": np.rint(matrix / scales).astype(np.int8), f"{name}.scales": scales}
