@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hushrec_cli.evaluate import quality_rows
-from hushrec_cli.output import table_text
+from hushrec_cli.output import price_text, table_text
 
 __all__ = ["introduction", "results"]
 
@@ -80,13 +80,16 @@ def _device(found: dict[str, Any]) -> Iterator[str]:
 
 def _customers(customers: list[dict[str, Any]]) -> Iterator[list[str]]:
     for number, customer in enumerate(customers, start=1):
-        bought = [[_cut(item["title"] or item["item"], _TITLE_WIDTH), _price(item)] for item in customer["history"]]
+        bought = [
+            [_cut(item["title"] or item["item"], _TITLE_WIDTH), price_text(item["price"])]
+            for item in customer["history"]
+        ]
         rows = [
             [
                 str(place),
                 "*" if item["came_next"] else "",
                 _cut(item["title"] or item["item"], _TITLE_WIDTH),
-                _price(item),
+                price_text(item["price"]),
                 _cut(item["reason"], _REASON_WIDTH),
             ]
             for place, item in enumerate(customer["recommended"], start=1)
@@ -108,10 +111,6 @@ def _cut(text: str, width: int) -> str:
     'WHITE HANGI…'
     """
     return text if len(text) <= width else text[: width - 1] + "…"
-
-
-def _price(item: dict[str, Any]) -> str:
-    return f"{item['price']:.2f}" if item["price"] is not None else ""
 
 
 def _next(found: dict[str, Any]) -> Iterator[str]:

@@ -116,6 +116,12 @@ def _extra_with(module: str) -> str | None:
     >>> _extra_with("torch.nn"), _extra_with("no_such_module")
     ('train', None)
     """
-    wanted = re.compile(rf"{re.escape(module.partition('.')[0])}(?![\w.-]).*\bextra == ['\"]([\w-]+)['\"]")
-    matches = (wanted.match(requirement) for requirement in metadata.requires("hushrec") or [])
-    return next((match.group(1) for match in matches if match), None)
+    extras: dict[str, set[str]] = {}
+    for requirement in metadata.requires("hushrec") or []:
+        found = re.match(r"([\w-]+).*\bextra == ['\"]([\w-]+)['\"]", requirement)
+        if found is not None:
+            extras.setdefault(found[2], set()).add(found[1])
+    wanted = module.partition(".")[0]
+    # Extras contain each other, and the package lists them flat: the smallest is meant, and "all" only if alone.
+    bringing = sorted((len(extras[extra]), extra == "all", extra) for extra in extras if wanted in extras[extra])
+    return bringing[0][2] if bringing else None

@@ -15,6 +15,7 @@ __all__ = [
     "Cell",
     "as_json_text",
     "person_cell",
+    "price_text",
     "print_data",
     "print_json",
     "print_table",
@@ -118,6 +119,15 @@ def person_cell(cell: Cell) -> str:
     if isinstance(cell, int) or cell.is_integer():
         return f"{int(cell):,}"
     return f"{cell:.4f}" if abs(cell) < 1 else f"{cell:,.1f}"
+
+
+def price_text(price: float | None) -> str:
+    """A price as a person reads it, nothing if it is unknown.
+
+    >>> price_text(11.0), price_text(None)
+    ('11.00', '')
+    """
+    return "" if price is None or math.isnan(price) else f"{price:,.2f}"
 
 
 def _program_cell(cell: Cell) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from hushrec_cli.options import Json, comma_list
-from hushrec_cli.output import print_json, print_table, say
+from hushrec_cli.output import price_text, print_json, print_table, say
 
 __all__ = ["recommend"]
 
@@ -38,5 +38,5 @@ def recommend(
     if as_json:
         print_json({"history": items, "unknown": unknown, "recommendations": rows})
     else:
-        columns = ["item", "title", "price", "score", "reason"]
-        print_table(columns, [[row[column] for column in columns] for row in rows])
+        cells = [[row["item"], row["title"], price_text(row["price"]), row["score"], row["reason"]] for row in rows]
+        print_table(["item", "title", "price", "score", "reason"], cells)

@@ -30,7 +30,7 @@ def test_no_committed_text_names_a_machine_or_a_registry() -> None:
         f"{path.relative_to(ROOT)}:{number}: {line.strip()[:80]}"
         for path in committed_files()
         if path.suffix in TEXT
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1)
         if MACHINE.search(line)
     ]
     assert not found, "\n".join(found)
