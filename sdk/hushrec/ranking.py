@@ -61,7 +61,7 @@ class Ranked(NamedTuple):
 class Stage(Protocol):
     """One step of the chain; may change the scores it is given."""
 
-    def __call__(self, request: Request, scores: Scores) -> Scores:
+    def __call__(self, request: Request, scores: Scores, /) -> Scores:
         """Give the scores after this step, shape (capacity,)."""
 
 

@@ -1,0 +1,97 @@
+"""The chain of stages gives exactly the best of what may be shown."""
+
+import numpy as np
+import pytest
+from hushrec.counts import Blend
+from hushrec.manifest import BlendPart
+from hushrec.ranking import BlendCounts, Candidates, Ranking, Request, Rules, Scores
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+ITEMS, CAPACITY = 6, 10
+POPULARITY = np.array([9, 1, 2, 3, 4, 5, 6], np.float32)
+
+
+class FakeScorer:
+    """Scores an item by its distance from the last one; rows that are no items would win."""
+
+    def scores(self, items: NDArray[np.int64], behaviors: NDArray[np.int64]) -> Scores:
+        assert len(behaviors) == len(items)
+        scores: Scores = -np.abs(np.arange(CAPACITY) - items[-1]).astype(np.float32)
+        scores[0] = scores[ITEMS + 1 :] = 100
+        return scores
+
+
+def request(
+    items: list[int], k: int = 10, hidden: list[int] | None = None, allowed: list[int] | None = None
+) -> Request:
+    mask = None
+    if allowed is not None:
+        mask = np.zeros(ITEMS + 1, np.bool_)
+        mask[allowed] = True
+    history = np.array(items, np.int64)
+    return Request(history, np.zeros_like(history), k, None if hidden is None else np.array(hidden, np.int64), mask)
+
+
+def ranking(*parts: BlendPart) -> Ranking:
+    blend = Blend(parts, {"popularity": POPULARITY})
+    return Ranking((Candidates(FakeScorer(), POPULARITY, CAPACITY), BlendCounts(blend), Rules(ITEMS)))
+
+
+def test_rows_that_are_no_items_never_show() -> None:
+    assert ranking().rank(request([3])).items.tolist() == [3, 2, 4, 1, 5, 6]
+
+
+def test_a_shopper_of_whom_nothing_is_known_gets_what_is_popular() -> None:
+    ranked = ranking().rank(request([], k=3))
+    assert ranked.items.tolist() == [6, 5, 4]
+    assert ranked.scores.tolist() == [6, 5, 4]
+
+
+def test_counts_are_blended_in() -> None:
+    ranked = ranking(BlendPart("own", 10, 1)).rank(request([1, 5], k=2))
+    assert ranked.items.tolist() == [5, 1]
+    assert ranked.scores.tolist() == pytest.approx([10 * np.log(2), 10 * np.log(2) - 4])
+
+
+def test_hidden_items_and_what_is_not_allowed_never_show() -> None:
+    assert ranking().rank(request([3], hidden=[3, 1])).items.tolist() == [2, 4, 5, 6]
+    assert ranking().rank(request([3], allowed=[6, 1])).items.tolist() == [1, 6]
+    assert ranking().rank(request([3], hidden=[1], allowed=[1])).items.tolist() == []
+    assert ranking().rank(request([], hidden=[], allowed=[2])).items.tolist() == [2]
+
+
+def test_the_popularity_is_left_as_it_is() -> None:
+    before = POPULARITY.copy()
+    ranking().rank(request([], hidden=[6]))
+    assert np.array_equal(POPULARITY, before)
+
+
+def test_stages_run_in_order() -> None:
+    def double(_: Request, scores: Scores) -> Scores:
+        return scores * 2
+
+    def add(_: Request, scores: Scores) -> Scores:
+        return scores + 1
+
+    chain = (Candidates(FakeScorer(), POPULARITY, CAPACITY), Rules(ITEMS))
+    assert Ranking((*chain, double, add)).rank(request([], k=1)).scores.tolist() == [13]
+    assert Ranking((*chain, add, double)).rank(request([], k=1)).scores.tolist() == [14]
+
+
+@given(
+    items=st.lists(st.integers(1, ITEMS), max_size=5),
+    k=st.integers(0, 12),
+    hidden=st.none() | st.lists(st.integers(1, ITEMS), max_size=4),
+    allowed=st.none() | st.lists(st.integers(1, ITEMS), max_size=4),
+)
+def test_the_list_is_that_of_sorting_everything(
+    items: list[int], k: int, hidden: list[int] | None, allowed: list[int] | None
+) -> None:
+    scores = POPULARITY if not items else FakeScorer().scores(np.array(items), np.array(items))
+    possible = [i for i in range(1, ITEMS + 1) if i not in (hidden or []) and (allowed is None or i in allowed)]
+    best = sorted(possible, key=lambda i: (-scores[i], i))[:k]
+    ranked = ranking().rank(request(items, k, hidden, allowed))
+    assert ranked.items.tolist() == best
+    assert ranked.scores.tolist() == [scores[i] for i in best]
