@@ -68,7 +68,7 @@ def online_retail_items(source: Path) -> pl.DataFrame:
     bought = _purchases(source)
     titles = bought.group_by("item", "title").len().sort(["len", "title"], descending=[True, False])
     titles = titles.unique("item", keep="first", maintain_order=True)
-    prices = bought.group_by("item").agg(pl.col("price").median().round(2))
+    prices = bought.group_by("item").agg(pl.col("price").median().round(3))
     categories = pl.col("title").map_elements(_category, return_dtype=pl.String, skip_nulls=True)
     joined = titles.join(prices, "item").with_columns(category=categories)
     return joined.select("item", "title", "category", "price").sort("item")

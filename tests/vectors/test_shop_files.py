@@ -14,7 +14,7 @@ ICONV = "if the file is Latin-1, convert it: iconv -f LATIN1 -t UTF-8"
 
 EVENT_ERRORS = {
     "missing.csv": "there is no such file",
-    "no_user_column.csv": "has no column that is obviously the user; its columns are who, item. Say which one: user=COLUMN",
+    "no_user_column.csv": "has no column that is obviously the user; its columns are who, item. Say which one: user=",
     "two_user_columns.csv": "columns 'customer_id', 'visitor_id' may each be the user; say user=COLUMN",
     "bad_time.csv": f"column 'time': 2 times cannot be read: 'yesterday', '31/12/2024' (rows 2, 3); {TIMES}",
     "empty_time.csv": f"column 'time': 1 times cannot be read: nothing (row 2); {TIMES}",
@@ -49,7 +49,7 @@ EVENT_WARNINGS = {
 }
 
 ITEM_ERRORS = {
-    "no_item_column.csv": "has no column that is obviously the item; its columns are title, price. Say which one: item=",
+    "no_item_column.csv": "has no column that is obviously the item; its columns are title, price. Say which one: ",
     "header_only.csv": "has columns but no rows",
     "lines.txt": "an items file is CSV, Parquet or JSON lines, not text",
     "bad_vectors.csv": "column 'vector': 2 vectors are not 2 finite numbers like the others (rows 2, 3)",
