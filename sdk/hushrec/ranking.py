@@ -8,15 +8,31 @@ and then the best k. A new feature is a stage in `Ranking`, never a branch in a 
 item table's capacity; minus infinity takes an item out.
 """
 
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from hushrec_privacy.errors import BundleError, ConfigError
 from numpy.typing import NDArray
 
+from hushrec.bundle import Bundle
 from hushrec.counts import Blend
+from hushrec.manifest import BlendPart, ModelInfo
 from hushrec.topk import top_k
 
-__all__ = ["BlendCounts", "Candidates", "Ranked", "Ranking", "Request", "Rules", "Scorer", "Scores", "Stage"]
+__all__ = [
+    "BlendCounts",
+    "Candidates",
+    "Ranked",
+    "Ranking",
+    "Request",
+    "Rules",
+    "Scorer",
+    "Scores",
+    "Stage",
+    "bundle_ranking",
+    "ranking_arrays",
+]
 
 Scores = NDArray[np.float32]
 
@@ -71,11 +87,11 @@ class Candidates:
     Args:
         scorer: The Transformer.
         popularity: How often shoppers took each item, shape (V + 1,).
-        capacity: Rows of the item table.
+        model: Its capacity is the length of the scores.
     """
 
-    def __init__(self, scorer: Scorer, popularity: Scores, capacity: int) -> None:
-        self._scorer, self._popularity, self._capacity = scorer, popularity, capacity
+    def __init__(self, scorer: Scorer, popularity: Scores, model: ModelInfo) -> None:
+        self._scorer, self._popularity, self._capacity = scorer, popularity, model.capacity
 
     def __call__(self, request: Request, scores: Scores) -> Scores:
         """See `Stage`; what is given is not read."""
@@ -139,3 +155,28 @@ class Ranking:
         for stage in self._stages:
             scores = stage(request, scores)
         return Ranked(*top_k(scores, request.k))
+
+
+def ranking_arrays(bundle: Bundle) -> dict[str, NDArray[Any]]:
+    """Map the arrays of a bundle that ranking and its reasons read: all but those for items that arrive later."""
+    return {name: bundle.array(name) for name in bundle.manifest.arrays if not name.startswith("features.")}
+
+
+def bundle_ranking(bundle: Bundle, scorer: Scorer, blend: Sequence[BlendPart] | None = None) -> Ranking:
+    """Build the chain that a bundle is used with, on the device and when it is evaluated.
+
+    Args:
+        bundle: An opened bundle.
+        scorer: Its engine.
+        blend: Parts of the blend; None: the bundle's own; empty: the Transformer alone.
+
+    Raises:
+        BundleError: The blend names a part or a table that the bundle does not have.
+    """
+    model, parts = bundle.manifest.model, bundle.manifest.blend if blend is None else blend
+    arrays = ranking_arrays(bundle)
+    try:
+        counts = Blend(parts, arrays)
+    except ConfigError as error:
+        raise BundleError(f"{bundle.root}: {error.message}; fetch the bundle again or update hushrec") from error
+    return Ranking((Candidates(scorer, arrays["popularity"], model), BlendCounts(counts), Rules(model.items)))

@@ -17,11 +17,10 @@ from hushrec_privacy.errors import BundleError, ConfigError, ProfileError
 from hushrec.behaviors import DEFAULT_BEHAVIOR, canonical_behavior
 from hushrec.bundle import Bundle
 from hushrec.catalog import Catalog
-from hushrec.counts import Blend
 from hushrec.engine import Engine
 from hushrec.history import History
 from hushrec.profile import Profile
-from hushrec.ranking import BlendCounts, Candidates, Ranking, Request, Rules
+from hushrec.ranking import Request, bundle_ranking, ranking_arrays
 from hushrec.reasons import Explainer, Reason
 
 __all__ = ["Recommendation", "Recommender"]
@@ -65,15 +64,9 @@ class Recommender:
         self._lock = threading.Lock()
         self._closed = False
         model, blend = bundle.manifest.model, bundle.manifest.blend
-        arrays = {name: bundle.array(name) for name in bundle.manifest.arrays if not name.startswith("features.")}
         self._filter_seen = model.filter_seen
-        stages = (
-            Candidates(engine, arrays["popularity"], model.capacity),
-            BlendCounts(Blend(blend, arrays)),
-            Rules(model.items),
-        )
-        self._ranking = Ranking(stages)
-        self._explainer = Explainer(blend, arrays, model.max_history)
+        self._ranking = bundle_ranking(bundle, engine)
+        self._explainer = Explainer(blend, ranking_arrays(bundle), model.max_history)
         keep = max([model.max_history, *(part.window or KEPT_EVENTS for part in blend)])
         self._history = History(profile, catalog, model.behaviors, keep)
 

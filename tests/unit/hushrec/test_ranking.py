@@ -1,15 +1,32 @@
 """The chain of stages gives exactly the best of what may be shown."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from hushrec.bundle import Bundle
 from hushrec.counts import Blend
-from hushrec.manifest import BlendPart
-from hushrec.ranking import BlendCounts, Candidates, Ranking, Request, Rules, Scores
+from hushrec.engine import Engine
+from hushrec.manifest import BlendPart, ModelInfo
+from hushrec.ranking import (
+    BlendCounts,
+    Candidates,
+    Ranking,
+    Request,
+    Rules,
+    Scores,
+    bundle_ranking,
+    ranking_arrays,
+)
+from hushrec_privacy.errors import BundleError
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from tests.tiny_bundle import tiny_bundle
+
 ITEMS, CAPACITY = 6, 10
+MODEL = ModelInfo(width=4, layers=1, max_history=5, items=ITEMS, capacity=CAPACITY, filter_seen=False, times=True)
 POPULARITY = np.array([9, 1, 2, 3, 4, 5, 6], np.float32)
 
 
@@ -36,7 +53,7 @@ def request(
 
 def ranking(*parts: BlendPart) -> Ranking:
     blend = Blend(parts, {"popularity": POPULARITY})
-    return Ranking((Candidates(FakeScorer(), POPULARITY, CAPACITY), BlendCounts(blend), Rules(ITEMS)))
+    return Ranking((Candidates(FakeScorer(), POPULARITY, MODEL), BlendCounts(blend), Rules(ITEMS)))
 
 
 def test_rows_that_are_no_items_never_show() -> None:
@@ -75,7 +92,7 @@ def test_stages_run_in_order() -> None:
     def add(_: Request, scores: Scores) -> Scores:
         return scores + 1
 
-    chain = (Candidates(FakeScorer(), POPULARITY, CAPACITY), Rules(ITEMS))
+    chain = (Candidates(FakeScorer(), POPULARITY, MODEL), Rules(ITEMS))
     assert Ranking((*chain, double, add)).rank(request([], k=1)).scores.tolist() == [13]
     assert Ranking((*chain, add, double)).rank(request([], k=1)).scores.tolist() == [14]
 
@@ -95,3 +112,25 @@ def test_the_list_is_that_of_sorting_everything(
     ranked = ranking().rank(request(items, k, hidden, allowed))
     assert ranked.items.tolist() == best
     assert ranked.scores.tolist() == [scores[i] for i in best]
+
+
+def test_the_chain_of_a_bundle_takes_its_blend_or_another(tmp_path: Path) -> None:
+    bundle = Bundle.open(tiny_bundle(tmp_path))
+    history = Request(np.array([3, 9]), np.array([0, 0]), 5)
+    own, alone = (bundle_ranking(bundle, Engine(bundle), blend).rank(history) for blend in (None, ()))
+    assert own.scores.tolist() != alone.scores.tolist()
+    engine_scores = Engine(bundle).scores(history.items, history.behaviors)
+    assert alone.scores.tolist() == engine_scores[alone.items].tolist()
+
+
+def test_a_blend_with_a_part_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+    bundle = Bundle.open(tiny_bundle(tmp_path))
+    with pytest.raises(BundleError, match=r"'weather'.*update hushrec"):
+        bundle_ranking(bundle, FakeScorer(), [BlendPart("weather", 1, 1)])
+
+
+def test_arrays_for_later_items_are_not_mapped(tmp_path: Path) -> None:
+    bundle = Bundle.open(tiny_bundle(tmp_path))
+    assert set(ranking_arrays(bundle)) == set(bundle.manifest.arrays)
+    bundle.manifest.arrays["features.words"] = bundle.manifest.arrays["popularity"]
+    assert "features.words" not in ranking_arrays(bundle)
