@@ -1,0 +1,67 @@
+"""`import hushrec` offers exactly what it lists, each name from the module where it lives, and loads nothing before."""
+
+import ast
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import hushrec
+import pytest
+from hushrec_privacy import errors
+
+HEAVY = ("numpy", "msgspec", "onnxruntime", "sqlite3", "cryptography", "hashlib", "hushrec_privacy", "hushrec.bundle")
+
+
+@pytest.mark.parametrize("name", hushrec.__all__)
+def test_every_listed_name_is_there_and_under_its_own_name(name: str) -> None:
+    assert getattr(hushrec, name).__name__ == name
+    assert name in dir(hushrec)
+
+
+def test_every_error_of_the_tree_is_importable() -> None:
+    assert set(errors.__all__) <= set(hushrec.__all__)
+
+
+def test_what_checkers_see_is_what_is_listed() -> None:
+    tree = ast.parse(Path(hushrec.__file__).read_text(encoding="utf-8"))
+    guarded = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {alias.name for node in guarded.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert sorted(seen) == sorted(hushrec.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="recomender"):
+        hushrec.recomender  # noqa: B018
+    with pytest.raises(ImportError):
+        exec("from hushrec import Recomender")
+
+
+def loaded_after(statement: str) -> set[str]:
+    code = f"{statement}; import sys; print(*sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(shown.stdout.split())
+
+
+def test_importing_the_package_loads_none_of_its_parts() -> None:
+    assert not loaded_after("import hushrec") & set(HEAVY)
+
+
+def test_a_name_loads_only_what_it_needs() -> None:
+    assert not loaded_after("from hushrec import BundleError") & {"numpy", "msgspec", "sqlite3"}
+    assert not loaded_after("from hushrec import Bundle, Catalog, pack") & {"onnxruntime", "sqlite3", "cryptography"}
+    assert not loaded_after("from hushrec import Recommender") & {"torch", "onnx", "polars", "scipy", "cryptography"}
+
+
+@pytest.mark.parametrize("name", errors.__all__)
+def test_every_error_crosses_a_process_pool_whole(name: str) -> None:
+    error = getattr(errors, name)("items.bin: is damaged")
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
+    assert type(again) is type(error)
+    assert str(again) == str(error) == again.message
+    assert (again.code, again.exit_code) == (error.code, error.exit_code)
+
+
+def test_codes_of_errors_are_distinct() -> None:
+    codes = [getattr(errors, name).code for name in errors.__all__]
+    assert len(set(codes)) == len(codes)
