@@ -13,7 +13,8 @@ from hushrec_privacy.errors import ConfigError, DataError
 from numpy.typing import NDArray
 
 from hushrec_model import metrics
-from hushrec_model.splits import Queries, Split
+from hushrec_model.sequences import Queries
+from hushrec_model.splits import Split
 
 __all__ = ["LIST_LENGTH", "Metrics", "Scorer", "cold_items", "evaluate"]
 
@@ -118,6 +119,18 @@ def evaluate(
     Raises:
         ConfigError: `k` is not 1 to 100.
         DataError: There are no queries.
+
+    A scorer that always lists the items 2 and 1, asked for 1 and then for 3: one hit at rank 2.
+
+    >>> from hushrec_model.sequences import Sequences
+    >>> class Always:
+    ...     def top(self, queries, index, k):
+    ...         return np.tile(np.array([2, 1] + [0] * (k - 2)), (len(index), 1))
+    >>> events = Sequences(np.array([0, 2]), np.array([3, 2]), np.zeros(2, np.int8), None, None)
+    >>> asked = Queries(events, np.array([0, 0]), np.array([1, 2]), np.array([0, 1, 2]), np.array([1, 3]))
+    >>> found = evaluate(Always(), asked, 3)
+    >>> found.hr, found.mrr, round(found.coverage, 3)
+    (0.5, 0.25, 0.667)
     """
     checks.at_least(1, k=k, items=items)
     if k > LIST_LENGTH:

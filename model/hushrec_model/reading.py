@@ -45,6 +45,12 @@ def read_log(
         ConfigError: `columns` names something that is no role, or attributes are named without an items file.
         DataError: A file is missing, empty or of an unknown kind, is not UTF-8, lacks a column, or holds a time or a
             vector that cannot be read. Names file, row and column.
+
+    >>> from hushrec_model.boxed import boxed_events, boxed_items
+    >>> shop = "eshop_clothing_2008"
+    >>> log, items, _ = read_log(boxed_events(shop), boxed_items(shop), attributes=("colour",), key=b"key of the docs")
+    >>> len(log), len(log.users), len(items), items.attributes["colour"][0]
+    (165474, 24026, 217, ('navy blue',))
     """
     columns = columns or {}
     check_roles(columns)

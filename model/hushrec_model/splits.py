@@ -74,6 +74,15 @@ def split_log(log: Log, protocol: str, *, test_from: datetime | None = None) -> 
     Raises:
         ConfigError: Unknown protocol; `test_from` is naive or given to a protocol that has no use for it.
         DataError: The log has no times but the protocol needs them, or nothing is left to train on or to ask.
+
+    Two users, a's events on the items 1, 2, 3 and b's on 2, 1, 3:
+
+    >>> user, item = np.array([0, 0, 0, 1, 1, 1], np.int32), np.array([1, 2, 3, 2, 1, 3], np.int32)
+    >>> rest = {"behaviors": ("view",), "behavior": np.zeros(6, np.int8), "time": None, "session": None}
+    >>> log = Log(["a", "b"], ["x", "y", "z"], 3, user=user, item=item, row=np.arange(6), **rest)
+    >>> split = split_log(log, "leave-one-out")
+    >>> split.train.item.tolist(), split.test.history(0).tolist(), split.test.targets(0).tolist(), split.filter_seen
+    ([1, 2], [1, 2], [3], True)
     """
     checks.one_of(PROTOCOLS, protocol=protocol)
     plan = PROTOCOLS[protocol](log, _microseconds(protocol, test_from))
