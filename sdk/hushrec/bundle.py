@@ -7,7 +7,6 @@ a bundle. Checks find damage and anything that leaves the directory. They do not
 import hashlib
 import mmap
 import os
-import shutil
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,7 +28,6 @@ from hushrec.manifest import (
     decode_manifest,
     encode_manifest,
 )
-from hushrec.staging import staged_directory
 
 __all__ = ["Bundle", "FileStamp", "HashRecord", "write_bundle"]
 
@@ -176,6 +174,8 @@ def write_bundle(
         BundleError: `out` exists and is not a bundle, what was given would not be read back, or the disk refused.
         ConfigError: `files` and `origins` do not name the same files.
     """
+    from hushrec.staging import staged_directory  # what only writing needs would slow down a device's start
+
     if set(files) != set(origins):
         raise ConfigError(f"every file needs an origin: {sorted(set(files) ^ set(origins))} is in only one of the two")
     target = Path(os.path.realpath(out))
@@ -270,6 +270,8 @@ def _complete(manifest: Manifest, root: Path, origins: Mapping[str, str]) -> Man
 
 
 def _write_file(path: Path, content: bytes | Path) -> None:
+    import shutil
+
     with path.open("xb") as file:
         if isinstance(content, Path):
             with content.open("rb") as source:
