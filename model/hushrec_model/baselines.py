@@ -1,6 +1,7 @@
 """Rankings by counts alone, beside which every model is reported.
 
-Each is a source of `hushrec.counts` over tables of the training part; what a source does not tell apart is ordered by popularity.
+Each is a source of `hushrec.counts` over tables of the training part; what a source does not tell apart is ordered by
+popularity.
 """
 
 from collections.abc import Mapping
@@ -62,13 +63,13 @@ def baseline_scorers(split: Split, tables: Mapping[str, NDArray[np.generic]]) ->
     items = len(split.items)
     popular: NDArray[np.float32] = tables["popularity"]  # type: ignore[assignment]
     recent = recent_popularity(split.train, items)
-    last = next_items(split.train, items)
+    last = {f"last.{field}": array for field, array in next_items(split.train, items).items()}
 
     def scorer(source: CountSource) -> CountScorer:
         return CountScorer(source, popular, filter_seen=split.filter_seen)
 
     def neighbours(name: str, decay: float, window: int) -> CountScorer:
-        return scorer(Neighbours(*(tables[f"{name}.{f}"] for f in ("items", "weights", "scales")), decay, window))  # type: ignore[arg-type]
+        return scorer(Neighbours.named(tables, name, decay, window))
 
     markov = [neighbours("transitions", decay, 20) for decay in _MARKOV_DECAYS]
     sample = np.linspace(0, len(split.valid) - 1, min(_CHOOSE_BY, len(split.valid))).astype(np.int64)
@@ -76,7 +77,7 @@ def baseline_scorers(split: Split, tables: Mapping[str, NDArray[np.generic]]) ->
         "popularity": scorer(Popularity(popular)),
         "recent_popularity": scorer(Popularity(recent)) if recent is not None else None,
         "markov": max(markov, key=lambda s: evaluate(s, split.valid, items, index=sample).ndcg),
-        "last_item": scorer(Neighbours(last["items"], last["weights"], last["scales"], 1.0, 1)),  # type: ignore[arg-type]
+        "last_item": scorer(Neighbours.named(last, "last", 1.0, 1)),
         "item_knn": neighbours("item_knn", 0.95, 50),
         "personal_frequency": scorer(Own(1.0, 0)),
     }

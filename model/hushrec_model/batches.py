@@ -1,7 +1,7 @@
 """Training sequences cut into windows and batched by length.
 
-A window never exceeds the history that the encoder reads. Sequences longer than that are cut from their newest end, the older pieces are
-windows of their own, so every event is a target once an epoch. Shapes: B windows, L padded length.
+A window never exceeds the history that the encoder reads. Sequences longer than that are cut from their newest end,
+the older pieces are windows of their own, so every event is a target once an epoch. Shapes: B windows, L padded length.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """The blend of Transformer and counts: its weights, fitted on validation, and the scorer that uses it.
 
-Coordinate search on validation NDCG@10 over up to 5,000 queries. For each query only candidates are scored: the best of the Transformer and of
-each count source. An item that is among none of them does not reach a top ten.
+Coordinate search on validation NDCG@10 over up to 5,000 queries. For each query only candidates are scored: the best
+of the Transformer and of each count source. An item that is among none of them does not reach a top ten.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ _QUERIES = 5_000
 _FROM_MODEL, _FROM_SOURCE = 200, 100
 _WEIGHTS = (0.0, 0.1, 0.2, 0.4, 0.6, 0.9, 1.3, 2.0, 3.0)
 _EPSILONS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-_STARTS = (
+_STARTS: tuple[tuple[BlendPart, tuple[float, ...]], ...] = (
     (BlendPart("transitions", 0.6, 0.01, 0.6, 20), (0.3, 0.6, 0.8, 0.95)),
     (BlendPart("item_knn", 0.6, 0.01, 0.95, 50), (0.6, 0.8, 0.95, 1.0)),
     (BlendPart("own", 1.0, 0.1, 0.7, 0), (0.5, 0.7, 0.9, 0.98, 1.0)),
@@ -86,7 +86,9 @@ class _Candidates:
         scores = self.model.copy()
         for part in parts:
             if part.weight:
-                scores += np.float32(part.weight) * np.log1p(self.counts[part.name, part.decay] / np.float32(part.epsilon))
+                scores += np.float32(part.weight) * np.log1p(
+                    self.counts[part.name, part.decay] / np.float32(part.epsilon)
+                )
         wanted = scores[self.owner, self.target]
         rank = (scores[self.owner] > wanted[:, None]).sum(1)
         gain = np.where((rank < 10) & np.isfinite(wanted), 1 / np.log2(rank + 2.0), 0.0)
@@ -116,14 +118,19 @@ def fit_blend(
         The parts kept, and the validation NDCG@10 of "model" alone and of the "blend".
     """
     starts = [(part, decays) for part, decays in _STARTS if not (filter_seen and part.name == "own")]
-    found = _candidates(ModelScorer(model, filter_seen=filter_seen, table=table), valid, arrays, starts, filter_seen)
+    found = _candidates(ModelScorer(model, filter_seen=filter_seen, table=table), valid, arrays, starts)
     parts = [part for part, _ in starts]
     best = found.ndcg(parts)
     alone = found.ndcg([])
     for sweep in range(_SWEEPS):
         for at, (_, decays) in enumerate(starts):
             progress("blend", sweep * len(starts) + at, _SWEEPS * len(starts))
-            for field, values in (("weight", _WEIGHTS), ("epsilon", _EPSILONS), ("decay", decays), ("weight", _WEIGHTS)):
+            for field, values in (
+                ("weight", _WEIGHTS),
+                ("epsilon", _EPSILONS),
+                ("decay", decays),
+                ("weight", _WEIGHTS),
+            ):
                 for value in values:
                     trial = [*parts[:at], msgspec.structs.replace(parts[at], **{field: value}), *parts[at + 1 :]]
                     if (score := found.ndcg(trial)) > best:
@@ -141,7 +148,6 @@ def _candidates(
     valid: Queries,
     arrays: Mapping[str, NDArray[np.generic]],
     starts: list[tuple[BlendPart, tuple[float, ...]]],
-    filter_seen: bool,
 ) -> _Candidates:
     """Score the candidates of up to `_QUERIES` evenly spaced validation queries by every source at every decay."""
     chosen = np.unique(np.linspace(0, len(valid.start) - 1, min(_QUERIES, len(valid.start))).astype(np.int64))
@@ -173,7 +179,9 @@ def _candidates(
         target.append(place)
         owner.append(np.full(len(place), at))
     names = [(part.name, part.decay) for part in variants]
-    return _Candidates(model, dict(zip(names, stacked, strict=True)), np.concatenate(target), np.concatenate(owner), ideal)
+    return _Candidates(
+        model, dict(zip(names, stacked, strict=True)), np.concatenate(target), np.concatenate(owner), ideal
+    )
 
 
 def _strongest(source: int, blend: Blend, history: NDArray[np.int64]) -> NDArray[np.int64]:

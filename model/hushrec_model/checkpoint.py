@@ -40,11 +40,14 @@ def load_state(path: Path, identity: dict[str, Any] | None = None) -> dict[str, 
         found = state["identity"]
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such checkpoint; train first") from error
-    except Exception as error:  # noqa: BLE001 torch raises many types on a damaged file
-        raise CheckpointError(f"{path}: not a readable checkpoint ({type(error).__name__}); delete it and train again") from error
+    except Exception as error:
+        raise CheckpointError(
+            f"{path}: not a readable checkpoint ({type(error).__name__}); delete it and train again"
+        ) from error
     if identity is not None and found != identity:
         changed = ", ".join(key for key in identity if found.get(key) != identity[key])
         raise CheckpointError(
-            f"{path}: this run was started with other {changed or 'settings'}; continue it with the same data and options, or choose another folder"
+            f"{path}: this run was started with other {changed or 'settings'}; continue it with the same data and "
+            "options, or choose another folder"
         )
     return state

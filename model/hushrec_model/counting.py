@@ -1,7 +1,8 @@
-"""Count tables from the training part of a log: transitions, item-kNN, popularity. Scoring with them is `hushrec.counts`.
+"""Count tables from the training part of a log: transitions, item-kNN, popularity. Scoring with them is
+`hushrec.counts`.
 
-Every table is cut to the strongest `NEIGHBOURS` entries of a row and stored as uint8 steps of the row's largest weight, as it is shipped.
-The tables come straight from the log: whatever holds one is private.
+Every table is cut to the strongest `NEIGHBOURS` entries of a row and stored as uint8 steps of the row's largest
+weight, as it is shipped. The tables come straight from the log: whatever holds one is private.
 """
 
 import numpy as np
@@ -14,7 +15,11 @@ from hushrec_model.svd import nearby_pairs
 __all__ = ["NEIGHBOURS", "count_tables", "item_knn", "next_items", "popularity", "recent_popularity", "transitions"]
 
 NEIGHBOURS = 32
-_WINDOW, _GAP_DECAY, _REVERSE = 20, 0.8, 0.25  # transitions: how far, how much less a step, share of the other direction
+_WINDOW, _GAP_DECAY, _REVERSE = (
+    20,
+    0.8,
+    0.25,
+)  # transitions: how far, how much less a step, share of the other direction
 _ROW_POWER = 0.5
 _KNN_HISTORY = 200  # events of a sequence that item-kNN pairs up
 _KNN_ROWS = 4096  # rows of the co-occurrence matrix made at once
@@ -57,8 +62,9 @@ def recent_popularity(train: Sequences, items: int) -> NDArray[np.float32] | Non
 
 
 def transitions(train: Sequences, items: int) -> Table:
-    """Decayed transitions: a pair g events apart adds 0.8^(g-1), a quarter of it backwards; divided by the root of the row sum."""
-    weights = _GAP_DECAY ** np.arange(_WINDOW)
+    """Decayed transitions: a pair g events apart adds 0.8^(g-1), a quarter of it backwards; divided by the root of the
+    row sum."""
+    weights = np.power(_GAP_DECAY, np.arange(_WINDOW), dtype=np.float64)
     counts = nearby_pairs(train, items, weights, reverse=_REVERSE)
     sums = np.asarray(counts.sum(1)).ravel()
     return _cut(sparse.diags(np.where(sums > 0, 1 / np.maximum(sums, 1e-12) ** _ROW_POWER, 0)) @ counts)
@@ -83,7 +89,9 @@ def item_knn(train: Sequences, items: int) -> Table:
     norm = np.sqrt(np.maximum(np.asarray(has.sum(0)).ravel(), 1))
     has = (has @ sparse.diags((1 / norm).astype(np.float32))).tocsr()
     columns = has.T.tocsr()
-    blocks = [_cut(_without_self(columns[first : first + _KNN_ROWS] @ has, first)) for first in range(0, items + 1, _KNN_ROWS)]
+    blocks = [
+        _cut(_without_self(columns[first : first + _KNN_ROWS] @ has, first)) for first in range(0, items + 1, _KNN_ROWS)
+    ]
     return {field: np.concatenate([block[field] for block in blocks]) for field in blocks[0]}
 
 

@@ -19,8 +19,8 @@ class ItemTable(nn.Module):
     """Vectors of V items, row 0 being padding.
 
     Attributes:
-        trained: Items that training has seen, shape (V,), bool. The ID row of any other item is ignored outside training: the loss only
-            ever pushed it away.
+        trained: Items that training has seen, shape (V,), bool. The ID row of any other item is ignored outside
+            training: the loss only ever pushed it away.
     """
 
     trained: Tensor

@@ -1,7 +1,8 @@
 """Softmax losses over a large catalogue, with their gradients computed chunk by chunk so that the logits stay in cache.
 
-Products run in bfloat16 where the processor has it. The full softmax serves up to `FULL_SOFTMAX_ITEMS` items; above that, shared negatives
-drawn from count^0.5 with the logQ correction (Bengio and Senecal 2008; Yi et al. 2019, equation 4).
+Products run in bfloat16 where the processor has it. The full softmax serves up to `FULL_SOFTMAX_ITEMS` items; above
+that, shared negatives drawn from count^0.5 with the logQ correction (Bengio and Senecal 2008; Yi et al. 2019, equation
+4).
 """
 
 from typing import Any
@@ -21,12 +22,13 @@ def product_dtype(device: str) -> torch.dtype:
     """bfloat16 where the hardware multiplies it natively, else float32."""
     if device != "cpu":
         return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
-    native = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    native = torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return torch.bfloat16 if native else torch.float32
 
 
 class _ChunkedSoftmax(torch.autograd.Function):
-    """Mean cross-entropy of users @ items.T; both gradients are made in the forward pass, where the logits are at hand."""
+    """Mean cross-entropy of users @ items.T; both gradients are made in the forward pass, where the logits are at
+    hand."""
 
     @staticmethod
     def forward(ctx: Any, users: Tensor, items: Tensor, target: Tensor, dtype: torch.dtype) -> Tensor:

@@ -110,7 +110,8 @@ class ModelScorer:
 
     @torch.no_grad()
     def score_blocks(self, queries: Queries, index: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
-        """Yield (positions in `index`, scores (b, V + 1)), by rising length; padding and filtered items are minus infinity."""
+        """Yield (positions in `index`, scores (b, V + 1)), by rising length; padding and filtered items are minus
+        infinity."""
         longest = self._model.encoder.shape.max_history
         lengths = np.minimum(queries.stop[index] - queries.start[index], longest)
         order = np.argsort(lengths, kind="stable")

@@ -1,9 +1,9 @@
 """The compact causal Transformer that turns a shopper's history into a user vector scored against the item table.
 
-Pre-norm, cosine scores with a learned scale, relative position bias, gated residual branches (LiGR: Borisyuk et al. 2024,
-arXiv:2407.13218, equation 1) and SwiGLU feed-forward (Shazeer 2020, arXiv:2002.05202, equation 6). Attention is written out and every
-weight is used through a module, so that per-user gradients can be taken by hooks as well as by `torch.func`. The same item table is input and
-output; it lives in `item_table.py`.
+Pre-norm, cosine scores with a learned scale, relative position bias, gated residual branches (LiGR: Borisyuk et al.
+2024, arXiv:2407.13218, equation 1) and SwiGLU feed-forward (Shazeer 2020, arXiv:2002.05202, equation 6). Attention is
+written out and every weight is used through a module, so that per-user gradients can be taken by hooks as well as by
+`torch.func`. The same item table is input and output; it lives in `item_table.py`.
 
 Shapes: B batch, L history, D width, H heads, F feed-forward channels.
 """
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["HEAD_WIDTH", "INPUT_GAIN", "Encoder", "EncoderShape"]
+__all__ = ["HEAD_WIDTH", "INPUT_GAIN", "Block", "Encoder", "EncoderShape"]
 
 HEAD_WIDTH = 32
 INPUT_GAIN = 8.0  # unit-length item vectors enter with length sqrt(D) for D=64
@@ -69,7 +69,8 @@ class Block(nn.Module):
         mixed = torch.matmul(self.attention_dropout(weights), v).transpose(1, 2).reshape(batch, length, inner)
         x = x + torch.sigmoid(gate) * self.dropout(self.merge(mixed))
         a, b, gate = self.expand(self.norm2(x)).split((self.channels, self.channels, width), dim=-1)
-        return x + torch.sigmoid(gate) * self.dropout(self.contract(functional.silu(a) * b))
+        grown: Tensor = x + torch.sigmoid(gate) * self.dropout(self.contract(functional.silu(a) * b))
+        return grown
 
 
 class Encoder(nn.Module):
@@ -91,6 +92,11 @@ class Encoder(nn.Module):
         for part in (self.adapter_down, self.adapter_up):
             part.weight.requires_grad_(False)
 
+    @property
+    def layers(self) -> list[Block]:
+        """The layers, first one first."""
+        return [block for block in self.blocks if isinstance(block, Block)]
+
     def forward(self, vectors: Tensor, behaviors: Tensor) -> Tensor:
         """Encode every prefix of each history.
 
@@ -109,7 +115,7 @@ class Encoder(nn.Module):
         x = self.dropout(x)
         steps = torch.arange(x.shape[1], device=x.device)
         gap = steps[:, None] - steps[None, :]
-        for block in self.blocks:
+        for block in self.layers:
             x = block(x, gap.clamp(min=0), gap < 0)
         hidden = self.norm(x)
         user: Tensor = hidden + self.adapter_up(self.adapter_down(hidden))

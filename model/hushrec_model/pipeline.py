@@ -116,9 +116,7 @@ def train(
     _make_folder(out)
     progress("read", 0, 1, f"reading {events.name}")
     key = load_or_create_key(out / "pseudonym.key")
-    log, known, warnings = read_log(
-        events, items, columns=options.columns, attributes=options.attributes, key=key
-    )
+    log, known, warnings = read_log(events, items, columns=options.columns, attributes=options.attributes, key=key)
     prepared = save_prepared(out / PREPARED, log, known)
     progress("read", 1, 1, f"{len(log):,} events of {len(log.users):,} users on {len(log.items):,} items")
     split = split_log(log, options.protocol, test_from=options.test_from)
@@ -132,9 +130,7 @@ def train(
         split, features, settings, checkpoint=state, max_minutes=left, device=options.device, progress=progress
     )
     tables = count_tables(split.train, len(split.items))
-    parts, validation = fit_blend(
-        trained.model, split.valid, tables, filter_seen=split.filter_seen, progress=progress
-    )
+    parts, validation = fit_blend(trained.model, split.valid, tables, filter_seen=split.filter_seen, progress=progress)
     alone = ModelScorer(trained.model, filter_seen=split.filter_seen)
     blended = BlendScorer(alone, Blend(parts, tables), filter_seen=split.filter_seen)
     test = {}

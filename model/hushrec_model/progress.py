@@ -1,4 +1,5 @@
-"""How long work tells its caller where it stands; the command line draws a bar from it, a library caller passes nothing."""
+"""How long work tells its caller where it stands; the command line draws a bar from it, a library caller passes
+nothing."""
 
 from typing import Protocol
 

@@ -1,10 +1,10 @@
 """What `hushrec train` leaves in its folder, and how the next command reads it.
 
-    run.json       protocol, settings, blend, scores, and the path and sha256 of the prepared events
-    model.pt       weights of the best epoch
-    prepared/      the events as they were read: pseudonyms instead of user ids
-    training.pt    state after the last finished epoch; only while training runs
-    pseudonym.key  the key behind the pseudonyms; it never leaves the shop
+run.json       protocol, settings, blend, scores, and the path and sha256 of the prepared events
+model.pt       weights of the best epoch
+prepared/      the events as they were read: pseudonyms instead of user ids
+training.pt    state after the last finished epoch; only while training runs
+pseudonym.key  the key behind the pseudonyms; it never leaves the shop
 """
 
 import json
@@ -126,6 +126,4 @@ def load_run(folder: Path) -> Run:
 
 
 def _settings(saved: dict[str, Any]) -> Settings:
-    shape = {key: tuple(value) if isinstance(value, list) else value for key, value in saved["shape"].items()}
-    return Settings(**{**saved, "shape": EncoderShape(**shape)})
-
+    return Settings(**{**saved, "shape": msgspec.convert(saved["shape"], EncoderShape)})

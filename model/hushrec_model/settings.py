@@ -1,4 +1,5 @@
-"""How a shop's model is trained: defaults for all shops, and the few choices that its data decides by a printed rule."""
+"""How a shop's model is trained: defaults for all shops, and the few choices that its data decides by a printed
+rule."""
 
 from dataclasses import dataclass
 
@@ -70,7 +71,9 @@ def decide(split: Split, behaviors: int, seed: int = 0) -> tuple[Settings, list[
     )
     return settings, [
         f"history {settings.shape.max_history}: the median training sequence has {median:.0f} events "
-        f"({'at least' if long else 'under'} {_LONG_MEDIAN}); with it come dropout {settings.dropout} and batches of {tokens} positions",
-        f"{layers} layer{'s' * (layers > 1)}: {targets:,} training targets ({'at least' if layers > 1 else 'under'} {_SMALL_SHOP:,})",
+        f"({'at least' if long else 'under'} {_LONG_MEDIAN}); with it come dropout {settings.dropout} "
+        f"and batches of {tokens} positions",
+        f"{layers} layer{'s' * (layers > 1)}: {targets:,} training targets "
+        f"({'at least' if layers > 1 else 'under'} {_SMALL_SHOP:,})",
         f"{epochs} epochs: about {_STEPS:,} steps, but {_EPOCHS[0]} to {_EPOCHS[1]} epochs",
     ]

@@ -1,7 +1,7 @@
 """A start for the ID table: the singular vectors of the shifted positive PMI matrix of nearby items.
 
-Levy and Goldberg 2014, "Neural Word Embedding as Implicit Matrix Factorization", equation 11, with context smoothing as in Levy, Goldberg and
-Dagan 2015. It reads the log: with a privacy budget it is not used.
+Levy and Goldberg 2014, "Neural Word Embedding as Implicit Matrix Factorization", equation 11, with context smoothing
+as in Levy, Goldberg and Dagan 2015. It reads the log: with a privacy budget it is not used.
 """
 
 import numpy as np

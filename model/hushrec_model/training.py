@@ -1,7 +1,8 @@
 """Training of one model: epochs, early stopping on validation NDCG@10, and checkpoints that resume to the same result.
 
-Central training without a privacy budget. `--seed` repeats a run on the same machine with the same number of threads; a run that was killed goes
-on from its last finished epoch with the same random state, so it ends where it would have ended.
+Central training without a privacy budget. `--seed` repeats a run on the same machine with the same number of threads;
+a run that was killed goes on from its last finished epoch with the same random state, so it ends where it would have
+ended.
 """
 
 import math

@@ -9,8 +9,9 @@
     ├── CatalogError      an unknown column of the catalogue was named       use a column that exists
     └── ToleranceError    a bundle would rank worse than allowed             loosen the pruning, train longer
 
-`code` is stable, names the page docs/errors/<code>.md, and is what programs branch on; the wording may change. `exit_code` is what the
-command line ends with. Texts on a device never hold item ids, keys or a shopper's data; the shop's own tools name file, row and column.
+`code` is stable, names the page docs/errors/<code>.md, and is what programs branch on; the wording may change.
+`exit_code` is what the command line ends with. Texts on a device never hold item ids, keys or a shopper's data; the
+shop's own tools name file, row and column.
 """
 
 from typing import ClassVar

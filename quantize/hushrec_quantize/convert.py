@@ -19,7 +19,7 @@ def encoder_weights(model: Model) -> EncoderWeights:
     """
     encoder = model.encoder
     return EncoderWeights(
-        layers=tuple(_layer(block) for block in encoder.blocks),  # type: ignore[arg-type]
+        layers=tuple(_layer(block) for block in encoder.layers),
         norm_scale=_array(encoder.norm.weight),
         norm_bias=_array(encoder.norm.bias),
         adapter_down=_array(encoder.adapter_down.weight.t()),

@@ -1,7 +1,8 @@
-"""Put a quantized model into a bundle: its arrays at aligned offsets, its catalogue, its manifest with an origin for every part.
+"""Put a quantized model into a bundle: its arrays at aligned offsets, its catalogue, its manifest with an origin for
+every part.
 
-Central training without a privacy budget reads the log, so every part that training or counting touched is `private`; only the graphs, which hold
-no weights, and the catalogue, which the shop publishes anyway, are `public`.
+Central training without a privacy budget reads the log, so every part that training or counting touched is `private`;
+only the graphs, which hold no weights, and the catalogue, which the shop publishes anyway, are `public`.
 """
 
 import json
@@ -74,9 +75,7 @@ class Content:
         return arrays
 
 
-def pack_arrays(
-    file: str, arrays: Mapping[str, NDArray[np.generic]]
-) -> tuple[bytes, dict[str, ArrayInfo]]:
+def pack_arrays(file: str, arrays: Mapping[str, NDArray[np.generic]]) -> tuple[bytes, dict[str, ArrayInfo]]:
     """Lay arrays end to end, each at a multiple of 64 bytes.
 
     Args:

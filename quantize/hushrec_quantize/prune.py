@@ -1,8 +1,8 @@
 """Structured pruning: whole layers, attention heads and feed-forward channels leave the encoder.
 
-Unstructured zeros would make no processor faster. What goes first is what the loss would miss least per parameter: the squared first-order
-change of the loss when the unit is removed (Molchanov et al. 2019, arXiv:1906.10771, equation 8), averaged over training batches.
-Works on a copy: the model given stays as it is.
+Unstructured zeros would make no processor faster. What goes first is what the loss would miss least per parameter: the
+squared first-order change of the loss when the unit is removed (Molchanov et al. 2019, arXiv:1906.10771, equation 8),
+averaged over training batches. Works on a copy: the model given stays as it is.
 """
 
 import copy
@@ -64,8 +64,8 @@ def prune(model: Model, split: Split, share: float, *, seed: int = 0) -> Model:
     if budget <= 0:
         return smaller
     heads, channels = _importance(smaller, split, seed)
-    keep_heads = [list(range(block.heads)) for block in smaller.encoder.blocks]
-    keep_channels = [list(range(block.channels)) for block in smaller.encoder.blocks]
+    keep_heads = [list(range(block.heads)) for block in smaller.encoder.layers]
+    keep_channels = [list(range(block.channels)) for block in smaller.encoder.layers]
     while budget > 0:
         units = _removable(smaller, keep_heads, keep_channels, heads, channels)
         if not units:
@@ -74,8 +74,8 @@ def prune(model: Model, split: Split, share: float, *, seed: int = 0) -> Model:
         kept = keep_heads if unit.kind == "head" else keep_channels
         kept[unit.layer] = [member for member in kept[unit.layer] if member not in unit.members]
         budget -= unit.parameters
-    for block, head_list, channel_list in zip(smaller.encoder.blocks, keep_heads, keep_channels, strict=True):
-        _shrink(block, head_list, channel_list)  # type: ignore[arg-type]
+    for block, head_list, channel_list in zip(smaller.encoder.layers, keep_heads, keep_channels, strict=True):
+        _shrink(block, head_list, channel_list)
     _restate(smaller.encoder)
     return smaller
 
@@ -107,13 +107,13 @@ def _importance(model: Model, split: Split, seed: int) -> tuple[list[Tensor], li
     model = copy.deepcopy(model).eval()
     windows = Windows(split.train, model.encoder.shape.max_history)
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-    heads = [torch.zeros(block.heads) for block in model.encoder.blocks]
-    channels = [torch.zeros(block.channels) for block in model.encoder.blocks]
+    heads = [torch.zeros(block.heads) for block in model.encoder.layers]
+    channels = [torch.zeros(block.channels) for block in model.encoder.layers]
     plan = windows.plan(1536, rng)[:_BATCHES]
     for group in plan:
         model.zero_grad(set_to_none=True)
         model.loss(windows.batch(group, rng), generator, torch.float32).backward()  # type: ignore[no-untyped-call]
-        for layer, block in enumerate(model.encoder.blocks):
+        for layer, block in enumerate(model.encoder.layers):
             merge, contract = block.merge.weight, block.contract.weight
             assert merge.grad is not None
             assert contract.grad is not None
@@ -127,7 +127,7 @@ def _drop_layer(model: Model, split: Split, seed: int) -> None:
     heads, channels = _importance(model, split, seed)
     totals = [float(h.sum() + c.sum()) for h, c in zip(heads, channels, strict=True)]
     gone = totals.index(min(totals))
-    model.encoder.blocks = nn.ModuleList(b for i, b in enumerate(model.encoder.blocks) if i != gone)
+    model.encoder.blocks = nn.ModuleList(b for i, b in enumerate(model.encoder.layers) if i != gone)
     _restate(model.encoder)
 
 
@@ -139,7 +139,8 @@ def _shrink(block: Block, heads: list[int], channels: list[int]) -> None:
     gate = torch.arange(3 * inner, 3 * inner + width)
     _keep(block.project, torch.cat([rows, rows + inner, rows + 2 * inner, gate]), 0)
     _keep(block.merge, rows, 1)
-    block.distance = nn.Embedding.from_pretrained(block.distance.weight.detach()[:, heads].clone(), freeze=False)
+    block.distance.weight = nn.Parameter(block.distance.weight.detach()[:, heads].clone())
+    block.distance.embedding_dim = len(heads)
     kept = torch.tensor(channels)
     gate = torch.arange(2 * block.channels, 2 * block.channels + width)
     _keep(block.expand, torch.cat([kept, kept + block.channels, gate]), 0)
@@ -156,6 +157,6 @@ def _restate(encoder: Encoder) -> None:
     """Make the encoder's shape say what its layers are now."""
     encoder.shape = replace(
         encoder.shape,
-        heads=tuple(int(block.heads) for block in encoder.blocks),  # type: ignore[arg-type]
-        channels=tuple(int(block.channels) for block in encoder.blocks),  # type: ignore[arg-type]
+        heads=tuple(block.heads for block in encoder.layers),
+        channels=tuple(block.channels for block in encoder.layers),
     )

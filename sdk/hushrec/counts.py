@@ -1,14 +1,15 @@
 """Scores from counts: what the shopper did before, and what the fleet's shoppers did next.
 
-The one implementation of count-table scoring, used by the device and by the baselines of training alike. A source turns a history into counts x
-of a few items; the blend adds weight · log1p(x / epsilon) of every source to the scores of the Transformer. Item index 0 is padding and keeps
-whatever falls on it: nobody reads it. Not thread-safe: each object owns one buffer of V + 1 floats.
+The one implementation of count-table scoring, used by the device and by the baselines of training alike. A source
+turns a history into counts x of a few items; the blend adds weight · log1p(x / epsilon) of every source to the scores
+of the Transformer. Item index 0 is padding and keeps whatever falls on it: nobody reads it. Not thread-safe: each
+object owns one buffer of V + 1 floats.
 
 Shapes: V items, K neighbours a row, n events of a history (oldest first).
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from hushrec_privacy.errors import ConfigError
@@ -102,6 +103,18 @@ class Neighbours:
     ) -> None:
         self._items, self._weights, self._scales = items, weights, scales
         self._decay, self._window = decay, window
+
+    @classmethod
+    def named(cls, arrays: Mapping[str, NDArray[np.generic]], name: str, decay: float, window: int) -> "Neighbours":
+        """Take the table from `NAME.items`, `NAME.weights` and `NAME.scales`.
+
+        Raises:
+            KeyError: One of them is missing.
+        """
+        items: Any = arrays[f"{name}.items"]
+        weights: Any = arrays[f"{name}.weights"]
+        scales: Any = arrays[f"{name}.scales"]
+        return cls(items, weights, scales, decay, window)
 
     def add(self, total: NDArray[np.float32], history: NDArray[np.int64]) -> NDArray[np.integer]:
         """See `CountSource.add`."""
@@ -202,8 +215,7 @@ def _source(part: Part, arrays: Mapping[str, NDArray[np.generic]]) -> CountSourc
         if part.name == "popularity":
             return Popularity(arrays["popularity"])  # type: ignore[arg-type]
         if part.name in NEIGHBOUR_PARTS:
-            table = [arrays[f"{part.name}.{field}"] for field in ("items", "weights", "scales")]
-            return Neighbours(*table, part.decay, part.window)  # type: ignore[arg-type]
+            return Neighbours.named(arrays, part.name, part.decay, part.window)
     except KeyError as error:
         raise ConfigError(f"the blend uses {part.name!r}, but the array {error.args[0]!r} is missing") from error
     raise ConfigError(f"unknown part of a blend: {part.name!r}")

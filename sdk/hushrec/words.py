@@ -1,7 +1,7 @@
 """Title words as hashed buckets, the same in training and for items that reach a device later.
 
-Words are runs of letters and digits, case-folded and NFKC-normalised; a bucket is CRC-32 of the UTF-8 word modulo the number of buckets
-(Weinberger et al. 2009, arXiv:0902.2206, without the sign). Not meant for search.
+Words are runs of letters and digits, case-folded and NFKC-normalised; a bucket is CRC-32 of the UTF-8 word modulo the
+number of buckets (Weinberger et al. 2009, arXiv:0902.2206, without the sign). Not meant for search.
 """
 
 import re

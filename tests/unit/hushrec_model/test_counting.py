@@ -1,6 +1,7 @@
 """Count tables against counts made by hand and by a plain loop."""
 
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -79,7 +80,7 @@ def test_the_stored_steps_are_within_half_a_step_of_the_count() -> None:
     table = next_items(sequences(*rows), 29)
     exact = np.zeros((30, 30))
     for row in rows:
-        for one, two in zip(row[:-1], row[1:], strict=True):
+        for one, two in pairwise(row):
             exact[one, two] += one != two
     assert np.abs(dense(table, 29) - exact).max() <= table["scales"].max() / 2 + 1e-6
 

@@ -1,0 +1,59 @@
+"""Evaluates a bundle through the very ranking that a device runs: the same engine, counts, rules and top-k."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from hushrec.bundle import Bundle
+from hushrec.counts import Blend
+from hushrec.engine import Engine
+from hushrec.manifest import BlendPart
+from hushrec.ranking import BlendCounts, Candidates, Ranking, Request, Rules, Stage
+from hushrec_model.splits import Queries
+from numpy.typing import NDArray
+
+__all__ = ["BundleScorer"]
+
+
+class BundleScorer:
+    """Ranks the catalogue of a bundle; item indexes of the queries are those of the bundle.
+
+    Args:
+        bundle: An opened bundle.
+        filter_seen: Leave out the items of the history.
+        behaviors: For each behaviour index of the queries the bundle's index of it, shape (behaviours,).
+        blend: Parts of the blend; None: the bundle's own; empty: the Transformer alone.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        filter_seen: bool,
+        behaviors: NDArray[np.int64] | None = None,
+        blend: Sequence[BlendPart] | None = None,
+    ) -> None:
+        model = bundle.manifest.model
+        parts = bundle.manifest.blend if blend is None else blend
+        arrays = {name: bundle.array(name) for name in bundle.manifest.arrays if not name.startswith("features.")}
+        stages: list[Stage] = [Candidates(Engine(bundle), arrays["popularity"], model)]
+        if parts:
+            stages.append(BlendCounts(Blend(parts, arrays)))
+        self._ranking = Ranking((*stages, Rules(model.items)))
+        self._filter_seen, self._behaviors = filter_seen, behaviors
+        self._items = model.items
+
+    def top(self, queries: Queries, index: NDArray[np.int64], k: int) -> NDArray[np.int32]:
+        """The k best items of some queries, shape (B, k), int32, best first; 0 where there are no more."""
+        result = np.zeros((len(index), k), np.int32)
+        for row, query in enumerate(index):
+            span = slice(queries.start[query], queries.stop[query])
+            items = queries.events.item[span].astype(np.int64)
+            behaviors = queries.events.behavior[span].astype(np.int64)
+            if self._behaviors is not None:
+                behaviors = self._behaviors[behaviors]
+            known = (items > 0) & (items <= self._items)
+            items, behaviors = items[known], behaviors[known]
+            request = Request(items, behaviors, k, hidden=items if self._filter_seen else None)
+            found = self._ranking.rank(request).items
+            result[row, : len(found)] = found
+        return result

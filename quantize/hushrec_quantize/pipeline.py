@@ -1,0 +1,263 @@
+"""From a training folder to a bundle: prune, fine-tune, export, int8, pack, verify. What `hushrec quantize` calls."""
+
+import copy
+import tempfile
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hushrec.bundle import Bundle
+from hushrec.counts import Blend
+from hushrec.manifest import BlendPart
+from hushrec_model.blend import BlendScorer, fit_blend
+from hushrec_model.counting import count_tables
+from hushrec_model.model import Model, ModelScorer
+from hushrec_model.progress import Progress, silent
+from hushrec_model.run_folder import Run, catalog_items, load_run
+from hushrec_model.training import train_model, validation_sample
+from hushrec_privacy import checks
+from numpy.typing import NDArray
+
+from hushrec_quantize.bundle_scorer import BundleScorer
+from hushrec_quantize.convert import encoder_weights
+from hushrec_quantize.graphs import Graphs, build_graphs
+from hushrec_quantize.pack import Content, write_model_bundle
+from hushrec_quantize.prune import encoder_parameters, prune
+from hushrec_quantize.tensors import Precision
+from hushrec_quantize.verify import Measured, Tolerance, Verification, answer_time_us, check, measure, overlap
+
+__all__ = ["QuantizeOptions", "QuantizeReport", "Step", "quantize"]
+
+DEFAULT_PRUNE = 0.25
+_FINE_TUNE_EPOCHS = 2
+_FINE_TUNE_RATE = 1e-3
+_SAMPLE = 5_000  # validation queries that steps are compared on
+
+
+@dataclass(frozen=True)
+class QuantizeOptions:
+    """What the caller of one quantization chooses.
+
+    Attributes:
+        prune: Share of the encoder's weights to remove, 0 to below 1.
+        model_version: Of the release; at least 1.
+        tolerance: What the bundle may lose.
+    """
+
+    prune: float = DEFAULT_PRUNE
+    model_version: int = 1
+    tolerance: Tolerance = field(default_factory=Tolerance)
+
+
+@dataclass(frozen=True)
+class Step:
+    """The model after one step.
+
+    Attributes:
+        name: What was done.
+        parameters: Weights of the encoder.
+        bytes: Of the encoder: graph and weights.
+        ndcg10: NDCG@10 on the validation sample.
+        overlap: Share of the ten best items kept: of the trained model after pruning, of the same weights in float
+            after int8.
+        latency_us: Median time of one answer on one thread, in microseconds.
+    """
+
+    name: str
+    parameters: int
+    bytes: int
+    ndcg10: float
+    overlap: float
+    latency_us: float
+
+
+@dataclass(frozen=True)
+class QuantizeReport:
+    """What one quantization did.
+
+    Attributes:
+        bundle: Where the bundle is.
+        steps: One entry a step, in order.
+        verification: The figures that the tolerance was checked against.
+        blend: Parts of the blend that ships.
+        encoder_bytes: Of encoder.onnx and encoder.bin.
+        item_bytes: Of items.bin, per row of the table.
+        bundle_bytes: Of the whole directory.
+    """
+
+    bundle: Path
+    steps: list[Step]
+    verification: Verification
+    blend: list[dict[str, Any]]
+    encoder_bytes: int
+    item_bytes: float
+    bundle_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {**asdict(self), "bundle": str(self.bundle)}
+
+
+def quantize(
+    run: Path, out: Path, options: QuantizeOptions | None = None, progress: Progress = silent
+) -> QuantizeReport:
+    """Make an int8 bundle of a trained model.
+
+    Args:
+        run: A folder that `hushrec train` finished.
+        out: The bundle's directory; an earlier bundle there is replaced, and only by one that passed.
+        options: See `QuantizeOptions`.
+        progress: Told of every step.
+
+    Returns:
+        What every step cost.
+
+    Raises:
+        ConfigError: An option is outside its range.
+        CheckpointError: `run` is no finished training folder.
+        ToleranceError: The bundle would rank worse than allowed; nothing was written.
+        BundleError: `out` holds something else, or the disk refused.
+    """
+    options = options or QuantizeOptions()
+    checks.share(prune=options.prune)
+    checks.at_least(1, model_version=options.model_version)
+    return _Quantization(load_run(run), options, progress).run(out)
+
+
+class _Quantization:
+    def __init__(self, run: Run, options: QuantizeOptions, progress: Progress) -> None:
+        self.trained, self.options, self.progress = run, options, progress
+        self.split = run.split
+        self.index = validation_sample(self.split.valid, _SAMPLE)
+        self.tables = count_tables(self.split.train, len(self.split.items))
+        self.steps: list[Step] = []
+
+    def run(self, out: Path) -> QuantizeReport:
+        trained = self._alone(self.trained.model)
+        self._step("trained, float32", self.trained.model, trained, 1.0)
+        model = self._pruned(trained)
+        floating = self._alone(model)
+        blend, _ = fit_blend(
+            model, self.split.valid, self.tables, filter_seen=self.split.filter_seen, progress=self.progress
+        )
+        scorer = ModelScorer(model, filter_seen=self.split.filter_seen)
+        blended = self._measure(BlendScorer(scorer, Blend(blend, self.tables), filter_seen=self.split.filter_seen))
+        graphs = self._graphs(model, "int8")
+        content = Content(
+            self.split.items, catalog_items(self.split, self.trained.known), self.trained.features, self.tables, model
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            draft = self._write(Path(folder) / "draft.hush", graphs, content, blend, {})
+            found = self._verify(draft, model, graphs, trained, floating, blended)
+        check(found, self.options.tolerance)
+        bundle = self._write(out, graphs, content, blend, self._results(found))
+        self.progress("quantize", 1, 1, f"wrote {out}")
+        size = len(graphs.encoder_onnx) + len(graphs.encoder_bin)
+        return QuantizeReport(
+            bundle=out,
+            steps=self.steps,
+            verification=found,
+            blend=[_part(part) for part in blend],
+            encoder_bytes=size,
+            item_bytes=len(graphs.items_bin) / graphs.capacity,
+            bundle_bytes=bundle.size,
+        )
+
+    def _pruned(self, trained: Measured) -> Model:
+        """Prune and fine-tune; the trained model itself if nothing is to be removed."""
+        if not self.options.prune:
+            return self.trained.model
+        self.progress("prune", 0, 1)
+        model = prune(self.trained.model, self.split, self.options.prune, seed=self.trained.settings.seed)
+        found = self._alone(model)
+        shape = model.encoder.shape
+        self._step(
+            f"pruned to heads {_list(shape.heads)}, channels {_list(shape.channels)}",
+            model,
+            found,
+            overlap(trained.lists, found.lists),
+        )
+        settings = replace(self.trained.settings, shape=shape, epochs=_FINE_TUNE_EPOCHS, learning_rate=_FINE_TUNE_RATE)
+        model = copy.deepcopy(model)
+        tuned = train_model(self.split, self.trained.features, settings, start=model, progress=self.progress).model
+        found = self._alone(tuned)
+        self._step("fine-tuned", tuned, found, overlap(trained.lists, found.lists))
+        return tuned
+
+    def _verify(
+        self, draft: Bundle, model: Model, graphs: Graphs, trained: Measured, floating: Measured, blended: Measured
+    ) -> Verification:
+        """Ask the draft what the float model was asked."""
+        seen = self.split.filter_seen
+        alone = self._measure(BundleScorer(draft, filter_seen=seen, blend=()))
+        whole = self._measure(BundleScorer(draft, filter_seen=seen))
+        self._step("int8", model, alone, overlap(floating.lists, alone.lists), graphs)
+        self._step("int8, blended with counts", model, whole, overlap(blended.lists, whole.lists), graphs)
+        return Verification(
+            queries=len(self.index),
+            model_overlap=self.steps[-2].overlap,
+            blend_overlap=self.steps[-1].overlap,
+            model_lost=_lost(floating.ndcg, alone.ndcg),
+            blend_lost=_lost(blended.ndcg, whole.ndcg),
+            total_lost=_lost(trained.ndcg, alone.ndcg),
+        )
+
+    def _alone(self, model: Model) -> Measured:
+        return self._measure(ModelScorer(model, filter_seen=self.split.filter_seen))
+
+    def _measure(self, scorer: Any) -> Measured:
+        return measure(scorer, self.split.valid, len(self.split.items), self.index)
+
+    def _graphs(self, model: Model, precision: Precision) -> Graphs:
+        rows: NDArray[np.float32] = model.table().numpy()
+        return build_graphs(encoder_weights(model), rows, precision=precision)
+
+    def _step(self, name: str, model: Model, found: Measured, kept: float, graphs: Graphs | None = None) -> None:
+        graphs = graphs or self._graphs(model, "fp32")
+        shape = model.encoder.shape
+        time_us = answer_time_us(graphs, self.split.valid, self.index, shape.max_history, shape.behaviors)
+        size = len(graphs.encoder_onnx) + len(graphs.encoder_bin)
+        step = Step(name, encoder_parameters(model.encoder), size, found.ndcg, kept, time_us)
+        self.steps.append(step)
+        self.progress("quantize", len(self.steps), 6, f"{name}: NDCG@10 {found.ndcg:.4f}, overlap {kept:.3f}")
+
+    def _write(
+        self, out: Path, graphs: Graphs, content: Content, blend: list[BlendPart], results: dict[str, Any]
+    ) -> Bundle:
+        facts = self.trained.facts
+        card = {
+            "made_by": f"hushrec {version('hushrec')}",
+            "protocol": facts["protocol"],
+            "test_from": facts["test_from"],
+            "protocol_sha256": facts["protocol_sha256"],
+            "parameters": encoder_parameters(content.model.encoder),
+            **results,
+        }
+        return write_model_bundle(
+            out,
+            graphs,
+            content,
+            blend,
+            filter_seen=self.split.filter_seen,
+            times=self.trained.log.time is not None,
+            behaviors=self.trained.log.behaviors,
+            model_version=self.options.model_version,
+            card=card,
+        )
+
+    def _results(self, found: Verification) -> dict[str, Any]:
+        return {"verification": asdict(found), "validation_ndcg@10": self.steps[-1].ndcg10}
+
+
+def _lost(before: float, after: float) -> float:
+    return (before - after) / before if before > 0 else 0.0
+
+
+def _part(part: BlendPart) -> dict[str, Any]:
+    return {field: getattr(part, field) for field in part.__struct_fields__}
+
+
+def _list(numbers: tuple[int, ...]) -> str:
+    return "+".join(str(number) for number in numbers)
