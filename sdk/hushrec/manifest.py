@@ -230,7 +230,11 @@ def check_manifest(manifest: Manifest, where: str) -> None:
 
 
 def array_bytes(info: ArrayInfo) -> int:
-    """Count the bytes an array takes."""
+    """Count the bytes an array takes.
+
+    >>> array_bytes(ArrayInfo("items.bin", 0, "<f4", (3, 2)))
+    24
+    """
     return math.prod(info.shape) * _ITEM_BYTES[info.dtype]
 
 

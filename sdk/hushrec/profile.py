@@ -53,6 +53,11 @@ class Event(NamedTuple):
 class Profile:
     """The events of one shopper; safe to use from several threads.
 
+    >>> with Profile() as profile:
+    ...     profile.append("mug", "view", at_us=1_700_000_000_000_000)
+    ...     profile.events()
+    [Event(item='mug', behavior='view', at_us=1700000000000000)]
+
     Attributes:
         path: The file; None: in memory, gone with the process.
     """

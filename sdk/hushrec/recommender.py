@@ -1,11 +1,13 @@
 """The recommender of one shopper: opens a bundle and a profile, and wires catalogue, engine and ranking together.
 
 Only locks and delegation: what is ranked how is decided in `hushrec.ranking`, what is kept where in `hushrec.profile`.
+A profile file belongs to one recommender at a time: what another one adds to it is seen after reopening.
 """
 
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -96,16 +98,15 @@ class Recommender:
         """
         if profile is not None and Path(profile).resolve().is_relative_to(Path(bundle).resolve()):
             raise ProfileError(f"{profile}: nothing is written into a bundle; keep the profile elsewhere")
-        kept = Profile(profile)
-        try:
+        with ExitStack() as stack:  # closes what was opened if a later part fails
+            kept = stack.enter_context(Profile(profile))
             opened = Bundle.open(bundle, record=kept.hash_record, verify=verify)
-            catalog = Catalog(opened.path("catalog.sqlite"))
+            catalog = stack.enter_context(Catalog(opened.path("catalog.sqlite")))
             if catalog.size != opened.manifest.model.items:
                 raise BundleError(f"{catalog.path}: has {catalog.size} items, the model {opened.manifest.model.items}")
-            return cls(opened, catalog, kept, Engine(opened, kept), clock or _system_clock)
-        except BaseException:
-            kept.close()
-            raise
+            recommender = cls(opened, catalog, kept, Engine(opened, kept), clock or _system_clock)
+            stack.pop_all()
+            return recommender
 
     def __enter__(self) -> "Recommender":
         return self

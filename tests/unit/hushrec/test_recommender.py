@@ -40,6 +40,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_bundle(tmp_path_factory.mktemp("bundle"))
 
 
+@pytest.fixture(autouse=True)
+def one_scorer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two recommenders in one test must not measure anew which scorer is faster: the two round differently."""
+    monkeypatch.setattr("hushrec.engine.choose_scorer", lambda *_: "packed")
+
+
 @pytest.fixture
 def rec(root: Path) -> Iterator[Recommender]:
     with Recommender.open(root, clock=Clock()) as opened:
