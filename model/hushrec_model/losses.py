@@ -15,7 +15,7 @@ __all__ = ["FULL_SOFTMAX_ITEMS", "full_softmax", "product_dtype", "sampled_softm
 
 FULL_SOFTMAX_ITEMS = 50_000
 _CHUNK_LOGITS = 3_000_000  # logits held at once: 6 MB in bfloat16
-_CHUNK_ROWS = 160  # but no fewer rows: each chunk adds to the whole gradient of the items
+_CHUNK_ROWS = 256  # but no fewer rows: each chunk adds to the whole gradient of the items
 
 
 def product_dtype(device: str) -> torch.dtype:

@@ -1,6 +1,5 @@
 """Argument checks shared by all packages: each raises `ConfigError` with the name, the value and what was expected."""
 
-import difflib
 import math
 from collections.abc import Iterable
 
@@ -68,5 +67,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     >>> nearest("colour", ["color", "brand"])
     " (did you mean 'color'?)"
     """
+    import difflib  # slow to import, and needed only for an error text
+
     close = difflib.get_close_matches(word, list(known), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""

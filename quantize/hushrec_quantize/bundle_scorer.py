@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from hushrec.bundle import Bundle
-from hushrec.counts import Blend
 from hushrec.engine import Engine
 from hushrec.manifest import BlendPart
-from hushrec.ranking import BlendCounts, Candidates, Ranking, Request, Rules, Stage
+from hushrec.ranking import Request, bundle_ranking
 from hushrec_model.splits import Queries
 from numpy.typing import NDArray
 
@@ -33,12 +32,7 @@ class BundleScorer:
         blend: Sequence[BlendPart] | None = None,
     ) -> None:
         model = bundle.manifest.model
-        parts = bundle.manifest.blend if blend is None else blend
-        arrays = {name: bundle.array(name) for name in bundle.manifest.arrays if not name.startswith("features.")}
-        stages: list[Stage] = [Candidates(Engine(bundle), arrays["popularity"], model)]
-        if parts:
-            stages.append(BlendCounts(Blend(parts, arrays)))
-        self._ranking = Ranking((*stages, Rules(model.items)))
+        self._ranking = bundle_ranking(bundle, Engine(bundle), blend)
         self._filter_seen, self._behaviors = filter_seen, behaviors
         self._items = model.items
 

@@ -74,9 +74,9 @@ class Bundle:
         """Open the bundle in a directory.
 
         Guarantee:
-            Every file is listed, is a plain file inside the directory that shares no storage with one outside, and has
-            the size and sha256 of the manifest. A file whose size, modification time and inode equal the record is not
-            hashed again.
+            Every file is listed, is a plain file inside the directory, and has the size and sha256 of the manifest. A
+            file whose size, modification time and inode equal the record is not hashed again. A file may have other
+            names elsewhere (hard links, as package installers and blob stores make them): only its content counts.
 
         Args:
             path: The directory.
@@ -224,8 +224,6 @@ def _list_files(root: Path, manifest: Manifest) -> dict[str, os.stat_result]:
     for name, seen in found.items():
         if not stat.S_ISREG(seen.st_mode):
             raise BundleError(f"{root / name}: is a link or not a plain file; a bundle holds its files itself")
-        if seen.st_nlink > 1:
-            raise BundleError(f"{root / name}: is a hard link, whose content can change from outside; copy it instead")
     for name, info in manifest.files.items():
         if name not in found:
             raise BundleError(f"{root / name}: is missing; fetch the bundle again")

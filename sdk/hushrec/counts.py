@@ -119,9 +119,9 @@ class Neighbours:
     def add(self, total: NDArray[np.float32], history: NDArray[np.int64]) -> NDArray[np.integer]:
         """See `CountSource.add`."""
         recent = history[-self._window :]
-        near = self._items[recent].ravel()
-        factor = self._scales[recent] * _fading(self._decay, len(recent))
-        np.add.at(total, near, (self._weights[recent] * factor[:, None]).ravel())
+        near = self._items.take(recent, axis=0).ravel().astype(np.intp)
+        factor = self._scales.take(recent) * _fading(self._decay, len(recent))
+        np.add.at(total, near, (self._weights.take(recent, axis=0) * factor[:, None]).ravel())
         return near
 
     def of(self, event: int) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
@@ -187,9 +187,11 @@ class Blend:
         total = self._total
         for part, source in zip(self.parts, self.sources, strict=True):
             touched = source.add(total, history)
-            gain = np.log1p(total[touched] * np.float32(1 / part.epsilon))
+            gain = total.take(touched)
+            gain *= np.float32(1 / part.epsilon)
+            np.log1p(gain, out=gain)
             gain *= np.float32(part.weight)
-            gain += scores[touched]
+            gain += scores.take(touched)
             scores[touched] = gain  # repeated indexes write the same value
             total[touched] = 0
 
