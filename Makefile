@@ -23,14 +23,15 @@ check: $(VENV)/.stamp-dev  ## Lint, format, types, import arrows.
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
+	$(BIN)/mypy --explicit-package-bases tests
 	$(BIN)/lint-imports --no-cache
 
 test: check  ## Check, fast tests, the built wheel.
-	$(BIN)/pytest -n $(JOBS) -m "not slow and not wheel"
+	$(BIN)/pytest -n $(JOBS) --dist loadfile -m "not slow and not wheel"
 	$(MAKE) wheel
 
 test-all: check  ## Check and every test, slow ones too.
-	$(BIN)/pytest -n $(JOBS) -m "not wheel"
+	$(BIN)/pytest -n $(JOBS) --dist loadfile -m "not wheel"
 	$(MAKE) wheel
 
 wheel: $(VENV)/.stamp-dev  ## Build the wheel once and try it in an empty environment.

@@ -95,6 +95,7 @@ def _make(shop: Shop, run_folder: Path, bundle: Path) -> dict[str, Any]:
         say_heading("Pruning and quantizing to int8")
         quantized = quantize(run_folder, bundle, QuantizeOptions(), progress)
         progress.close()
+        progress.remarks = False  # they are those of training
         say_heading("Measuring the bundle and simple baselines on purchases that training never saw")
         quality = evaluate_any(bundle, events, protocol=protocol, test_from=test_from, progress=progress)
     return {

@@ -43,7 +43,7 @@ def results(found: dict[str, Any]) -> str:
         found: What `hushrec demo --json` prints.
     """
     blocks = [_quality(found["quality"]), _device(found), *_customers(found["device"]["customers"]), _next(found)]
-    return "\n\n".join("\n".join(block) for block in blocks)
+    return "\n" + "\n\n".join("\n".join(block) for block in blocks)
 
 
 def _quality(quality: dict[str, Any]) -> Iterator[str]:
@@ -80,28 +80,36 @@ def _device(found: dict[str, Any]) -> Iterator[str]:
 
 def _customers(customers: list[dict[str, Any]]) -> Iterator[list[str]]:
     for number, customer in enumerate(customers, start=1):
-        bought = [
-            [_cut(item["title"] or item["item"], _TITLE_WIDTH), price_text(item["price"])]
-            for item in customer["history"]
-        ]
-        rows = [
-            [
-                str(place),
-                "*" if item["came_next"] else "",
-                _cut(item["title"] or item["item"], _TITLE_WIDTH),
-                price_text(item["price"]),
-                _cut(item["reason"], _REASON_WIDTH),
-            ]
-            for place, item in enumerate(customer["recommended"], start=1)
-        ]
+        had = [[_title(item), price_text(item["price"])] for item in customer["history"]]
         hits = sum(item["came_next"] for item in customer["recommended"])
         yield [
             f"CUSTOMER {number}: {customer['events']} items so far, the latest of them:",
-            table_text(["title", "price"], bought, aligned=True),
+            table_text(["title", "price"], had, aligned=True),
             "",
-            f"Recommended; {hits} of these (marked *) are among the {customer['next']} that came next in truth:",
-            table_text(["", "", "title", "price", "why"], rows, aligned=True),
+            f"Recommended; * marks {hits} of the {customer['next']} items that came next in truth:",
+            _list(customer["recommended"]),
+            "",
+            "Recommended, if items that this customer had before are left out:",
+            _list(customer["recommended_new"]),
         ]
+
+
+def _list(items: list[dict[str, Any]]) -> str:
+    rows = [
+        [
+            str(place),
+            "*" if item["came_next"] else "",
+            _title(item),
+            price_text(item["price"]),
+            _cut(item["reason"], _REASON_WIDTH),
+        ]
+        for place, item in enumerate(items, start=1)
+    ]
+    return table_text(["", "", "title", "price", "why"], rows, aligned=True)
+
+
+def _title(item: dict[str, Any]) -> str:
+    return _cut(item["title"] or item["item"], _TITLE_WIDTH)
 
 
 def _cut(text: str, width: int) -> str:
@@ -114,6 +122,7 @@ def _cut(text: str, width: int) -> str:
 
 
 def _next(found: dict[str, Any]) -> Iterator[str]:
-    yield f"{found['bundle']} is the bundle, {found['page']} shows how it was made."
     yield f"Training, quantizing and measuring took {found['minutes']:.1f} minutes."
+    yield f"The bundle:       {found['bundle']}"
+    yield f"How it was made:  {found['page']}"
     yield f"Next: hushrec inspect {found['bundle']}"

@@ -16,7 +16,7 @@ __all__ = ["device_report"]
 
 TRAINING_LIBRARIES = ("torch", "onnx", "polars", "scipy")
 _SHOWN_HISTORY = 5
-_SHOWN = 10
+_SHOWN, _SHOWN_NEW = 10, 5
 _CALLS = 300
 
 
@@ -29,7 +29,8 @@ def device_report(bundle: Path, customers: list[dict[str, Any]], started: float)
         started: When this process was started, seconds since 1970.
 
     Returns:
-        "customers": what each bought last, what is recommended and what was bought next; "first_list_ms": from the
+        "customers": what each had last, what is recommended, and what is when items they had are left out;
+        "first_list_ms": from the
         start of the process to the first list; "p50_ms" and "p99_ms" of one new event and one list of ten;
         "training_libraries": names of those that are loaded, which is none.
 
@@ -45,14 +46,19 @@ def device_report(bundle: Path, customers: list[dict[str, Any]], started: float)
         with Recommender.open(bundle) as shop:
             for item in customer["history"]:
                 shop.observe(item)
-            found = shop.recommend(_SHOWN)
+            lists = [shop.recommend(_SHOWN)]
             first = time.time() if first is None else first
-            rows = [recommendation_row(shop, each) for each in found]
+            lists.append(shop.recommend(_SHOWN_NEW, exclude_seen=True))
+            rows = [
+                [{**recommendation_row(shop, each), "came_next": each.item in customer["next"]} for each in found]
+                for found in lists
+            ]
             shown.append(
                 {
                     "history": [_known(shop, item) for item in _latest(customer["history"])],
                     "events": len(customer["history"]),
-                    "recommended": [{**row, "came_next": row["item"] in customer["next"]} for row in rows],
+                    "recommended": rows[0],
+                    "recommended_new": rows[1],
                     "next": len(customer["next"]),
                 }
             )

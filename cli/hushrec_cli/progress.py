@@ -29,6 +29,7 @@ class ProgressLine:
     Attributes:
         stream: Where to write; stderr, so that stdout stays data.
         clock: Seconds, monotonic.
+        remarks: Whether to show what the data decided; off where it was shown before.
 
     >>> import io
     >>> shown = io.StringIO()
@@ -44,6 +45,7 @@ class ProgressLine:
 
     stream: TextIO = field(default_factory=_stderr)
     clock: Callable[[], float] = time.monotonic
+    remarks: bool = True
     _stage: str = field(default="", init=False)
     _note: str = field(default="", init=False)
     _started: float = field(default=0.0, init=False)
@@ -56,7 +58,8 @@ class ProgressLine:
         if stage == _REMARK:
             self._finish(now)
             self._stage = ""
-            self._write(f"  {note}\n")
+            if self.remarks:
+                self._write(f"  {note}\n")
             return
         fresh = stage != self._stage
         if fresh:

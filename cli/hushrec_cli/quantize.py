@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 __all__ = ["STEP_COLUMNS", "quantize", "step_rows", "write_page"]
 
-STEP_COLUMNS = ["step", "parameters", "bytes", "NDCG@10", "overlap with float", "latency, µs"]
-"""Head of the table of steps; overlap: share of the float model's top 10 that is also in this one's."""
+STEP_COLUMNS = ["step", "parameters", "bytes", "NDCG@10", "overlap", "latency, µs"]
+"""Head of the table of steps; overlap: share of the ten best items kept."""
 
 
 def quantize(
     run: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `hushrec train` wrote.")],
     out: Annotated[Path, typer.Option(help="Folder of the bundle, such as shop.hush.")],
     prune: Annotated[
-        float | None, typer.Option(min=0.0, max=0.95, help="Share of the encoder's parameters to remove.")
-    ] = None,
+        float, typer.Option(min=0.0, max=0.95, help="Share of the encoder's parameters to remove.")
+    ] = 0.25,
     model_version: Annotated[
-        int | None, typer.Option(min=1, help="Version of this release; devices refuse a lower one than they have.")
-    ] = None,
+        int, typer.Option(min=1, help="Version of this release; devices refuse a lower one than they have.")
+    ] = 1,
     as_json: Json = False,
 ) -> None:
     """Make an int8 bundle of a trained model.
@@ -41,10 +41,8 @@ def quantize(
     from hushrec_quantize.pipeline import QuantizeOptions
     from hushrec_quantize.pipeline import quantize as quantize_run
 
-    given = {"prune": prune, "model_version": model_version}
-    options = QuantizeOptions(**{name: value for name, value in given.items() if value is not None})
     with ProgressLine() as progress:
-        report = quantize_run(run, out, options, progress)
+        report = quantize_run(run, out, QuantizeOptions(prune=prune, model_version=model_version), progress)
     page = write_page(report, out)
     if as_json:
         print_json(report.to_dict())
@@ -71,8 +69,9 @@ def write_page(report: "QuantizeReport", bundle: Path) -> Path:
             "Steps",
             (
                 "From the trained float model to the int8 bundle: what each step removed and what it cost.",
-                "Bytes are of the encoder. Overlap is the share of the float model's ten best items that are also "
-                "among the ten best here. Latency is one call for one history on one thread; half of all are faster.",
+                "Bytes are of the encoder. Overlap is the share of the ten best items kept: those of the trained model "
+                "after pruning, those of the same weights in float after int8. Latency is one answer for one history "
+                "on one thread; half of all are faster.",
             ),
             (Table(tuple(STEP_COLUMNS), tuple(tuple(row) for row in rows)),),
         ),

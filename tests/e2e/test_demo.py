@@ -1,0 +1,46 @@
+"""The demo from end to end: on a small stand-in for its log here, on the real one where slow tests run."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hushrec_cli import demo
+from hushrec_model import boxed
+
+from tests.e2e.commands import hushrec, write_shop
+
+
+def test_the_demo_explains_itself_to_somebody_who_has_never_seen_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events, items = write_shop(tmp_path)
+    monkeypatch.setattr(boxed, "boxed_events", lambda _: events)
+    monkeypatch.setattr(boxed, "boxed_items", lambda _: items)
+    demo.demo(demo.Shop.ONLINE_RETAIL, tmp_path / "out")
+    told = capsys.readouterr()
+    for words in (
+        "without PyTorch",
+        "HOW GOOD ARE THE RECOMMENDATIONS?",
+        "hushrec, int8 bundle",
+        "decayed transitions",
+        "HOW SMALL AND HOW FAST ON THE DEVICE?",
+        "one list of ten, p99",
+        "training libraries loaded  none",
+        "CUSTOMER 3",
+        "Next: hushrec inspect",
+    ):
+        assert words in told.out + told.err
+    assert all(len(line) <= 120 for line in told.out.splitlines() if str(tmp_path) not in line)
+    assert (tmp_path / "out" / "online_retail.hush.html").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("data", [shop.value for shop in demo.Shop])
+def test_the_real_demo_beats_every_baseline_that_ships_with_it(data: str, tmp_path: Path) -> None:
+    shown = hushrec("demo", "--data", data, "--out", tmp_path, "--json", timeout_s=1200)
+    assert shown.returncode == 0, shown.stderr
+    found = json.loads(shown.stdout)
+    quality = found["quality"]
+    assert all(quality["ndcg@10"] > scores["ndcg@10"] for scores in quality["baselines"].values() if scores)
+    assert found["device"]["training_libraries"] == []
+    assert all(len(customer["recommended"]) == 10 for customer in found["device"]["customers"])
