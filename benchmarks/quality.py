@@ -1,0 +1,134 @@
+"""Ranking quality of int8 bundles on public data, with `hushrec train` and `hushrec quantize` at their defaults.
+
+    python benchmarks/quality.py [--sets beauty,ml-1m,...] [--seeds 0,1,2] [--work DIR]
+
+For every set and seed: train, quantize and evaluate, each as its own `hushrec` process. Results are kept in
+DIR/quality.jsonl; what is there is not run again, so an interrupted benchmark goes on. Prints one table with the mean
+and the spread over seeds, and one with every baseline. The sets are read from HUSHREC_EVAL_DATA (see datasets.py);
+their licences do not allow them in the repository.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from datasets import prepare
+
+SETS = ("beauty", "ml-1m", "retailrocket", "eshop", "online_retail")
+METRICS = ("hr@10", "ndcg@10")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sets", default=",".join(SETS))
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--work", type=Path, default=Path("runs/quality"))
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    kept = options.work / "quality.jsonl"
+    results = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+    for seed in options.seeds.split(","):
+        for name in options.sets.split(","):
+            if any((found["set"], found["seed"]) == (name, int(seed)) for found in results):
+                continue
+            results.append(run(name, int(seed), options.work))
+            with kept.open("a") as file:
+                file.write(json.dumps(results[-1]) + "\n")
+    report([found for found in results if found["set"] in options.sets.split(",")])
+
+
+def run(name: str, seed: int, work: Path) -> dict[str, Any]:
+    """One set with one seed, from its files to the evaluated bundle."""
+    print(f"{name}, seed {seed}", file=sys.stderr, flush=True)
+    files = prepare(name, work / name)
+    folder, bundle = work / name / f"run-{seed}", work / name / f"seed-{seed}.hush"
+    items = ["--items", str(files.items)] if files.items else []
+    train = ["train", str(files.events), *items, "--out", str(folder), "--seed", str(seed), *files.train_options]
+    trained, train_s = hushrec(train)
+    quantized, quantize_s = hushrec(["quantize", str(folder), "--out", str(bundle)])
+    evaluated, evaluate_s = hushrec(["evaluate", str(bundle), str(files.events), "--parts"])
+    seconds = {"train": train_s, "quantize": quantize_s, "evaluate": evaluate_s}
+    return {"set": name, "seed": seed, "seconds": seconds, "train": trained, "quantize": quantized, "bundle": evaluated}
+
+
+def hushrec(arguments: list[str]) -> tuple[dict[str, Any], float]:
+    """Run one command with --json; what it printed, and how long it took."""
+    began = time.monotonic()
+    command = [str(Path(sys.executable).with_name("hushrec")), *arguments, "--json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+    return json.loads(done.stdout), time.monotonic() - began
+
+
+def report(results: list[dict[str, Any]]) -> None:
+    """Print the tables as Markdown."""
+    head(
+        "set", "seeds", "int8 HR@10", "int8 NDCG@10", "float blend NDCG@10", "float alone NDCG@10", "train", "quantize"
+    )
+    for name, rows in grouped(results):
+        scores = (("bundle", "hr@10"), ("bundle", "ndcg@10"), ("train", "test", "blend", "ndcg@10"))
+        alone = spread(rows, "train", "test", "model", "ndcg@10")
+        seconds = [f"{mean(rows, 'seconds', step):.0f} s" for step in ("train", "quantize")]
+        line(name, str(len(rows)), *(spread(rows, *path) for path in scores), alone, *seconds)
+    print()
+    head(
+        "set", "overlap alone", "overlap blend", "NDCG lost alone", "NDCG lost blend", "encoder bytes", "bytes an item"
+    )
+    for name, rows in grouped(results):
+        found = [mean(rows, "quantize", "verification", key) for key in ("model_overlap", "blend_overlap")]
+        lost = [mean(rows, "quantize", "verification", key) for key in ("model_lost", "blend_lost")]
+        size = [f"{mean(rows, 'quantize', 'encoder_bytes'):,.0f}", f"{mean(rows, 'quantize', 'item_bytes'):.1f}"]
+        line(name, *(f"{value:.4f}" for value in found), *(f"{value:+.2%}" for value in lost), *size)
+    print()
+    head("set", "ranked by", "HR@10", "NDCG@10")
+    for name, rows in grouped(results):
+        line(name, "**int8 bundle**", *(f"{mean(rows, 'bundle', metric):.4f}" for metric in METRICS))
+        for group, what in (("parts", " alone"), ("baselines", "")):
+            for key in rows[0]["bundle"][group]:
+                having = [row for row in rows if row["bundle"][group].get(key)]
+                line("", key + what, *(f"{mean(having, 'bundle', group, key, m):.4f}" for m in METRICS))
+
+
+def head(*cells: str) -> None:
+    """Print the head of a table."""
+    line(*cells)
+    line(*("---" for _ in cells))
+
+
+def line(*cells: str) -> None:
+    """Print one row of a table."""
+    print(f"| {' | '.join(cells)} |")
+
+
+def grouped(results: list[dict[str, Any]]) -> Iterable[tuple[str, list[dict[str, Any]]]]:
+    """Results by set, in the order of first appearance."""
+    for name in dict.fromkeys(found["set"] for found in results):
+        yield name, [found for found in results if found["set"] == name]
+
+
+def values(rows: list[dict[str, Any]], *path: str) -> list[float]:
+    """One number of every row."""
+    found: list[Any] = rows
+    for key in path:
+        found = [row[key] for row in found]
+    return found
+
+
+def mean(rows: list[dict[str, Any]], *path: str) -> float:
+    """Mean over seeds."""
+    return statistics.fmean(values(rows, *path)) if rows else float("nan")
+
+
+def spread(rows: list[dict[str, Any]], *path: str) -> str:
+    """Mean, and the range over seeds."""
+    found = values(rows, *path)
+    return f"{statistics.fmean(found):.4f} ({min(found):.4f} to {max(found):.4f})"
+
+
+if __name__ == "__main__":
+    main()
