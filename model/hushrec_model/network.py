@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["HEAD_WIDTH", "INPUT_GAIN", "Block", "Encoder", "EncoderShape"]
+__all__ = ["HEAD_WIDTH", "INPUT_GAIN", "Block", "Encoder", "EncoderShape", "Scale"]
 
 HEAD_WIDTH = 32
 INPUT_GAIN = 8.0  # unit-length item vectors enter with length sqrt(D) for D=64
@@ -59,12 +59,12 @@ class Block(nn.Module):
         nn.init.zeros_(self.distance.weight)
 
     def forward(self, x: Tensor, distances: Tensor, future: Tensor) -> Tensor:
-        """Shape (B, L, D) to (B, L, D); `distances` (L, L) and `future` (L, L, bool) belong to the length."""
+        """Shape (B, L, D) to (B, L, D); `distances`, (L, L) or (B, L, L), and `future`, (L, L, bool), go with L."""
         batch, length, width = x.shape
         inner = self.heads * HEAD_WIDTH
         q, k, v, gate = self.project(self.norm1(x)).split((inner, inner, inner, width), dim=-1)
         q, k, v = (t.view(batch, length, self.heads, HEAD_WIDTH).transpose(1, 2) for t in (q, k, v))
-        bias = self.distance(distances).permute(2, 0, 1).masked_fill(future, float("-inf"))
+        bias = self.distance(distances).movedim(-1, -3).masked_fill(future, float("-inf"))
         weights = torch.softmax(torch.matmul(q * HEAD_WIDTH**-0.5, k.transpose(2, 3)) + bias, dim=-1)
         mixed = torch.matmul(self.attention_dropout(weights), v).transpose(1, 2).reshape(batch, length, inner)
         x = x + torch.sigmoid(gate) * self.dropout(self.merge(mixed))
@@ -73,19 +73,36 @@ class Block(nn.Module):
         return grown
 
 
+class Scale(nn.Module):
+    """Multiplies by one learned number; a module of its own, because hooks do not see a parameter beside modules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(START_SCALE))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape."""
+        return x * self.weight
+
+
 class Encoder(nn.Module):
-    """History in, user vector out: scaled, so that a plain dot product with unit item vectors is the score."""
+    """History in, user vector out: scaled, so that a plain dot product with unit item vectors is the score.
+
+    Attributes:
+        hooked: Look distances up once a history instead of once for all, as hooks need that take the gradient of each
+            user apart: they take the first axis of a module's input for the users. The result is the same.
+    """
 
     def __init__(self, shape: EncoderShape, dropout: float = 0.2, attention_dropout: float = 0.1) -> None:
         super().__init__()
-        self.shape = shape
+        self.shape, self.hooked = shape, False
         self.behavior = nn.Embedding(shape.behaviors, shape.width) if shape.behaviors > 1 else None
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(Block(shape, i, dropout, attention_dropout) for i in range(len(shape.heads)))
         self.norm = nn.LayerNorm(shape.width)
         self.adapter_down = nn.Linear(shape.width, ADAPTER_RANK, bias=False)
         self.adapter_up = nn.Linear(ADAPTER_RANK, shape.width, bias=False)
-        self.scale = nn.Parameter(torch.tensor(START_SCALE))
+        self.scale = Scale()
         if self.behavior is not None:
             nn.init.normal_(self.behavior.weight, std=0.05)
         nn.init.zeros_(self.adapter_up.weight)  # identity until a fleet trains it
@@ -115,8 +132,12 @@ class Encoder(nn.Module):
         x = self.dropout(x)
         steps = torch.arange(x.shape[1], device=x.device)
         gap = steps[:, None] - steps[None, :]
+        distances = gap.clamp(min=0)
+        if self.hooked:
+            distances = distances.expand(len(x), -1, -1)
         for block in self.layers:
-            x = block(x, gap.clamp(min=0), gap < 0)
+            x = block(x, distances, gap < 0)
         hidden = self.norm(x)
         user: Tensor = hidden + self.adapter_up(self.adapter_down(hidden))
-        return functional.normalize(user, dim=-1) * self.scale
+        scaled: Tensor = self.scale(functional.normalize(user, dim=-1))
+        return scaled

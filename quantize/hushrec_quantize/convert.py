@@ -24,7 +24,7 @@ def encoder_weights(model: Model) -> EncoderWeights:
         norm_bias=_array(encoder.norm.bias),
         adapter_down=_array(encoder.adapter_down.weight.t()),
         adapter_up=_array(encoder.adapter_up.weight.t()),
-        scale=float(encoder.scale.detach()),
+        scale=float(encoder.scale.weight.detach()),
         behaviors=None if encoder.behavior is None else _array(encoder.behavior.weight),
     )
 
