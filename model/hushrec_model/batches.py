@@ -57,11 +57,6 @@ class Windows:
         self._length = stop - self._start
         self._next_basket = _basket_bounds(sequences) if sequences.basket is not None else None
 
-    @property
-    def targets(self) -> int:
-        """Training targets an epoch."""
-        return int(self._length.sum())
-
     def plan(self, tokens: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
         """Group windows of like length into batches of about `tokens` positions, in random order.
 

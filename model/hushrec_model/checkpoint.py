@@ -1,13 +1,16 @@
 """The state of a run on disk: written beside its final name and renamed, read without running code from the file."""
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from hushrec_privacy.errors import CheckpointError
+from numpy.typing import NDArray
 
-__all__ = ["load_state", "save_state"]
+__all__ = ["fingerprint", "load_state", "save_state"]
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
@@ -51,3 +54,19 @@ def load_state(path: Path, identity: dict[str, Any] | None = None) -> dict[str, 
             "options, or choose another folder"
         )
     return state
+
+
+def fingerprint(*arrays: NDArray[np.generic] | None) -> str:
+    """sha256 over types, shapes and values, in hexadecimal.
+
+    >>> fingerprint(np.zeros(2, np.int8)) == fingerprint(np.zeros(1, np.int16))
+    False
+    """
+    whole = hashlib.sha256()
+    for array in arrays:
+        if array is None:
+            whole.update(b"none ")
+        else:
+            whole.update(f"{array.dtype} {array.shape} ".encode())
+            whole.update(np.ascontiguousarray(array).data)
+    return whole.hexdigest()

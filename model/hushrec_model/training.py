@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hushrec_model.batches import Windows
-from hushrec_model.checkpoint import load_state, save_state
+from hushrec_model.checkpoint import fingerprint, load_state, save_state
 from hushrec_model.evaluate import evaluate
 from hushrec_model.features import ItemFeatures
 from hushrec_model.losses import product_dtype
@@ -148,12 +148,7 @@ class _Run:
         self.windows = Windows(split.train, settings.shape.max_history)
         self.sample = validation_sample(split.valid)
         self.state, self.best_weights = _State(epochs=settings.epochs), dict[str, Tensor]()
-        self.identity = {
-            "settings": asdict(settings),
-            "protocol": split.protocol_sha256,
-            "items": len(split.items),
-            "targets": self.windows.targets,
-        }
+        self.identity = {"settings": asdict(settings), "data": _data_identity(split, features)}
 
     def _fresh(self, features: ItemFeatures) -> Model:
         model = build_model(self.split, features, self.settings)
@@ -170,7 +165,7 @@ class _Run:
             score = self._validate()
             state = self.state
             state.epoch += 1
-            if score > state.best:
+            if score > state.best or math.isnan(score):
                 state.best, state.best_epoch = score, state.epoch
                 self.best_weights = {k: v.detach().cpu().clone() for k, v in self.model.state_dict().items()}
             seconds = time.monotonic() - began
@@ -213,8 +208,9 @@ class _Run:
             group["lr"] = self.settings.learning_rate * max(share, 1e-3)
 
     def _validate(self) -> float:
+        """NDCG@10 on validation; NaN if there is nothing to validate on: then the last epoch is kept."""
         if not len(self.sample):
-            return float(self.state.epoch)  # nothing to validate on: the last epoch is kept
+            return math.nan
         scorer = ModelScorer(self.model, filter_seen=self.split.filter_seen)
         return evaluate(scorer, self.split.valid, len(self.split.items), index=self.sample).ndcg
 
@@ -224,7 +220,7 @@ class _Run:
     def _fit_time(self, seconds: float) -> None:
         """After the first epoch, shorten the schedule to what the time limit allows."""
         if self.max_minutes is not None and self.state.epoch == 1:
-            affordable = int(self.max_minutes * 60 / seconds)
+            affordable = int(self.max_minutes * 60 / max(seconds, 1e-3))
             self.state.epochs = max(1, min(self.state.epochs, affordable))
 
     def _save(self) -> None:
@@ -255,3 +251,14 @@ class _Run:
         torch.set_rng_state(saved["torch_rng"])
         self.generator.set_state(saved["generator"])
         self.rng.bit_generator.state = saved["numpy_rng"]
+
+
+def _data_identity(split: Split, features: ItemFeatures) -> str:
+    """A hash of all that training reads, so that a checkpoint goes on with the very same data only."""
+    train, valid = split.train, split.valid
+    return fingerprint(
+        *(train.offsets, train.item, train.behavior, train.basket),
+        *(valid.events.item, valid.events.behavior, valid.start, valid.stop, valid.target_offsets, valid.target),
+        *(features.attributes.offsets, features.attributes.values, features.words.offsets, features.words.values),
+        *(features.price_bucket, features.vectors),
+    )
