@@ -7,7 +7,6 @@ popularity.
 from collections.abc import Mapping
 
 import numpy as np
-import torch
 from hushrec.counts import CountSource, Neighbours, Own, Popularity
 from numpy.typing import NDArray
 
@@ -17,7 +16,6 @@ from hushrec_model.splits import Queries, Split
 
 __all__ = ["CountScorer", "baseline_scorers"]
 
-_AT_ONCE = 4_000_000  # scores
 _MARKOV_DECAYS = (0.3, 0.6, 0.8, 0.95)
 _CHOOSE_BY = 2_000  # validation queries
 
@@ -27,30 +25,39 @@ class CountScorer:
 
     Args:
         source: Turns a history into counts.
-        popularity: Orders what the source leaves equal, shape (V + 1,).
+        popularity: Orders what the source leaves equal, shape (V + 1,); equal ones go by index.
         filter_seen: Leave out the items of the history.
     """
 
     def __init__(self, source: CountSource, popularity: NDArray[np.float32], *, filter_seen: bool) -> None:
         self._source, self._filter_seen = source, filter_seen
-        self._last = popularity / np.float32(1e6 * max(1.0, float(popularity.max())))
+        self._order = np.argsort(-popularity, kind="stable")
+        self._place = np.argsort(self._order)
 
     def top(self, queries: Queries, index: NDArray[np.int64], k: int) -> NDArray[np.int32]:
         """The k best items of some queries, shape (B, k), int32, best first; 0 where there are no more."""
         result = np.zeros((len(index), k), np.int32)
-        step = max(1, _AT_ONCE // len(self._last))
-        for first in range(0, len(index), step):
-            scores = np.tile(self._last, (len(index[first : first + step]), 1))
-            for total, query in zip(scores, index[first : first + step], strict=True):
-                history = queries.history(query).astype(np.int64)
-                self._source.add(total, history[history > 0])
-                total[0] = -np.inf
-                if self._filter_seen:
-                    total[history] = -np.inf
-            best = torch.topk(torch.from_numpy(scores), min(k, scores.shape[1]), dim=1)
-            found = torch.where(torch.isfinite(best.values), best.indices, 0).numpy()
-            result[first : first + step, : found.shape[1]] = found
+        total = np.zeros(len(self._order), np.float32)
+        for row, query in enumerate(index):
+            total[:] = 0
+            history = queries.history(query).astype(np.int64)
+            self._source.add(total, history[history > 0])
+            total[0] = -np.inf
+            if self._filter_seen:
+                total[history] = -np.inf
+            found = self._best(total, k)
+            result[row, : len(found)] = found
         return result
+
+    def _best(self, total: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+        """The k items with the highest counts; minus infinity takes an item out. Most counts are 0 for most sources."""
+        found = np.flatnonzero(total > 0)
+        if len(found) > k:
+            counts = total[found]
+            found = found[counts >= np.partition(counts, -k)[-k]]
+        found = found[np.lexsort((self._place[found], -total[found]))][:k]
+        rest = self._order[total[self._order] == 0] if len(found) < k else found[:0]
+        return np.concatenate([found, rest[: k - len(found)]])
 
 
 def baseline_scorers(split: Split, tables: Mapping[str, NDArray[np.generic]]) -> dict[str, CountScorer | None]:
