@@ -111,19 +111,23 @@ class ModelScorer:
     @torch.no_grad()
     def score_blocks(self, queries: Queries, index: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
         """Yield (positions in `index`, scores (b, V + 1)), by rising length; padding and filtered items are minus
-        infinity."""
+        infinity. Events outside the catalogue are passed over, as a device does."""
         longest = self._model.encoder.shape.max_history
-        lengths = np.minimum(queries.stop[index] - queries.start[index], longest)
+        known = queries.events.item > 0
+        known_item, known_behavior = (np.append(a[known], 0) for a in (queries.events.item, queries.events.behavior))
+        before = np.append(0, np.cumsum(known))
+        stops = before[queries.stop[index]]
+        lengths = np.minimum(stops - before[queries.start[index]], longest)
         order = np.argsort(lengths, kind="stable")
         step = max(1, _SCORES_AT_ONCE // len(self._table))
         for first in range(0, len(order), step):
             rows = order[first : first + step]
             length = max(1, int(lengths[rows].max()))
-            at = queries.stop[index[rows]][:, None] - lengths[rows][:, None] + np.arange(length)[None, :]
+            at = (stops - lengths)[rows][:, None] + np.arange(length)[None, :]
             valid = np.arange(length)[None, :] < lengths[rows][:, None]
             at = np.where(valid, at, 0)
-            items = torch.from_numpy(np.where(valid, queries.events.item[at], 0).astype(np.int64))
-            behaviors = torch.from_numpy(np.where(valid, queries.events.behavior[at], 0).astype(np.int64))
+            items = torch.from_numpy(np.where(valid, known_item[at], 0).astype(np.int64))
+            behaviors = torch.from_numpy(np.where(valid, known_behavior[at], 0).astype(np.int64))
             items, behaviors = items.to(self._table.device), behaviors.to(self._table.device)
             hidden = self._model.encoder(functional.embedding(items, self._table), behaviors)
             last = torch.from_numpy(np.maximum(lengths[rows] - 1, 0)).to(hidden.device)

@@ -14,12 +14,11 @@ __all__ = ["BundleScorer"]
 
 
 class BundleScorer:
-    """Ranks the catalogue of a bundle; item indexes of the queries are those of the bundle.
+    """Ranks the catalogue of a bundle; items and behaviours of the queries have the bundle's indexes.
 
     Args:
         bundle: An opened bundle.
         filter_seen: Leave out the items of the history.
-        behaviors: For each behaviour index of the queries the bundle's index of it, shape (behaviours,).
         blend: Parts of the blend; None: the bundle's own; empty: the Transformer alone.
     """
 
@@ -28,13 +27,11 @@ class BundleScorer:
         bundle: Bundle,
         *,
         filter_seen: bool,
-        behaviors: NDArray[np.int64] | None = None,
         blend: Sequence[BlendPart] | None = None,
     ) -> None:
         model = bundle.manifest.model
         self._ranking = bundle_ranking(bundle, Engine(bundle), blend)
-        self._filter_seen, self._behaviors = filter_seen, behaviors
-        self._items = model.items
+        self._filter_seen, self._items = filter_seen, model.items
 
     def top(self, queries: Queries, index: NDArray[np.int64], k: int) -> NDArray[np.int32]:
         """The k best items of some queries, shape (B, k), int32, best first; 0 where there are no more."""
@@ -43,8 +40,6 @@ class BundleScorer:
             span = slice(queries.start[query], queries.stop[query])
             items = queries.events.item[span].astype(np.int64)
             behaviors = queries.events.behavior[span].astype(np.int64)
-            if self._behaviors is not None:
-                behaviors = self._behaviors[behaviors]
             known = (items > 0) & (items <= self._items)
             items, behaviors = items[known], behaviors[known]
             request = Request(items, behaviors, k, hidden=items if self._filter_seen else None)

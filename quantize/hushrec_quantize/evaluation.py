@@ -6,7 +6,7 @@ same split.
 """
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -45,8 +45,8 @@ class _Subject:
         blend: Parts of its blend.
         protocol: How it was trained.
         test_from: Where the test began then.
-        arrays: Its count tables; None for a training folder, whose tables are counted from the split.
-        scorer: Makes a scorer from (split, behaviour numbers, count tables, parts or None for the Transformer alone).
+        arrays: Its count tables, counted from what it was trained on.
+        scorer: Makes a scorer from (whether to filter seen items, parts of the blend; none: the Transformer alone).
     """
 
     items: list[str]
@@ -54,8 +54,8 @@ class _Subject:
     blend: Sequence[BlendPart]
     protocol: str
     test_from: datetime | None
-    arrays: Mapping[str, NDArray[np.generic]] | None
-    scorer: Any
+    arrays: Mapping[str, NDArray[np.generic]]
+    scorer: Callable[[bool, Sequence[BlendPart]], Scorer]
 
 
 def evaluate_any(
@@ -99,21 +99,19 @@ def evaluate_any(
     for line in [*warnings, *split.notes]:
         progress("decide", 0, 1, line)
     tables = count_tables(split.train, len(split.items))
-    number = _behavior_numbers(log.behaviors, subject.behaviors)
-    scorers: dict[str, Scorer | None] = {"": subject.scorer(split, number, tables, subject.blend)}
+    scorers: dict[str, Scorer | None] = {"": subject.scorer(split.filter_seen, subject.blend)}
     if parts:
-        scorers["parts/transformer"] = subject.scorer(split, number, tables, ())
-        arrays = subject.arrays or tables
-        for part, source in zip(subject.blend, count_sources(subject.blend, arrays), strict=True):
-            popular: Any = arrays["popularity"]
+        scorers["parts/transformer"] = subject.scorer(split.filter_seen, ())
+        for part, source in zip(subject.blend, count_sources(subject.blend, subject.arrays), strict=True):
+            popular: Any = subject.arrays["popularity"]
             scorers[f"parts/{part.name}"] = CountScorer(source, popular, filter_seen=split.filter_seen)
     scorers |= {f"baselines/{name}": scorer for name, scorer in baseline_scorers(split, tables).items()}
-    return _results(split, scorers, len(subject.items), progress)
+    known = _as_known(split.test, len(subject.items), _behavior_numbers(log.behaviors, subject.behaviors))
+    return _results(split, known, scorers, progress)
 
 
-def _results(split: Split, scorers: Mapping[str, Scorer | None], items: int, progress: Progress) -> dict[str, Any]:
+def _results(split: Split, known: Queries, scorers: Mapping[str, Scorer | None], progress: Progress) -> dict[str, Any]:
     result: dict[str, Any] = {"protocol": split.protocol, "protocol_sha256": split.protocol_sha256}
-    known = _within(split.test, items)
     for done, (name, scorer) in enumerate(scorers.items()):
         progress("evaluate", done, len(scorers), name.split("/")[-1])
         group, _, key = name.partition("/")
@@ -151,8 +149,8 @@ def _bundle(bundle: Bundle) -> _Subject:
     items = catalog.ids(range(1, model.items + 1))
     catalog.close()
 
-    def scorer(split: Split, number: NDArray[np.int64], tables: Any, blend: Sequence[BlendPart]) -> Scorer:  # noqa: ARG001
-        return BundleScorer(bundle, filter_seen=split.filter_seen, behaviors=number, blend=blend)
+    def scorer(filter_seen: bool, blend: Sequence[BlendPart]) -> Scorer:
+        return BundleScorer(bundle, filter_seen=filter_seen, blend=blend)
 
     arrays = {name: bundle.array(name) for name in bundle.manifest.arrays if not name.startswith("features.")}
     return _Subject(
@@ -168,10 +166,11 @@ def _bundle(bundle: Bundle) -> _Subject:
 
 def _run(path: Path) -> _Subject:
     run = load_run(path)
+    arrays = count_tables(run.split.train, len(run.split.items))
 
-    def scorer(split: Split, number: NDArray[np.int64], tables: Any, blend: Sequence[BlendPart]) -> Scorer:  # noqa: ARG001
-        alone = ModelScorer(run.model, filter_seen=split.filter_seen)
-        return BlendScorer(alone, Blend(blend, tables), filter_seen=split.filter_seen) if blend else alone
+    def scorer(filter_seen: bool, blend: Sequence[BlendPart]) -> Scorer:
+        alone = ModelScorer(run.model, filter_seen=filter_seen)
+        return BlendScorer(alone, Blend(blend, arrays), filter_seen=filter_seen) if blend else alone
 
     return _Subject(
         items=run.split.items,
@@ -179,7 +178,7 @@ def _run(path: Path) -> _Subject:
         blend=run.blend,
         protocol=run.facts["protocol"],
         test_from=_time(run.facts["test_from"]),
-        arrays=None,
+        arrays=arrays,
         scorer=scorer,
     )
 
@@ -194,16 +193,18 @@ def _over(log: Log, items: Sequence[str]) -> Log:
     return replace(log, items=[*items, *others], listed=len(items), item=number[log.item])
 
 
-def _within(queries: Queries, items: int) -> Queries:
-    """The same queries without history items that the catalogue of the model lacks; targets stay."""
-    known = replace(queries.events, item=np.where(queries.events.item <= items, queries.events.item, 0))
-    return replace(queries, events=known)
+def _as_known(queries: Queries, items: int, behaviors: NDArray[np.int8]) -> Queries:
+    """The same queries as the model knows them: items that its catalogue lacks are 0 in histories, behaviours have its
+    numbers; targets stay."""
+    events = queries.events
+    item = np.where(events.item <= items, events.item, 0)
+    return replace(queries, events=replace(events, item=item, behavior=behaviors[events.behavior]))
 
 
-def _behavior_numbers(found: tuple[str, ...], known: tuple[str, ...]) -> NDArray[np.int64]:
+def _behavior_numbers(found: tuple[str, ...], known: tuple[str, ...]) -> NDArray[np.int8]:
     """For each behaviour of the events the model's index of it; "view", or the first, for one it does not know."""
     other = known.index("view") if "view" in known else 0
-    return np.array([known.index(name) if name in known else other for name in found], np.int64)
+    return np.array([known.index(name) if name in known else other for name in found], np.int8)
 
 
 def _time(text: Any) -> datetime | None:
