@@ -58,7 +58,7 @@ class ItemTable(nn.Module):
         return total
 
     def forward(self, generator: torch.Generator | None = None) -> Tensor:
-        """Vectors of all items, shape (V + 1, D): unit length, row 0 zeros.
+        """Vectors of all items, shape (V + 1, D): unit length, but zeros for row 0 and for an item without any part.
 
         Args:
             generator: Source of the ID dropout; None, as outside training, drops nothing.

@@ -38,7 +38,7 @@ def nearby_pairs(
         earlier, later = sequences.item[:-gap], sequences.item[gap:]
         together = (owner[:-gap] == owner[gap:]) & (earlier > 0) & (later > 0) & (earlier != later)
         if not together.any():
-            break
+            continue
         pair = (np.full(int(together.sum()), weight), (earlier[together], later[together]))
         total = total + sparse.csr_matrix(sparse.coo_matrix(pair, shape=total.shape))
     return (total + reverse * total.T).tocsr() if reverse else total

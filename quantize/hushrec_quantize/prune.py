@@ -7,6 +7,7 @@ averaged over training batches. Works on a copy: the model given stays as it is.
 
 import copy
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 import torch
@@ -109,10 +110,9 @@ def _importance(model: Model, split: Split, seed: int) -> tuple[list[Tensor], li
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     heads = [torch.zeros(block.heads) for block in model.encoder.layers]
     channels = [torch.zeros(block.channels) for block in model.encoder.layers]
-    plan = windows.plan(1536, rng)[:_BATCHES]
-    for group in plan:
+    for batch in islice(windows.batches(1536, rng), _BATCHES):
         model.zero_grad(set_to_none=True)
-        model.loss(windows.batch(group, rng), generator, torch.float32).backward()  # type: ignore[no-untyped-call]
+        model.loss(batch, generator, torch.float32).backward()  # type: ignore[no-untyped-call]
         for layer, block in enumerate(model.encoder.layers):
             merge, contract = block.merge.weight, block.contract.weight
             assert merge.grad is not None
