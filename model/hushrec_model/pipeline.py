@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 from hushrec.counts import Blend
 from hushrec_privacy import checks
 from hushrec_privacy.errors import ConfigError
@@ -20,12 +21,14 @@ from hushrec_model.progress import Progress, silent
 from hushrec_model.protocols import PROTOCOLS
 from hushrec_model.pseudonyms import load_or_create_key
 from hushrec_model.reading import read_log
-from hushrec_model.run_folder import PREPARED, save_run, split_features
+from hushrec_model.run_folder import PREPARED, begin_run, save_run, split_features
 from hushrec_model.settings import decide
 from hushrec_model.splits import Split, split_log
 from hushrec_model.training import Trained, train_model
 
 __all__ = ["TrainOptions", "TrainReport", "train"]
+
+_MAX_SEED = 2**64 - 1  # what torch takes
 
 
 @dataclass(frozen=True)
@@ -117,11 +120,12 @@ def train(
     progress("read", 0, 1, f"reading {events.name}")
     key = load_or_create_key(out / "pseudonym.key")
     log, known, warnings = read_log(events, items, columns=options.columns, attributes=options.attributes, key=key)
-    prepared = save_prepared(out / PREPARED, log, known)
     progress("read", 1, 1, f"{len(log):,} events of {len(log.users):,} users on {len(log.items):,} items")
     split = split_log(log, options.protocol, test_from=options.test_from)
     features = split_features(split, known)
     settings, decisions = decide(split, len(log.behaviors), options.seed)
+    begin_run(out)
+    prepared = save_prepared(out / PREPARED, log, known)
     for line in [*warnings, *split.notes, *decisions]:
         progress("decide", 0, 1, line)
     left = None if options.max_minutes is None else options.max_minutes - (time.monotonic() - began) / 60
@@ -156,6 +160,13 @@ def _check(options: TrainOptions) -> None:
     if options.max_minutes is not None:
         checks.positive(max_minutes=options.max_minutes)
     checks.at_least(0, seed=options.seed)
+    if options.seed > _MAX_SEED:
+        raise ConfigError(f"seed is {options.seed}; it must be at most {_MAX_SEED}")
+    try:
+        torch.empty(0, device=options.device)
+    except (RuntimeError, AssertionError) as error:  # how torch says that it does not know or have it
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"device {options.device!r} cannot be used ({reason}); use cpu") from error
 
 
 def _make_folder(out: Path) -> None:

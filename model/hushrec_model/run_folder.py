@@ -28,7 +28,7 @@ from hushrec_model.settings import Settings
 from hushrec_model.splits import Split, split_log
 from hushrec_model.training import build_model
 
-__all__ = ["PREPARED", "Run", "catalog_items", "load_run", "save_run", "split_features"]
+__all__ = ["PREPARED", "Run", "begin_run", "catalog_items", "load_run", "save_run", "split_features"]
 
 PREPARED = "prepared"
 _RUN, _MODEL = "run.json", "model.pt"
@@ -76,6 +76,11 @@ def catalog_items(split: Split, known: Items) -> Items:
     )
 
 
+def begin_run(folder: Path) -> None:
+    """Take back that an earlier run in this folder is finished, before its files are replaced one by one."""
+    (folder / _RUN).unlink(missing_ok=True)
+
+
 def save_run(folder: Path, model: Model, settings: Settings, blend: list[BlendPart], facts: dict[str, Any]) -> None:
     """Write model.pt, then run.json: a folder with run.json is a finished run.
 
@@ -106,16 +111,16 @@ def load_run(folder: Path) -> Run:
         facts = json.loads((folder / _RUN).read_text(encoding="utf-8"))
         settings = _settings(facts["settings"])
         blend = [msgspec.convert(part, BlendPart) for part in facts["blend"]]
-        prepared = facts["prepared"]
-        test_from = facts["test_from"]
+        prepared_path, sha256 = facts["prepared"]["path"], facts["prepared"]["sha256"]
+        protocol, test_from = facts["protocol"], facts["test_from"]
     except FileNotFoundError as error:
         unfinished = (folder / "training.pt").exists()
         hint = "training was interrupted: run the same train command again" if unfinished else "run hushrec train first"
         raise CheckpointError(f"{folder}: holds no finished run ({_RUN} is missing); {hint}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder / _RUN}: cannot be read ({error}); train again") from error
-    log, known = load_prepared(folder / prepared["path"], prepared["sha256"])
-    split = split_log(log, facts["protocol"], test_from=datetime.fromisoformat(test_from) if test_from else None)
+    log, known = load_prepared(folder / prepared_path, sha256)
+    split = split_log(log, protocol, test_from=datetime.fromisoformat(test_from) if test_from else None)
     features = split_features(split, known)
     model = build_model(split, features, settings)
     try:
