@@ -10,7 +10,7 @@ from torch import Tensor
 def encoder() -> Encoder:
     torch.manual_seed(1)
     encoder = Encoder(EncoderShape(behaviors=3)).eval()
-    for block in encoder.blocks:
+    for block in encoder.layers:
         torch.nn.init.normal_(block.distance.weight)
     return encoder
 
