@@ -47,7 +47,8 @@ class ItemFeatures:
         attributes: Indexes into `attribute_names`.
         attribute_names: Every (column, value) that occurs.
         price_bucket: Shape (V,), int64; 0 is an unknown price.
-        price_edges: Upper edges between the buckets, ascending, in the shop's currency.
+        price_edges: Upper edges between the buckets, ascending, in the shop's currency; float32, as they ship, and
+            compared with float32 prices, so that a device finds the same bucket.
         words: Hashed title words.
         vectors: Precomputed vectors, shape (V, M), float32, or None.
     """
@@ -55,7 +56,7 @@ class ItemFeatures:
     attributes: Bags
     attribute_names: tuple[tuple[str, str], ...]
     price_bucket: NDArray[np.int64]
-    price_edges: NDArray[np.float64]
+    price_edges: NDArray[np.float32]
     words: Bags
     vectors: NDArray[np.float32] | None
 
@@ -82,9 +83,12 @@ def item_features(
     for column, values in attributes.items():
         for row, item_values in zip(rows, values, strict=True):
             row.extend(numbers.setdefault((column, value), len(numbers)) for value in dict.fromkeys(item_values))
-    known = prices[np.isfinite(prices)]
-    edges = np.unique(np.quantile(known, np.linspace(0, 1, _PRICE_BUCKETS + 1)[1:-1])) if len(known) else np.zeros(0)
-    bucket = np.where(np.isfinite(prices), 1 + np.searchsorted(edges, np.nan_to_num(prices), side="left"), 0)
+    prices = prices.astype(np.float32)
+    finite = np.isfinite(prices)
+    between = np.linspace(0, 1, _PRICE_BUCKETS + 1)[1:-1]
+    edges = np.quantile(prices[finite], between) if finite.any() else np.zeros(0)
+    edges = np.unique(edges.astype(np.float32))
+    bucket = np.where(finite, 1 + np.searchsorted(edges, np.where(finite, prices, 0), side="left"), 0)
     return ItemFeatures(
         attributes=Bags.pack(rows),
         attribute_names=tuple(numbers),

@@ -91,8 +91,7 @@ def test_values_and_touched_agree_and_leave_no_trace() -> None:
 
 def test_the_neighbours_of_one_item_are_its_row() -> None:
     arrays = _arrays()
-    table = Neighbours(*(arrays[f"transitions.{f}"] for f in ("items", "weights", "scales")), 1.0, 0)  # type: ignore[arg-type]
-    near, weights = table.of(3)
+    near, weights = Neighbours.named(arrays, "transitions", 1.0, 0).of(3)
     np.testing.assert_array_equal(near, arrays["transitions.items"][3])
     np.testing.assert_allclose(weights, arrays["transitions.weights"][3] * arrays["transitions.scales"][3])
 

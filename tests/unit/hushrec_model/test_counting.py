@@ -30,7 +30,7 @@ def dense(table: dict[str, NDArray[np.generic]], items: int) -> NDArray[np.float
     """A neighbour table as a full matrix."""
     matrix = np.zeros((items + 1, items + 1))
     rows = np.repeat(np.arange(items + 1), NEIGHBOURS)
-    values = table["weights"].astype(np.float64) * table["scales"][:, None]
+    values = table["weights"].astype(np.float64) * table["scales"].astype(np.float64)[:, None]
     np.add.at(matrix, (rows, table["items"].ravel().astype(int)), values.ravel())
     matrix[:, 0] = 0
     return matrix
