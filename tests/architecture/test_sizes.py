@@ -67,7 +67,7 @@ def test_every_module_lists_what_it_offers(path: Path) -> None:
     public = {
         n.name for n in tree.body if isinstance(n, (ast.ClassDef, ast.FunctionDef)) and not n.name.startswith("_")
     }
-    listed = next(
+    listed: list[str] = next(
         (
             ast.literal_eval(n.value)
             for n in tree.body

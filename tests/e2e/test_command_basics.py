@@ -31,9 +31,9 @@ def test_help_of_every_command_ends_with_an_example_before_its_options(command: 
     assert shown.stderr == ""
 
 
-def test_without_arguments_the_commands_are_listed_and_the_usage_is_wrong() -> None:
+def test_without_arguments_the_commands_are_listed() -> None:
     shown = hushrec()
-    assert shown.returncode == 2
+    assert shown.returncode in (0, 2), "click before 8.2 calls it done, later ones wrong usage"
     assert all(f"  {command} " in shown.stdout + shown.stderr for command in COMMANDS)
 
 
@@ -199,7 +199,7 @@ def test_a_reader_that_stops_early_is_no_error_message(bundle: Path) -> None:
 
 def test_interrupting_ends_with_130_and_no_traceback(tmp_path: Path) -> None:
     write_shop(tmp_path)
-    command = [HUSHREC, "train", "events.csv", "--out", "run"]
+    command = [str(HUSHREC), "train", "events.csv", "--out", "run"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         process.stderr.readline()
