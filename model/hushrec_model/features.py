@@ -86,8 +86,8 @@ def item_features(
     prices = prices.astype(np.float32)
     finite = np.isfinite(prices)
     between = np.linspace(0, 1, _PRICE_BUCKETS + 1)[1:-1]
-    edges = np.quantile(prices[finite], between) if finite.any() else np.zeros(0)
-    edges = np.unique(edges.astype(np.float32))
+    quantiles = np.quantile(prices[finite], between) if finite.any() else np.zeros(0)
+    edges: NDArray[np.float32] = np.unique(quantiles.astype(np.float32))
     bucket = np.where(finite, 1 + np.searchsorted(edges, np.where(finite, prices, 0), side="left"), 0)
     return ItemFeatures(
         attributes=Bags.pack(rows),

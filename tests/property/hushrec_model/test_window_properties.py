@@ -1,4 +1,4 @@
-"""For any sequences: an epoch of windows holds every event and every target exactly once, as a plain loop finds them."""
+"""For any sequences: an epoch of windows holds every target exactly once, as a plain loop finds them."""
 
 from collections import Counter
 from itertools import groupby
@@ -70,7 +70,8 @@ def test_a_batch_keeps_to_its_tokens_unless_one_window_is_longer(
     for group in windows.plan(tokens, rng):
         batch = windows.batch(group, rng)
         assert batch.items.numel() <= tokens or len(group) == 1
-        assert (batch.items.shape == batch.behaviors.shape) and len(batch.items) == len(group)
+        assert batch.items.shape == batch.behaviors.shape
+        assert len(batch.items) == len(group)
 
 
 baskets = st.lists(st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=4), max_size=5), max_size=6)
