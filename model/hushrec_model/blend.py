@@ -21,15 +21,16 @@ from hushrec_model.splits import Queries
 __all__ = ["BlendScorer", "fit_blend"]
 
 _QUERIES = 8_000
-_FROM_MODEL, _FROM_SOURCE = 200, 100
-_WEIGHTS = (0.0, 0.1, 0.2, 0.4, 0.6, 0.9, 1.3, 2.0, 3.0, 4.5)
-_EPSILONS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+_FROM_MODEL, _FROM_SOURCE = 100, 50
+_WEIGHTS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
+_EPSILONS = (0.003, 0.03, 0.1, 0.3, 1.0)
 _STARTS: tuple[tuple[BlendPart, tuple[float, ...]], ...] = (
-    (BlendPart("transitions", 0.6, 0.01, 0.6, 20), (0.3, 0.6, 0.8, 0.95)),
-    (BlendPart("item_knn", 0.6, 0.01, 0.95, 50), (0.6, 0.8, 0.95, 1.0)),
-    (BlendPart("own", 1.0, 0.1, 0.7, 0), (0.5, 0.7, 0.9, 0.98, 1.0)),
+    (BlendPart("transitions", 0.6, 0.01, 0.6, 20), (0.3, 0.6, 0.8)),
+    (BlendPart("item_knn", 0.6, 0.01, 0.95, 50), (0.8, 0.95, 1.0)),
+    (BlendPart("own", 1.0, 0.1, 0.7, 0), (0.5, 0.7, 0.9, 1.0)),
     (BlendPart("popularity", 0.0, 1.0, 1.0, 0), (1.0,)),
 )
+_GAIN = 1.0005  # a change must multiply NDCG@10 by this: smaller ones are the noise of the sample
 _SWEEPS = 2
 _WORTH = 0.002  # a part that adds less than this share of NDCG@10 is left out
 
@@ -133,7 +134,7 @@ def fit_blend(
             base = found.scores(others)
             for decay in decays:
                 trial, score = _best_weight(found, base, msgspec.structs.replace(parts[at], decay=decay))
-                if score > best:
+                if score > best * _GAIN:
                     parts, best = [*parts[:at], trial, *parts[at + 1 :]], score
     for part in sorted(parts, key=lambda part: part.weight):
         fewer = [other for other in parts if other is not part]

@@ -12,7 +12,7 @@ __all__ = ["Settings", "decide"]
 
 _LONG_MEDIAN = 40  # events; above it histories of 200 pay (ML-1M: .327 against .320 HR@10)
 _SMALL_SHOP = 50_000  # training targets; below it one layer is enough
-_STEPS = 2_500  # optimiser steps to aim for
+_STEPS = {False: 1_650, True: 2_500}  # optimiser steps to aim for, by whether histories are long
 _EPOCHS = (5, 12)
 
 
@@ -60,7 +60,7 @@ def decide(split: Split, behaviors: int, seed: int = 0) -> tuple[Settings, list[
     long = median >= _LONG_MEDIAN
     layers = 2 if targets >= _SMALL_SHOP else 1
     tokens = 4000 if long else 1536
-    epochs = int(np.clip(round(_STEPS * tokens / max(targets, 1)), *_EPOCHS))
+    epochs = int(np.clip(round(_STEPS[long] * tokens / max(targets, 1)), *_EPOCHS))
     settings = Settings(
         shape=EncoderShape((2,) * layers, (176,) * layers, 200 if long else 50, behaviors),
         tokens=tokens,
@@ -75,5 +75,5 @@ def decide(split: Split, behaviors: int, seed: int = 0) -> tuple[Settings, list[
         f"and batches of {tokens} positions",
         f"{layers} layer{'s' * (layers > 1)}: {targets:,} training targets "
         f"({'at least' if layers > 1 else 'under'} {_SMALL_SHOP:,})",
-        f"{epochs} epochs: about {_STEPS:,} steps, but {_EPOCHS[0]} to {_EPOCHS[1]} epochs",
+        f"{epochs} epochs: about {_STEPS[long]:,} steps, but {_EPOCHS[0]} to {_EPOCHS[1]} epochs",
     ]
