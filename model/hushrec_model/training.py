@@ -108,7 +108,8 @@ def train_model(
         settings: How to train.
         start: A model to go on from, changed in place; None builds one and starts its ID table from co-occurrence.
         checkpoint: File written after every epoch and read at the start if it exists.
-        max_minutes: Shortens the schedule after the first epoch so that it fits; the learning rate still falls to 0.
+        max_minutes: Shortens the schedule after the first epoch so that it fits; the learning rate still falls to 0,
+            unless there is no time for a second epoch.
         device: A torch device.
         progress: Told after every batch.
 
