@@ -2,10 +2,10 @@
 
     python benchmarks/quality.py [--sets beauty,ml-1m,...] [--seeds 0,1,2] [--work DIR]
 
-For every set and seed: train, quantize and evaluate, each as its own `hushrec` process. Results are kept in
-DIR/quality.jsonl; what is there is not run again, so an interrupted benchmark goes on. Prints one table with the mean
-and the spread over seeds, and one with every baseline. The sets are read from HUSHREC_EVAL_DATA (see datasets.py);
-their licences do not allow them in the repository.
+For every set and seed: train, quantize and evaluate, each as its own `hushrec` process. What a step printed is kept
+beside its folder in DIR and not run again, so an interrupted benchmark goes on. Prints one table with the mean and the
+range over seeds, one for int8 against float, and one with every baseline. The sets are read from HUSHREC_EVAL_DATA
+(see datasets.py); the licences of most do not allow them in the repository.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,37 +28,37 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", default=",".join(SETS))
     parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--steps", default="train,quantize,evaluate")
     parser.add_argument("--work", type=Path, default=Path("runs/quality"))
     options = parser.parse_args()
-    options.work.mkdir(parents=True, exist_ok=True)
-    kept = options.work / "quality.jsonl"
-    results = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
-    for seed in options.seeds.split(","):
-        for name in options.sets.split(","):
-            if any((found["set"], found["seed"]) == (name, int(seed)) for found in results):
-                continue
-            results.append(run(name, int(seed), options.work))
-            with kept.open("a") as file:
-                file.write(json.dumps(results[-1]) + "\n")
-    report([found for found in results if found["set"] in options.sets.split(",")])
+    names, seeds = options.sets.split(","), [int(seed) for seed in options.seeds.split(",")]
+    steps = options.steps.split(",")
+    results = [run(name, seed, options.work, steps) for seed in seeds for name in names]
+    report([found for found in results if "evaluate" in found])
 
 
-def run(name: str, seed: int, work: Path) -> dict[str, Any]:
-    """One set with one seed, from its files to the evaluated bundle."""
-    print(f"{name}, seed {seed}", file=sys.stderr, flush=True)
+def run(name: str, seed: int, work: Path, steps: Sequence[str]) -> dict[str, Any]:
+    """One set with one seed, from its files to the evaluated bundle; what each step printed, and its seconds."""
     files = prepare(name, work / name)
     folder, bundle = work / name / f"run-{seed}", work / name / f"seed-{seed}.hush"
     items = ["--items", str(files.items)] if files.items else []
-    train = ["train", str(files.events), *items, "--out", str(folder), "--seed", str(seed), *files.train_options]
-    trained, train_s = hushrec(train)
-    quantized, quantize_s = hushrec(["quantize", str(folder), "--out", str(bundle)])
-    evaluated, evaluate_s = hushrec(["evaluate", str(bundle), str(files.events), "--parts"])
-    seconds = {"train": train_s, "quantize": quantize_s, "evaluate": evaluate_s}
-    return {"set": name, "seed": seed, "seconds": seconds, "train": trained, "quantize": quantized, "bundle": evaluated}
+    commands = {
+        "train": [str(files.events), *items, "--out", str(folder), "--seed", str(seed), *files.train_options],
+        "quantize": [str(folder), "--out", str(bundle)],
+        "evaluate": [str(bundle), str(files.events), "--parts"],
+    }
+    result: dict[str, Any] = {"set": name, "seconds": {}}
+    for step in steps:
+        kept = work / name / f"{step}-{seed}.json"
+        if not kept.exists():
+            print(f"{name}, seed {seed}: {step}", file=sys.stderr, flush=True)
+            kept.write_text(json.dumps(hushrec([step, *commands[step]])))
+        result[step], result["seconds"][step] = json.loads(kept.read_text())
+    return result
 
 
 def hushrec(arguments: list[str]) -> tuple[dict[str, Any], float]:
-    """Run one command with --json; what it printed, and how long it took."""
+    """Run one command with --json; what it printed, and how long it took in seconds."""
     began = time.monotonic()
     command = [str(Path(sys.executable).with_name("hushrec")), *arguments, "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
@@ -71,7 +71,7 @@ def report(results: list[dict[str, Any]]) -> None:
         "set", "seeds", "int8 HR@10", "int8 NDCG@10", "float blend NDCG@10", "float alone NDCG@10", "train", "quantize"
     )
     for name, rows in grouped(results):
-        scores = (("bundle", "hr@10"), ("bundle", "ndcg@10"), ("train", "test", "blend", "ndcg@10"))
+        scores = (("evaluate", "hr@10"), ("evaluate", "ndcg@10"), ("train", "test", "blend", "ndcg@10"))
         alone = spread(rows, "train", "test", "model", "ndcg@10")
         seconds = [f"{mean(rows, 'seconds', step):.0f} s" for step in ("train", "quantize")]
         line(name, str(len(rows)), *(spread(rows, *path) for path in scores), alone, *seconds)
@@ -87,11 +87,11 @@ def report(results: list[dict[str, Any]]) -> None:
     print()
     head("set", "ranked by", "HR@10", "NDCG@10")
     for name, rows in grouped(results):
-        line(name, "**int8 bundle**", *(f"{mean(rows, 'bundle', metric):.4f}" for metric in METRICS))
+        line(name, "**int8 bundle**", *(f"{mean(rows, 'evaluate', metric):.4f}" for metric in METRICS))
         for group, what in (("parts", " alone"), ("baselines", "")):
-            for key in rows[0]["bundle"][group]:
-                having = [row for row in rows if row["bundle"][group].get(key)]
-                line("", key + what, *(f"{mean(having, 'bundle', group, key, m):.4f}" for m in METRICS))
+            for key in rows[0]["evaluate"][group]:
+                having = [row for row in rows if row["evaluate"][group].get(key)]
+                line("", key + what, *(f"{mean(having, 'evaluate', group, key, m):.4f}" for m in METRICS))
 
 
 def head(*cells: str) -> None:
