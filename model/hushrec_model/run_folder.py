@@ -15,7 +15,8 @@ from typing import Any
 
 import msgspec
 from hushrec.manifest import BlendPart
-from hushrec_privacy.errors import CheckpointError
+from hushrec_privacy import checks
+from hushrec_privacy.errors import CheckpointError, ConfigError
 
 from hushrec_model.checkpoint import load_state, save_state
 from hushrec_model.features import ItemFeatures, item_features
@@ -24,6 +25,7 @@ from hushrec_model.log import Log
 from hushrec_model.model import Model
 from hushrec_model.network import EncoderShape
 from hushrec_model.prepared import load_prepared
+from hushrec_model.protocols import PROTOCOLS
 from hushrec_model.settings import Settings
 from hushrec_model.splits import Split, split_log
 from hushrec_model.training import build_model
@@ -111,21 +113,22 @@ def load_run(folder: Path) -> Run:
         facts = json.loads((folder / _RUN).read_text(encoding="utf-8"))
         settings = _settings(facts["settings"])
         blend = [msgspec.convert(part, BlendPart) for part in facts["blend"]]
-        prepared_path, sha256 = facts["prepared"]["path"], facts["prepared"]["sha256"]
-        protocol, test_from = facts["protocol"], facts["test_from"]
+        prepared, sha256 = folder / facts["prepared"]["path"], facts["prepared"]["sha256"]
+        test_from = datetime.fromisoformat(facts["test_from"]) if facts["test_from"] else None
+        checks.one_of(PROTOCOLS, protocol=facts["protocol"])
     except FileNotFoundError as error:
         unfinished = (folder / "training.pt").exists()
         hint = "training was interrupted: run the same train command again" if unfinished else "run hushrec train first"
         raise CheckpointError(f"{folder}: holds no finished run ({_RUN} is missing); {hint}") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(f"{folder / _RUN}: cannot be read ({error}); train again") from error
-    log, known = load_prepared(folder / prepared_path, sha256)
-    split = split_log(log, protocol, test_from=datetime.fromisoformat(test_from) if test_from else None)
+    log, known = load_prepared(prepared, sha256)
+    split = split_log(log, facts["protocol"], test_from=test_from)
     features = split_features(split, known)
     model = build_model(split, features, settings)
     try:
         model.load_state_dict(load_state(folder / _MODEL)["model"])
-    except (RuntimeError, KeyError) as error:
+    except (RuntimeError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder / _MODEL}: does not fit {_RUN}; train again") from error
     return Run(log, known, split, features, settings, model.eval(), blend, facts)
 
