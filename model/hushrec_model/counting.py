@@ -15,11 +15,9 @@ from hushrec_model.svd import nearby_pairs
 __all__ = ["NEIGHBOURS", "count_tables", "item_knn", "next_items", "popularity", "recent_popularity", "transitions"]
 
 NEIGHBOURS = 32
-_WINDOW, _GAP_DECAY, _REVERSE = (
-    20,
-    0.8,
-    0.25,
-)  # transitions: how far, how much less a step, share of the other direction
+_WINDOW = 20  # events that a transition spans at most
+_GAP_DECAY = 0.8  # weight of a pair one event further apart
+_REVERSE = 0.25  # share of a pair that its other direction gets
 _ROW_POWER = 0.5
 _KNN_HISTORY = 200  # events of a sequence that item-kNN pairs up
 _KNN_ROWS = 4096  # rows of the co-occurrence matrix made at once
