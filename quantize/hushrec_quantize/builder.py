@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+from hushrec.tables import WIDTH
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-__all__ = ["CONTRIB", "FLOAT", "GraphBuilder"]
+__all__ = ["FLOAT", "GraphBuilder"]
 
-CONTRIB = "com.microsoft"  # ONNX Runtime's own operators
+_CONTRIB = "com.microsoft"
 FLOAT = TensorProto.FLOAT
 _OPSET = 17
 _IR_VERSION = 8
@@ -40,11 +41,15 @@ class GraphBuilder:
         self._inputs.append(helper.make_tensor_value_info(name, _TYPES[dtype], shape))
         return name
 
-    def op(self, kind: str, *inputs: str, domain: str = "", name: str = "", **attributes: Any) -> str:
+    def op(self, kind: str, *inputs: str, name: str = "", **attributes: Any) -> str:
         """Add one node with one output and return the output's name."""
         name = name or self._new_name()
-        self._nodes.append(helper.make_node(kind, inputs, [name], domain=domain, **attributes))
+        self._nodes.append(helper.make_node(kind, inputs, [name], **attributes))
         return name
+
+    def contrib(self, kind: str, *inputs: str, name: str = "", **attributes: Any) -> str:
+        """Like `op`, for an operator of ONNX Runtime's own."""
+        return self.op(kind, *inputs, name=name, domain=_CONTRIB, **attributes)
 
     def op_many(self, kind: str, count: int, *inputs: str, **attributes: Any) -> list[str]:
         """Add one node with `count` outputs and return their names."""
@@ -52,10 +57,14 @@ class GraphBuilder:
         self._nodes.append(helper.make_node(kind, inputs, names, **attributes))
         return names
 
+    def gather_rows(self, codes: str, scales: str, rows: str) -> str:
+        """Gather rows of an int8 table with one scale a row, as float32; a row outside the table gives zeros."""
+        return self.contrib("GatherBlockQuantized", codes, rows, scales, bits=8, block_size=WIDTH, quantize_axis=1)
+
     def matmul_nbits(self, x: str, codes: str, scales: str, inputs: int, outputs: int, *, name: str = "") -> str:
         """Multiply by an int8 matrix with one scale for 64 inputs of an output; other accuracy levels are slow."""
-        sizes: dict[str, int] = {"K": inputs, "N": outputs, "bits": 8, "block_size": 64, "accuracy_level": 4}
-        return self.op("MatMulNBits", x, codes, scales, domain=CONTRIB, name=name, **sizes)
+        sizes: dict[str, int] = {"K": inputs, "N": outputs, "bits": 8, "block_size": WIDTH, "accuracy_level": 4}
+        return self.contrib("MatMulNBits", x, codes, scales, name=name, **sizes)
 
     def constant(self, *values: int, scalar: bool = False) -> str:
         """Return a small int64 constant, stored in the graph once however often it is asked for."""
@@ -63,6 +72,11 @@ class GraphBuilder:
         if name not in self._initializers:
             shape = [] if scalar else [len(values)]
             self._initializers[name] = helper.make_tensor(name, TensorProto.INT64, shape, values)
+        return name
+
+    def number(self, name: str, value: float) -> str:
+        """Return a float32 scalar."""
+        self._initializers[name] = helper.make_tensor(name, FLOAT, [], [value])
         return name
 
     def external(self, name: str, dtype: str, shape: Sequence[int], file: str, offset: int) -> str:
@@ -86,6 +100,6 @@ class GraphBuilder:
         """Close the graph over its float32 output and return its bytes, the same for the same calls."""
         value = helper.make_tensor_value_info(output, FLOAT, shape)
         graph = helper.make_graph(self._nodes, self._name, self._inputs, [value], list(self._initializers.values()))
-        opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(CONTRIB, 1)]
+        opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(_CONTRIB, 1)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="hushrec")
         return bytes(model.SerializeToString(deterministic=True))

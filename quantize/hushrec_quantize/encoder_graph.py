@@ -11,7 +11,7 @@ from typing import Any
 from hushrec.tables import items_layout
 from numpy.typing import NDArray
 
-from hushrec_quantize.builder import CONTRIB, FLOAT, GraphBuilder
+from hushrec_quantize.builder import FLOAT, GraphBuilder
 from hushrec_quantize.tensors import Precision, encoder_tensors, offsets
 from hushrec_quantize.weights import INPUT_SCALE, NORM_EPSILON, WIDTH, EncoderWeights
 
@@ -19,12 +19,11 @@ __all__ = ["ENCODER_BIN", "ITEMS_BIN", "build_encoder"]
 
 ENCODER_BIN = "encoder.bin"
 ITEMS_BIN = "items.bin"
-_EPSILON = NORM_EPSILON / INPUT_SCALE**2  # the residual stream is carried divided by INPUT_SCALE
 _TINY = 1e-12  # keeps a user vector of zeros finite
 
 
 def build_encoder(weights: EncoderWeights, capacity: int, precision: Precision = "int8") -> bytes:
-    """Build the graph for the architecture of `weights`; the values of the weights do not enter it.
+    """Build the graph for the architecture of `weights`, whose values do not enter it.
 
     Args:
         weights: Says how many layers, heads, channels and behaviours there are.
@@ -47,6 +46,7 @@ class _Encoder:
         self._graph = GraphBuilder("encoder")
         self._tensors: Mapping[str, NDArray[Any]] = encoder_tensors(weights, precision)
         self._offsets = offsets(self._tensors)
+        self._back = "" if precision == "fp32" else self._turn_back()
 
     def build(self) -> bytes:
         x = self._embed()
@@ -67,13 +67,13 @@ class _Encoder:
         g, capacity = self._graph, self._capacity
         items = g.input("items", "int64", ["B", "L"])
         if self._precision == "fp32":
-            x = g.op("Gather", g.external("table", "float32", [capacity, WIDTH], ITEMS_BIN, 0), items)
+            table = g.external("table", "float32", [capacity, WIDTH], ITEMS_BIN, 0)
+            x = g.op("Mul", g.op("Gather", table, items), g.number("gain", INPUT_SCALE))
         else:
             layout = items_layout(capacity)
             codes = g.external("codes", "uint8", [capacity, WIDTH], ITEMS_BIN, layout.codes_offset)
             scales = g.external("scales", "float32", [capacity, 1], ITEMS_BIN, layout.scales_offset)
-            table = (codes, items, scales)
-            x = g.op("GatherBlockQuantized", *table, domain=CONTRIB, bits=8, block_size=WIDTH, quantize_axis=1)
+            x = g.op("MatMul", g.gather_rows(codes, scales, items), self._back)
         if self._weights.behaviors is not None:
             behaviors = g.input("behaviors", "int64", ["B", "L"])
             x = g.op("Add", x, g.op("Gather", self._weight("behavior.rows"), behaviors))
@@ -96,7 +96,7 @@ class _Encoder:
         bias = g.op("Transpose", g.op("Gather", self._weight(f"{number}.distance"), distances, axis=1), perm=[1, 0, 2])
         bias = g.op("Reshape", bias, g.constant(longest * heads, longest))
         query = g.op("Reshape", self._linear(n, f"{number}.query"), g.constant(0, -1, WIDTH))
-        scores = g.op("FusedMatMul", query, n, domain=CONTRIB, transB=1)
+        scores = g.contrib("FusedMatMul", query, n, transB=1)
         bias = g.op("Slice", bias, g.constant(0, 0), g.op("Shape", scores, start=1, end=3))
         mixed = g.op("MatMul", g.op("Softmax", g.op("Add", scores, bias), axis=-1), n)
         mixed = g.op("Reshape", mixed, g.constant(0, -1, WIDTH * heads))
@@ -111,23 +111,34 @@ class _Encoder:
         bias = g.op("Slice", self._weight(f"{number}.distance"), start, stop, g.constant(1))
         x, n_last = g.op("Gather", x, end, axis=1), g.op("Gather", n, end, axis=1)
         query = g.op("Reshape", self._linear(n_last, f"{number}.query"), g.constant(-1, heads, WIDTH))
-        scores = g.op("FusedMatMul", query, n, domain=CONTRIB, transB=1)
+        scores = g.contrib("FusedMatMul", query, n, transB=1)
         mixed = g.op("MatMul", g.op("Softmax", g.op("Add", scores, bias), axis=-1), n)
         mixed = g.op("Reshape", mixed, g.constant(-1, WIDTH * heads))
         x = self._add(x, self._linear(mixed, f"{number}.mix"), f"{number}.gate1", n_last)
         return x, self._norm(x, f"{number}.norm2")
 
     def _feed_forward(self, n: str, number: int) -> str:
-        silu = self._graph.op("QuickGelu", self._linear(n, f"{number}.silu"), domain=CONTRIB, alpha=1.0)
+        silu = self._graph.contrib("QuickGelu", self._linear(n, f"{number}.silu"), alpha=1.0)
         inner = self._graph.op("Mul", silu, self._linear(n, f"{number}.linear"))
         return self._linear(inner, f"{number}.down")
 
     def _answer(self, n: str) -> None:
-        """Adapter and length; `identity + down · up` is folded when the graph is opened."""
-        g = self._graph
+        """Adapter and length, and the user vector turned against the item table; products of weights are folded."""
+        g, turned = self._graph, self._precision == "int8"
         adapter = g.op("MatMul", self._weight("adapter.down"), self._weight("adapter.up"))
-        user = g.op("Add", n, g.op("MatMul", n, adapter))
-        g.op("SimplifiedLayerNormalization", user, self._weight("length"), name="user", axis=-1, epsilon=_TINY)
+        change = g.op("MatMul", n, adapter)
+        name, length = "" if turned else "user", self._weight("length")
+        user = g.contrib("SkipSimplifiedLayerNormalization", change, n, length, name=name, epsilon=_TINY)
+        if turned:
+            g.op("MatMul", user, g.op("Transpose", self._back), name="user")
+
+    def _turn_back(self) -> str:
+        """8 H / 8 (I − a aᵀ), which makes item vectors times 8 of the table's rows; folded like all of constants."""
+        g, layout = self._graph, items_layout(self._capacity)
+        column = g.external("axis", "float32", [WIDTH, 1], ITEMS_BIN, layout.axis_offset)
+        rotation = g.op("Cast", self._weight("rotation"), to=FLOAT)
+        along = g.op("MatMul", g.op("MatMul", rotation, column), g.op("Transpose", column))
+        return g.op("Sub", rotation, along)
 
     def _add(self, x: str, branch: str, gate: str, n: str) -> str:
         g = self._graph
@@ -135,20 +146,22 @@ class _Encoder:
 
     def _norm(self, x: str, name: str) -> str:
         scale, bias = self._weight(f"{name}.scale"), self._weight(f"{name}.bias")
-        return self._graph.op("LayerNormalization", x, scale, bias, axis=-1, epsilon=_EPSILON)
+        return self._graph.op("LayerNormalization", x, scale, bias, axis=-1, epsilon=NORM_EPSILON)
 
     def _linear(self, x: str, name: str) -> str:
         """Multiply by a matrix of the encoder.
 
         Measured on one thread: the int8 product takes half of float32's time where it has 50 rows, and more where it
-        has the one row of the last layer. There the matrix becomes float32 when the graph is opened.
+        has the one row of the last layer. There, and where inputs have outliers that one step size for all of them
+        cannot follow (`down`, the product of two activations), the matrix becomes float32 when the graph is opened.
         """
         g = self._graph
         if self._precision == "fp32":
             return g.op("MatMul", x, self._weight(name))
         codes, scales = self._weight(f"{name}.codes"), self._weight(f"{name}.scales")
-        if int(name.split(".")[0]) < len(self._weights.layers) - 1:
-            return g.op("DynamicQuantizeMatMul", x, codes, scales, domain=CONTRIB)
+        layer, part = name.split(".")
+        if int(layer) < len(self._weights.layers) - 1 and part != "down":
+            return g.contrib("DynamicQuantizeMatMul", x, codes, scales)
         return g.op("MatMul", x, g.op("Mul", g.op("Cast", codes, to=FLOAT), scales))
 
     def _weight(self, name: str) -> str:

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from hushrec.tables import WIDTH, capacity_for, items_layout, pack_items
+from hushrec.tables import WIDTH, ZERO_POINT, capacity_for, items_layout, pack_items, row_scales, turn_back, turn_rows
 from hushrec_privacy.errors import ConfigError
 from numpy.typing import NDArray
 
 from hushrec_quantize.builder import GraphBuilder
+from hushrec_quantize.calibration import input_moments, own_histories
 from hushrec_quantize.encoder_graph import ENCODER_BIN, ITEMS_BIN, build_encoder
+from hushrec_quantize.rounding import round_rows, shared_axis
 from hushrec_quantize.tensors import Precision, pack_encoder
 from hushrec_quantize.weights import EncoderWeights
 
@@ -55,7 +57,11 @@ class Graphs(NamedTuple):
 
 
 def build_graphs(
-    weights: EncoderWeights, rows: NDArray[np.float32], *, capacity: int | None = None, precision: Precision = "int8"
+    weights: EncoderWeights,
+    rows: NDArray[np.float32],
+    *,
+    capacity: int | None = None,
+    precision: Precision = "int8",
 ) -> Graphs:
     """Build graphs and binary files of one model.
 
@@ -74,13 +80,12 @@ def build_graphs(
     if rows[0].any():
         raise ConfigError("row 0 of the item table is not zero; it stands for padding, and items begin at row 1")
     capacity = capacity_for(len(rows) - 1) if capacity is None else capacity
-    return Graphs(
-        capacity,
-        build_encoder(weights, capacity, precision),
-        pack_encoder(weights, precision),
-        build_scorer(capacity, precision),
-        pack_items(rows, capacity) if precision == "int8" else _pack_float_items(rows, capacity),
-    )
+    encoder, scorer = build_encoder(weights, capacity, precision), build_scorer(capacity, precision)
+    if precision == "fp32":
+        return Graphs(capacity, encoder, pack_encoder(weights, "fp32"), scorer, _pack_float_items(rows, capacity))
+    moments = input_moments(weights, rows, own_histories(weights, rows))
+    items = _pack_items(rows, capacity, moments["user"])
+    return Graphs(capacity, encoder, pack_encoder(weights, "int8", moments), scorer, items)
 
 
 def build_scorer(capacity: int, precision: Precision = "int8") -> bytes:
@@ -99,6 +104,16 @@ def build_scorer(capacity: int, precision: Precision = "int8") -> bytes:
         scales = graph.external("scales", "float32", [capacity], ITEMS_BIN, layout.scales_offset)
         graph.matmul_nbits(user, codes, scales, WIDTH, capacity, name="scores")
     return graph.model("scores", ["B", capacity])
+
+
+def _pack_items(rows: NDArray[np.float32], capacity: int, users: NDArray[np.float64]) -> bytes:
+    """Turn the table and round it, for user vectors with this second moment."""
+    axis = shared_axis(users, rows)
+    turned = turn_rows(rows, axis)
+    turn = turn_back(np.eye(WIDTH, dtype=np.float32), axis).astype(np.float64)  # also what turns users
+    scales = row_scales(turned)
+    steps = round_rows(turned, scales, turn @ users @ turn.T)
+    return pack_items((steps.astype(np.int16) + ZERO_POINT).astype(np.uint8), scales, axis, capacity)
 
 
 def _pack_float_items(rows: NDArray[np.float32], capacity: int) -> bytes:

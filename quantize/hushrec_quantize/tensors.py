@@ -6,8 +6,6 @@ Three rearrangements change nothing but rounding:
   of four of 64 × 32: `query_h = Wq_h Wk_hᵀ / √32` and `mix_h = Wv_h Wo_h`. Keys and values are then the normalised
   events themselves: the last layer never projects the L − 1 positions that it does not answer, and nothing is ever
   transposed.
-* The residual stream is carried divided by 8, so that item vectors enter as they are; the branches' outputs and the
-  epsilon of the norms follow.
 * The final scale becomes the weight of an RMS norm: `scale · u / |u| = (scale / 8) · u / rms(u)` at width 64.
 
 NumPy only: a release that brings new weights rewrites `encoder.bin` by `pack_encoder` and leaves the graph alone.
@@ -17,9 +15,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from hushrec.tables import hadamard
 from numpy.typing import NDArray
 
-from hushrec_quantize.weights import HEAD_WIDTH, INPUT_SCALE, WIDTH, EncoderWeights, LayerWeights
+from hushrec_quantize.rounding import round_columns
+from hushrec_quantize.weights import HEAD_WIDTH, WIDTH, EncoderWeights, LayerWeights
 
 __all__ = ["Precision", "align", "encoder_tensors", "offsets", "pack_encoder"]
 
@@ -34,8 +34,16 @@ class _Part(NamedTuple):
     matrix: NDArray[np.float32]  # (inputs, outputs)
 
 
-def encoder_tensors(weights: EncoderWeights, precision: Precision = "int8") -> dict[str, Array]:
+def encoder_tensors(
+    weights: EncoderWeights, precision: Precision = "int8", moments: Mapping[str, NDArray[np.float64]] | None = None
+) -> dict[str, Array]:
     """Rearrange and round the weights.
+
+    Args:
+        weights: The encoder.
+        precision: "int8", or "fp32" without rounding.
+        moments: Second moments of the inputs by matrix name, from `calibration`; without one, a matrix is rounded to
+            the nearest steps.
 
     Returns:
         Name to array, in file order. A matrix `m` is one array `m`, shape (inputs, outputs), in float32; in int8 it is
@@ -43,17 +51,20 @@ def encoder_tensors(weights: EncoderWeights, precision: Precision = "int8") -> d
     """
     tensors: dict[str, Array] = {}
     if weights.behaviors is not None:
-        tensors["behavior.rows"] = _divided(weights.behaviors)
+        tensors["behavior.rows"] = weights.behaviors
     for number, layer in enumerate(weights.layers):
         last = number == len(weights.layers) - 1
         tensors[f"{number}.norm1.scale"], tensors[f"{number}.norm1.bias"] = layer.norm1_scale, layer.norm1_bias
         tensors[f"{number}.distance"] = _last_row(layer.bias) if last else _with_mask(layer.bias)
         for name, matrix in _parts(layer):
-            tensors.update(_stored(f"{number}.{name}", matrix, precision))
+            tensors.update(_stored(f"{number}.{name}", matrix, precision, moments or {}))
         tensors[f"{number}.norm2.scale"], tensors[f"{number}.norm2.bias"] = layer.norm2_scale, layer.norm2_bias
     tensors["norm.scale"], tensors["norm.bias"] = weights.norm_scale, weights.norm_bias
     tensors["adapter.down"], tensors["adapter.up"] = weights.adapter_down, weights.adapter_up
-    tensors["length"] = np.full(WIDTH, weights.scale / np.sqrt(WIDTH), np.float32)
+    if precision == "int8":
+        tensors["rotation"] = hadamard()
+    turned = 8 if precision == "int8" else 1  # turning the user vector multiplies by the Hadamard matrix, not by H / 8
+    tensors["length"] = np.full(WIDTH, weights.scale / np.sqrt(WIDTH) / turned, np.float32)
     return tensors
 
 
@@ -75,9 +86,11 @@ def align(position: int) -> int:
     return -(-position // _ALIGNMENT) * _ALIGNMENT
 
 
-def pack_encoder(weights: EncoderWeights, precision: Precision = "int8") -> bytes:
-    """Write `encoder.bin` for weights of an architecture whose graph exists already."""
-    tensors = encoder_tensors(weights, precision)
+def pack_encoder(
+    weights: EncoderWeights, precision: Precision = "int8", moments: Mapping[str, NDArray[np.float64]] | None = None
+) -> bytes:
+    """Write `encoder.bin`, for weights of an architecture whose graph may exist already; see `encoder_tensors`."""
+    tensors = encoder_tensors(weights, precision, moments)
     packed = bytearray()
     for name, place in offsets(tensors).items():
         packed.extend(bytes(place - len(packed)))
@@ -91,7 +104,7 @@ def _parts(layer: LayerWeights) -> Iterator[_Part]:
     output = layer.wo.astype(np.float64)
     heads = [slice(HEAD_WIDTH * h, HEAD_WIDTH * (h + 1)) for h in range(layer.heads)]
     absorbed = [query[:, h] @ key[:, h].T / np.sqrt(HEAD_WIDTH) for h in heads]
-    mix = [value[:, h] @ output[h] / INPUT_SCALE for h in heads]
+    mix = [value[:, h] @ output[h] for h in heads]
     yield _Part("query", np.concatenate(absorbed, axis=1).astype(np.float32))
     yield _Part("gate1", gate1.astype(np.float32))
     yield _Part("mix", np.concatenate(mix, axis=0).astype(np.float32))
@@ -99,11 +112,7 @@ def _parts(layer: LayerWeights) -> Iterator[_Part]:
     yield _Part("silu", silu)
     yield _Part("linear", linear)
     yield _Part("gate2", gate2)
-    yield _Part("down", _divided(layer.w3))
-
-
-def _divided(array: NDArray[np.float32]) -> NDArray[np.float32]:
-    return (array / np.float32(INPUT_SCALE)).astype(np.float32)
+    yield _Part("down", layer.w3)
 
 
 def _with_mask(bias: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -116,10 +125,10 @@ def _last_row(bias: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.ascontiguousarray(bias[:, ::-1])
 
 
-def _stored(name: str, matrix: NDArray[np.float32], precision: Precision) -> dict[str, Array]:
-    """Round each column to −127..127 steps of its own, or leave the matrix as it is."""
+def _stored(
+    name: str, matrix: NDArray[np.float32], precision: Precision, moments: Mapping[str, NDArray[np.float64]]
+) -> dict[str, Array]:
     if precision == "fp32":
         return {name: np.ascontiguousarray(matrix)}
-    largest = np.abs(matrix).max(axis=0)
-    scales = np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype(np.float32)
-    return {f"{name}.codes": np.rint(matrix / scales).astype(np.int8), f"{name}.scales": scales}
+    codes, scales = round_columns(matrix, moments.get(name, np.eye(len(matrix))))
+    return {f"{name}.codes": codes, f"{name}.scales": scales}

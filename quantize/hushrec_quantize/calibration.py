@@ -1,0 +1,140 @@
+"""What the matrices of the encoder are multiplied with: second moments of their inputs, for rounding that knows them.
+
+Histories come from the caller, or the encoder makes them itself: it starts at random items and draws each next one from
+its own scores. Then calibration reads nothing but the weights, and a bundle's guarantee stays what it was. The last
+layer's inputs are taken at every position, since every position is the last of some history.
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hushrec_quantize.tensors import encoder_tensors
+from hushrec_quantize.weights import INPUT_SCALE, NORM_EPSILON, WIDTH, EncoderWeights
+
+__all__ = ["History", "input_moments", "own_histories"]
+
+History = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
+_BATCH = 256
+_TINY = 1e-12
+_OWN_LENGTH = 24
+_OWN_POOL = 20_000  # items that own histories draw from
+
+
+def input_moments(
+    weights: EncoderWeights, rows: Floats, histories: Iterable[History]
+) -> dict[str, NDArray[np.float64]]:
+    """Run the float encoder over histories.
+
+    Args:
+        weights: The encoder.
+        rows: Item vectors, row 0 for padding, shape (V + 1, 64).
+        histories: Item indexes, oldest first, each of shape (L,); the last Lmax count, all events as behaviour 0.
+
+    Returns:
+        Second moment E[x xᵀ] by matrix name ("0.query", …), shape (inputs, inputs); "user" for the user vectors.
+    """
+    encoder = _Encoder(weights)
+    for items in _batches(histories, weights.max_history):
+        encoder.run(rows[items])
+    return encoder.moments()
+
+
+def own_histories(weights: EncoderWeights, rows: Floats, *, seed: int = 0) -> list[History]:
+    """Let the encoder make up histories from its own scores, without repeats inside one.
+
+    Args:
+        weights: The encoder.
+        rows: Item vectors, row 0 for padding, shape (V + 1, 64).
+        seed: Of first items and draws.
+    """
+    rng = np.random.default_rng(seed)
+    items = len(rows) - 1
+    pool = rng.permutation(items)[:_OWN_POOL] + 1
+    length = min(_OWN_LENGTH, weights.max_history, len(pool))
+    encoder, columns = _Encoder(weights), np.arange(_BATCH)
+    places = rng.integers(len(pool), size=(_BATCH, 1))
+    while places.shape[1] < length:
+        users = encoder.run(rows[pool[places]])[:, -1]
+        scores = users @ rows[pool].T + rng.gumbel(size=(_BATCH, len(pool))).astype(np.float32)  # a softmax draw
+        scores[columns[:, None], places] = -np.inf
+        places = np.concatenate([places, scores.argmax(axis=1)[:, None]], axis=1)
+    return list(pool[places].astype(np.int64))
+
+
+def _batches(histories: Iterable[History], longest: int) -> Iterator[History]:
+    """Stack histories of one length, at most 256 together; empty ones are left out."""
+    cut = sorted((history[-longest:] for history in histories if len(history)), key=len)
+    for _, group in groupby(cut, key=len):
+        same = np.stack(list(group))
+        yield from (same[start : start + _BATCH] for start in range(0, len(same), _BATCH))
+
+
+class _Encoder:
+    """The network of `tensors.py` in NumPy at every position, remembering what its matrices were given."""
+
+    def __init__(self, weights: EncoderWeights) -> None:
+        self._tensors = encoder_tensors(weights, "fp32")
+        self._heads = [layer.heads for layer in weights.layers]
+        self._bias = [layer.bias for layer in weights.layers]
+        self._sums: dict[str, NDArray[np.float64]] = {}
+        self._counts: dict[str, int] = {}
+
+    def moments(self) -> dict[str, NDArray[np.float64]]:
+        return {name: total / self._counts[name] for name, total in self._sums.items()}
+
+    def run(self, vectors: Floats) -> Floats:
+        """Item vectors (B, L, 64) to user vectors (B, L, 64)."""
+        x = vectors * np.float32(INPUT_SCALE)
+        if "behavior.rows" in self._tensors:
+            x = x + self._tensors["behavior.rows"][0]
+        for number, heads in enumerate(self._heads):
+            n = self._norm(x, f"{number}.norm1")
+            mixed = self._mixed(n, number, heads)
+            x = x + _sigmoid(self._linear(n, f"{number}.gate1")) * self._linear(mixed, f"{number}.mix")
+            n = self._norm(x, f"{number}.norm2")
+            a = self._linear(n, f"{number}.silu")
+            inner = a * _sigmoid(a) * self._linear(n, f"{number}.linear")
+            x = x + _sigmoid(self._linear(n, f"{number}.gate2")) * self._linear(inner, f"{number}.down")
+        h = self._norm(x, "norm")
+        u = h + h @ self._tensors["adapter.down"] @ self._tensors["adapter.up"]
+        size = np.sqrt((u**2).mean(axis=-1, keepdims=True) + _TINY)
+        users: Floats = (u * (self._tensors["length"] / size)).astype(np.float32)
+        self._see("user", users)
+        return users
+
+    def _mixed(self, n: Floats, number: int, heads: int) -> Floats:
+        batch, length, _ = n.shape
+        query = self._linear(n, f"{number}.query").reshape(batch, length, heads, WIDTH)
+        gap = np.arange(length)[:, None] - np.arange(length)
+        bias = np.where(gap >= 0, self._bias[number][:, np.maximum(gap, 0)], -np.inf)
+        scores = np.einsum("bihd,bjd->bhij", query, n, optimize=True) + bias.astype(np.float32)
+        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        weights /= weights.sum(axis=-1, keepdims=True)
+        mixed: Floats = np.einsum("bhij,bjd->bihd", weights, n, optimize=True).reshape(batch, length, heads * WIDTH)
+        return mixed
+
+    def _norm(self, x: Floats, name: str) -> Floats:
+        centred = x - x.mean(axis=-1, keepdims=True)
+        deviation = np.sqrt((centred**2).mean(axis=-1, keepdims=True) + NORM_EPSILON)
+        normal: Floats = centred / deviation * self._tensors[f"{name}.scale"] + self._tensors[f"{name}.bias"]
+        return normal
+
+    def _linear(self, x: Floats, name: str) -> Floats:
+        self._see(name, x)
+        product: Floats = x @ self._tensors[name]
+        return product
+
+    def _see(self, name: str, x: Floats) -> None:
+        flat = x.reshape(-1, x.shape[-1]).astype(np.float64)
+        self._sums[name] = self._sums.get(name, 0.0) + flat.T @ flat
+        self._counts[name] = self._counts.get(name, 0) + len(flat)
+
+
+def _sigmoid(x: Floats) -> Floats:
+    opened: Floats = (1 / (1 + np.exp(-x))).astype(np.float32)
+    return opened
