@@ -1,0 +1,136 @@
+"""What lies in a bundle of a trained model, where, and of which origin."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hushrec.bundle import Bundle
+from hushrec.catalog import Catalog
+from hushrec.manifest import NO_GUARANTEE, BlendPart
+from hushrec_model.counting import count_tables
+from hushrec_model.features import ItemFeatures
+from hushrec_model.items import Items
+from hushrec_quantize.convert import encoder_weights
+from hushrec_quantize.graphs import build_graphs
+from hushrec_quantize.pack import Content, pack_arrays, write_model_bundle
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from tests.planted import SMALL, all_known, chain, nothing_known, sequences, small_model
+
+ITEMS = 12
+IDS = [f"sku-{item}" for item in range(ITEMS)]
+KNOWN = Items(
+    title=[f"Thing {item}" if item else None for item in range(ITEMS)],
+    price=np.array([np.nan, *range(1, ITEMS)], np.float64),
+    attributes={"category": [("mugs", "gifts")[: item % 3] for item in range(ITEMS)]},
+    vectors=None,
+)
+TRANSITIONS = BlendPart("transitions", 0.6, 0.01, 0.6, 20)
+
+
+def written(
+    out: Path, features: ItemFeatures, blend: Sequence[BlendPart] = (TRANSITIONS,), filter_seen: bool = False
+) -> Bundle:
+    model = small_model(ITEMS, SMALL, features)
+    return write_model_bundle(
+        out,
+        build_graphs(encoder_weights(model), model.table().numpy()),
+        Content(IDS, KNOWN, features, count_tables(sequences(chain(20, ITEMS, 5)), ITEMS), model),
+        blend,
+        filter_seen=filter_seen,
+        times=True,
+        behaviors=("view",),
+        model_version=4,
+        card={"protocol": "leave-one-out"},
+    )
+
+
+any_array = st.sampled_from([np.float32, np.uint8, np.uint32]).flatmap(
+    lambda dtype: arrays(dtype, st.lists(st.integers(0, 5), min_size=1, max_size=2).map(tuple))
+)
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=5), any_array, max_size=6))
+def test_packed_arrays_come_back_from_their_places(packed: dict[str, np.ndarray]) -> None:
+    content, where = pack_arrays("a.bin", packed)
+    end = 0
+    for name, array in packed.items():
+        place = where[name]
+        assert (place.file, place.shape) == ("a.bin", array.shape)
+        assert place.offset % 64 == 0
+        assert place.offset >= end
+        end = place.offset + array.nbytes
+        found = np.frombuffer(content[place.offset : end], place.dtype).reshape(place.shape)
+        np.testing.assert_array_equal(found, array)
+    assert len(content) == end
+
+
+def test_an_array_that_is_not_laid_out_in_rows_is_packed_in_rows() -> None:
+    turned = np.arange(6, dtype=np.uint8).reshape(2, 3).T
+    content, _ = pack_arrays("a.bin", {"turned": turned})
+    assert list(content) == [0, 3, 1, 4, 2, 5]
+
+
+def test_the_manifest_says_what_the_model_is(tmp_path: Path) -> None:
+    manifest = written(tmp_path / "shop.hush", all_known(ITEMS), filter_seen=True).manifest
+    assert (manifest.model_version, manifest.blend) == (4, (TRANSITIONS,))
+    assert next(iter(manifest.card.items())) == ("headline", NO_GUARANTEE)
+    assert manifest.card["protocol"] == "leave-one-out"
+    model = manifest.model
+    assert (model.items, model.layers, model.max_history, model.behaviors) == (ITEMS, 1, 8, ("view",))
+    assert (model.filter_seen, model.times) == (True, True)
+
+
+def test_every_part_that_touched_the_log_is_private(tmp_path: Path) -> None:
+    files = written(tmp_path / "shop.hush", all_known(ITEMS)).manifest.files
+    public = {"encoder.onnx", "scorer.onnx", "catalog.sqlite"}
+    assert {name: file.origin for name, file in files.items()} == {
+        name: "public" if name in public else "private"
+        for name in (*public, "encoder.bin", "items.bin", "features.bin", "neighbours.bin")
+    }
+
+
+@pytest.mark.parametrize("names", [(), ("item_knn",), ("transitions", "item_knn", "own", "popularity")])
+def test_only_tables_that_the_blend_uses_are_shipped(tmp_path: Path, names: tuple[str, ...]) -> None:
+    bundle = written(tmp_path / "shop.hush", nothing_known(ITEMS), [BlendPart(name, 1.0, 1.0) for name in names])
+    shipped = {name.partition(".")[0] for name in bundle.manifest.arrays} - {"items", "features"}
+    assert shipped == {"popularity"} | set(names) - {"own"}
+    np.testing.assert_array_equal(
+        bundle.array("popularity"), count_tables(sequences(chain(20, ITEMS, 5)), ITEMS)["popularity"]
+    )
+
+
+def test_the_tables_for_later_items_are_those_of_the_model(tmp_path: Path) -> None:
+    features = all_known(ITEMS)
+    bundle, table = written(tmp_path / "shop.hush", features), small_model(ITEMS, SMALL, features).items
+    names = json.loads(bundle.array("features.attribute_names").tobytes())
+    assert [tuple(pair) for pair in names] == list(features.attribute_names)
+    for name, module in (
+        ("attributes", table.attributes),
+        ("words", table.words),
+        ("prices", table.price),
+        ("projection", table.projection),
+    ):
+        assert module is not None
+        np.testing.assert_array_equal(bundle.array(f"features.{name}"), module.weight.detach().numpy())
+    np.testing.assert_array_equal(bundle.array("features.price_edges"), features.price_edges)
+
+
+def test_a_shop_that_knows_nothing_of_its_items_ships_no_such_tables(tmp_path: Path) -> None:
+    bundle = written(tmp_path / "shop.hush", nothing_known(ITEMS))
+    assert [name for name in bundle.manifest.arrays if name.startswith("features.")] == ["features.attribute_names"]
+    assert bundle.array("features.attribute_names").tobytes() == b"[]"
+
+
+def test_the_catalogue_has_the_model_s_items_in_its_order(tmp_path: Path) -> None:
+    with Catalog(written(tmp_path / "shop.hush", all_known(ITEMS)).path("catalog.sqlite")) as catalog:
+        assert list(catalog.ids(range(1, ITEMS + 1))) == IDS
+        first, fifth = catalog.get("sku-0"), catalog.get("sku-5")
+    assert first is not None
+    assert fifth is not None
+    assert (first.title, first.price) == (None, None)
+    assert (fifth.title, fifth.price, fifth.attributes) == ("Thing 5", 5.0, {"category": ("mugs", "gifts")})
