@@ -84,7 +84,7 @@ class QuantizeReport:
         blend: Parts of the blend that ships.
         encoder_bytes: Of encoder.onnx and encoder.bin.
         item_bytes: Of items.bin, per row of the table.
-        bundle_bytes: Of the whole directory.
+        bundle_bytes: Of all files that the manifest lists.
     """
 
     bundle: Path
@@ -166,7 +166,7 @@ class _Quantization:
         )
 
     def _pruned(self, trained: Measured) -> Model:
-        """Prune and fine-tune; the trained model itself if nothing is to be removed."""
+        """Prune and fine-tune, and keep the better of the two; the trained model itself if nothing is to be removed."""
         if not self.options.prune:
             return self.trained.model
         self.progress("prune", 0, 1)
