@@ -14,8 +14,7 @@ from torch.nn import functional
 __all__ = ["FULL_SOFTMAX_ITEMS", "full_softmax", "product_dtype", "sampled_softmax"]
 
 FULL_SOFTMAX_ITEMS = 50_000
-_CHUNK_LOGITS = 3_000_000  # logits held at once: 6 MB in bfloat16
-_CHUNK_ROWS = 256  # but no fewer rows: each chunk adds to the whole gradient of the items
+_CHUNK_ROWS = 128  # users whose logits are held at once; more leave the cache (3,416 items: 58 against 190 ms a batch)
 
 
 def product_dtype(device: str) -> torch.dtype:
@@ -37,15 +36,16 @@ class _ChunkedSoftmax(torch.autograd.Function):
         columns = table.t().contiguous()
         d_users, d_items = torch.empty_like(users), torch.zeros_like(items)
         loss = torch.zeros((), device=users.device)
-        step = max(_CHUNK_ROWS, _CHUNK_LOGITS // len(items))
-        for start in range(0, count, step):
-            user = users[start : start + step].to(dtype)
-            wanted = target[start : start + step, None]
+        rows = torch.arange(_CHUNK_ROWS, device=users.device)
+        for start in range(0, count, _CHUNK_ROWS):
+            part = slice(start, start + _CHUNK_ROWS)
+            user = users[part].to(dtype)
+            wanted = target[part, None]
             logits = user @ columns
             chance = torch.softmax(logits, 1)
             loss -= (chance.gather(1, wanted).float() + 1e-30).log().sum()
-            chance.scatter_add_(1, wanted, chance.new_full(wanted.shape, -1.0))
-            d_users[start : start + step] = (chance @ table).float()
+            chance[rows[: len(user)], wanted[:, 0]] -= 1  # scatter_add_ would take as long as a product
+            d_users[part] = (chance @ table).float()
             d_items += (chance.t() @ user).float()
         ctx.save_for_backward(d_users / count, d_items / count)
         return loss / count
