@@ -12,6 +12,7 @@ from itertools import islice
 import numpy as np
 import torch
 from hushrec_model.batches import Windows
+from hushrec_model.losses import product_dtype
 from hushrec_model.model import Model
 from hushrec_model.network import HEAD_WIDTH, Block, Encoder
 from hushrec_model.splits import Split
@@ -112,7 +113,7 @@ def _importance(model: Model, split: Split, seed: int) -> tuple[list[Tensor], li
     channels = [torch.zeros(block.channels) for block in model.encoder.layers]
     for batch in islice(windows.batches(1536, rng), _BATCHES):
         model.zero_grad(set_to_none=True)
-        model.loss(batch, generator, torch.float32).backward()  # type: ignore[no-untyped-call]
+        model.loss(batch, generator, product_dtype("cpu")).backward()  # type: ignore[no-untyped-call]
         for layer, block in enumerate(model.encoder.layers):
             merge, contract = block.merge.weight, block.contract.weight
             assert merge.grad is not None
