@@ -17,12 +17,14 @@ class Items:
         price: In the shop's currency, NaN where unknown, shape (V,).
         attributes: Values by column (category, brand and what else was named), a tuple an item, empty if it has none.
         vectors: Vectors that the shop brought, zeros where there is none, shape (V, M); None without such a column.
+        price_from_events: Whether a price was taken from the events: then prices say something about the log.
     """
 
     title: list[str | None]
     price: NDArray[np.float64]
     attributes: dict[str, list[tuple[str, ...]]]
     vectors: NDArray[np.float32] | None
+    price_from_events: bool = False
 
     def __len__(self) -> int:
         """The number of items."""

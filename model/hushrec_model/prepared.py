@@ -46,6 +46,7 @@ def save_prepared(folder: Path, log: Log, items: Items) -> str:
         "behaviors": list(log.behaviors),
         "attributes": list(items.attributes),
         "vectors": items.vectors is not None,
+        "price_from_events": items.price_from_events,
     }
     columns = {"user": log.user, "item": log.item, "behavior": log.behavior, "time": log.time, "session": log.session}
     events = pl.DataFrame({name: values for name, values in columns.items() if values is not None} | {"row": log.row})
@@ -106,6 +107,7 @@ def load_prepared(folder: Path, sha256: str) -> tuple[Log, Items]:
             for n, name in enumerate(facts["attributes"])
         },
         vectors=np.load(folder / _VECTORS, allow_pickle=False) if facts["vectors"] else None,
+        price_from_events=facts.get("price_from_events", True),
     )
     return log, items
 

@@ -111,6 +111,7 @@ def _extended(listed: ListedItems, log: Log, raw: RawEvents, number: NDArray[np.
         price=price,
         attributes={column: [*values, *[()] * more] for column, values in known.attributes.items()},
         vectors=vectors,
+        price_from_events=raw.price is not None and not listed.has_price,
     )
 
 

@@ -75,6 +75,7 @@ def catalog_items(split: Split, known: Items) -> Items:
         price=known.price[rows],
         attributes={column: [values[row] for row in rows] for column, values in known.attributes.items()},
         vectors=None if known.vectors is None else known.vectors[rows],
+        price_from_events=known.price_from_events,
     )
 
 

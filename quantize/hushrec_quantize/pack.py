@@ -2,7 +2,8 @@
 every part.
 
 Central training without a privacy budget reads the log, so every part that training or counting touched is `private`;
-only the graphs, which hold no weights, and the catalogue, which the shop publishes anyway, are `public`.
+only the graphs, which hold no weights, are always `public`, and the catalogue is if all of it comes from the shop's
+items file.
 """
 
 import json
@@ -28,7 +29,6 @@ __all__ = ["Content", "pack_arrays", "write_model_bundle"]
 _ORIGINS = {
     "encoder.onnx": "public",
     "scorer.onnx": "public",
-    "catalog.sqlite": "public",
     "encoder.bin": "private",
     "items.bin": "private",
     "features.bin": "private",
@@ -106,6 +106,7 @@ def write_model_bundle(
     filter_seen: bool,
     times: bool,
     behaviors: tuple[str, ...],
+    public_catalog: bool,
     model_version: int,
     card: dict[str, Any],
 ) -> Bundle:
@@ -119,6 +120,7 @@ def write_model_bundle(
         filter_seen: Whether `recommend` leaves out seen items by default.
         times: Whether training had times.
         behaviors: Names of the behaviours.
+        public_catalog: Whether nothing of the catalogue was learned from the log.
         model_version: Rises with each release.
         card: JSON values for the model card.
 
@@ -165,4 +167,5 @@ def write_model_bundle(
             "neighbours.bin": neighbours,
             "catalog.sqlite": catalog,
         }
-        return write_bundle(out, manifest, files, _ORIGINS)
+        origins = {**_ORIGINS, "catalog.sqlite": "public" if public_catalog else "private"}
+        return write_bundle(out, manifest, files, origins)

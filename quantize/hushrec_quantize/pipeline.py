@@ -243,6 +243,8 @@ class _Quantization:
             filter_seen=self.split.filter_seen,
             times=self.trained.log.time is not None,
             behaviors=self.trained.log.behaviors,
+            public_catalog=not content.known.price_from_events
+            and bool((self.split.catalog <= self.trained.log.listed).all()),
             model_version=self.options.model_version,
             card=card,
         )

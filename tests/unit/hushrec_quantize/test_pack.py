@@ -33,7 +33,11 @@ TRANSITIONS = BlendPart("transitions", 0.6, 0.01, 0.6, 20)
 
 
 def written(
-    out: Path, features: ItemFeatures, blend: Sequence[BlendPart] = (TRANSITIONS,), filter_seen: bool = False
+    out: Path,
+    features: ItemFeatures,
+    blend: Sequence[BlendPart] = (TRANSITIONS,),
+    filter_seen: bool = False,
+    public_catalog: bool = True,
 ) -> Bundle:
     model = small_model(ITEMS, SMALL, features)
     return write_model_bundle(
@@ -44,6 +48,7 @@ def written(
         filter_seen=filter_seen,
         times=True,
         behaviors=("view",),
+        public_catalog=public_catalog,
         model_version=4,
         card={"protocol": "leave-one-out"},
     )
@@ -85,12 +90,13 @@ def test_the_manifest_says_what_the_model_is(tmp_path: Path) -> None:
     assert (model.filter_seen, model.times) == (True, True)
 
 
-def test_every_part_that_touched_the_log_is_private(tmp_path: Path) -> None:
-    files = written(tmp_path / "shop.hush", all_known(ITEMS)).manifest.files
-    public = {"encoder.onnx", "scorer.onnx", "catalog.sqlite"}
+@pytest.mark.parametrize("listed", [True, False])
+def test_every_part_that_touched_the_log_is_private(tmp_path: Path, listed: bool) -> None:
+    files = written(tmp_path / "shop.hush", all_known(ITEMS), public_catalog=listed).manifest.files
+    public = {"encoder.onnx", "scorer.onnx", *(["catalog.sqlite"] if listed else [])}
     assert {name: file.origin for name, file in files.items()} == {
         name: "public" if name in public else "private"
-        for name in (*public, "encoder.bin", "items.bin", "features.bin", "neighbours.bin")
+        for name in (*public, "catalog.sqlite", "encoder.bin", "items.bin", "features.bin", "neighbours.bin")
     }
 
 
