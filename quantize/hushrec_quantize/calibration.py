@@ -21,6 +21,7 @@ Floats = NDArray[np.float32]
 
 _BATCH = 256
 _TINY = 1e-12
+_OWN_HISTORIES = 256
 _OWN_LENGTH = 24
 _OWN_POOL = 20_000  # items that own histories draw from
 
@@ -38,7 +39,7 @@ def input_moments(
     Returns:
         Second moment E[x xᵀ] by matrix name ("0.query", …), shape (inputs, inputs); "user" for the user vectors.
     """
-    encoder = _Encoder(weights)
+    encoder = _Encoder(weights, watch=True)
     for items in _batches(histories, weights.max_history):
         encoder.run(rows[items])
     return encoder.moments()
@@ -56,11 +57,12 @@ def own_histories(weights: EncoderWeights, rows: Floats, *, seed: int = 0) -> li
     items = len(rows) - 1
     pool = rng.permutation(items)[:_OWN_POOL] + 1
     length = min(_OWN_LENGTH, weights.max_history, len(pool))
-    encoder, columns = _Encoder(weights), np.arange(_BATCH)
-    places = rng.integers(len(pool), size=(_BATCH, 1))
+    encoder, columns = _Encoder(weights, watch=False), np.arange(_OWN_HISTORIES)
+    places = rng.integers(len(pool), size=(_OWN_HISTORIES, 1))
     while places.shape[1] < length:
         users = encoder.run(rows[pool[places]])[:, -1]
-        scores = users @ rows[pool].T + rng.gumbel(size=(_BATCH, len(pool))).astype(np.float32)  # a softmax draw
+        scores = users @ rows[pool].T
+        scores += rng.gumbel(size=scores.shape).astype(np.float32)  # the largest is then a draw from the softmax
         scores[columns[:, None], places] = -np.inf
         places = np.concatenate([places, scores.argmax(axis=1)[:, None]], axis=1)
     return list(pool[places].astype(np.int64))
@@ -77,7 +79,8 @@ def _batches(histories: Iterable[History], longest: int) -> Iterator[History]:
 class _Encoder:
     """The network of `tensors.py` in NumPy at every position, remembering what its matrices were given."""
 
-    def __init__(self, weights: EncoderWeights) -> None:
+    def __init__(self, weights: EncoderWeights, *, watch: bool) -> None:
+        self._watch = watch
         self._tensors = encoder_tensors(weights, "fp32")
         self._heads = [layer.heads for layer in weights.layers]
         self._bias = [layer.bias for layer in weights.layers]
@@ -130,8 +133,10 @@ class _Encoder:
         return product
 
     def _see(self, name: str, x: Floats) -> None:
-        flat = x.reshape(-1, x.shape[-1]).astype(np.float64)
-        self._sums[name] = self._sums.get(name, 0.0) + flat.T @ flat
+        if not self._watch:
+            return
+        flat = x.reshape(-1, x.shape[-1])
+        self._sums[name] = self._sums.get(name, 0.0) + (flat.T @ flat).astype(np.float64)
         self._counts[name] = self._counts.get(name, 0) + len(flat)
 
 
