@@ -24,6 +24,7 @@ def write_shop_files(
     *,
     length: int = 9,
     seed: int = 0,
+    spare: int = 0,
     last: int | None = None,
     times: bool = True,
 ) -> tuple[Path, Path]:
@@ -35,16 +36,17 @@ def write_shop_files(
         items: Items, all listed.
         length: Events of each shopper, two at a time in one minute.
         seed: Of the walks.
-        last: One of the last two items, everybody's last event, where no walk comes; None: as the walk goes.
+        spare: The last so many items are where no walk comes.
+        last: Item of everybody's last event; None: as the walk goes.
         times: Whether the events have times.
     """
     rng = random.Random(seed)
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for user in range(users):
-        item, time = rng.randrange(items), START_S + 3_600 * user
+        item, time = rng.randrange(items - spare), START_S + 3_600 * user
         for at in range(length):
-            item = (item + rng.choice([1, 1, 1, 1, 2])) % (items if last is None else items - 2)
+            item = (item + rng.choice([1, 1, 1, 1, 2])) % (items - spare)
             if at == length - 1 and last is not None:
                 item = last
             rows.append([user_id(user), f"sku-{item}", BEHAVIORS[at % 3 == 2], time + at // 2 * 86_400])

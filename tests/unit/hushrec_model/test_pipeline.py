@@ -184,12 +184,14 @@ def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
 
 
 def test_what_is_tested_on_changes_neither_weights_nor_blend(tmp_path: Path) -> None:
-    """Two shops that differ in everybody's last event only."""
-    for name, last in (("one", 38), ("two", 39)):
-        events, items = write_shop_files(tmp_path / name, last=last)
+    """Two shops that differ in everybody's last event only: as expected in one, and in the other out of the blue."""
+    for name, last in (("one", None), ("two", 39)):
+        events, items = write_shop_files(tmp_path / name, spare=1, last=last)
         train(events, items, tmp_path / name / "run", OPTIONS)
     one, two = load_run(tmp_path / "one" / "run"), load_run(tmp_path / "two" / "run")
-    assert set(one.split.test.target.tolist()).isdisjoint(two.split.test.target.tolist())
+    assert one.blend
+    assert one.facts["report"]["test"]["blend"]["hr@10"] > 0.9
+    assert two.facts["report"]["test"]["blend"]["hr@10"] < 0.1
     assert_same_run(tmp_path / "one" / "run", tmp_path / "two" / "run")
     assert one.facts["report"]["validation"] == two.facts["report"]["validation"]
 

@@ -35,13 +35,20 @@ def killer(moment: float) -> Progress:
 
 
 def run(split: Split = SPLIT, settings: Settings = SETTINGS, **options: object) -> Trained:
-    return train_model(split, nothing_known(len(split.items)), settings, **options)  # type: ignore[arg-type]
+    features = options.pop("features", None) or nothing_known(len(split.items))
+    return train_model(split, features, settings, **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
 def whole() -> Trained:
     """A run that nobody interrupted."""
     return run()
+
+
+@pytest.fixture(scope="module")
+def whole_with_content() -> Trained:
+    """The same on items of which more is known, so that rows are dropped at random."""
+    return run(features=all_known(ITEMS))
 
 
 def assert_same(one: Trained, other: Trained) -> None:
@@ -82,6 +89,15 @@ def test_a_killed_run_ends_where_it_would_have_ended(
             run(checkpoint=state, progress=killer(moment))
     torch.manual_seed(len(moments))  # another process starts from another random state
     assert_same(run(checkpoint=state), whole)
+
+
+@pytest.mark.parametrize("moment", [1.0, 1.5, 2.0])
+def test_a_killed_run_drops_the_rows_that_it_would_have_dropped(
+    whole_with_content: Trained, moment: float, tmp_path: Path
+) -> None:
+    with pytest.raises(KilledError):
+        run(features=all_known(ITEMS), checkpoint=tmp_path / "training.pt", progress=killer(moment))
+    assert_same(run(features=all_known(ITEMS), checkpoint=tmp_path / "training.pt"), whole_with_content)
 
 
 def test_a_run_that_had_ended_is_not_trained_again(whole: Trained, tmp_path: Path) -> None:
