@@ -14,7 +14,7 @@ from hushrec.counts import Blend
 from hushrec.manifest import BlendPart
 from numpy.typing import NDArray
 
-from hushrec_model.model import Model, ModelScorer
+from hushrec_model.model import Model, ModelScorer, best_items
 from hushrec_model.progress import Progress, silent
 from hushrec_model.splits import Queries
 
@@ -58,8 +58,7 @@ class BlendScorer:
                 scored[0] = -np.inf
                 if self._filter_seen:
                     scored[history] = -np.inf
-            best = torch.topk(torch.from_numpy(scores), min(k, scores.shape[1]), dim=1)
-            result[rows, : best.indices.shape[1]] = torch.where(torch.isfinite(best.values), best.indices, 0).numpy()
+            result[rows] = best_items(scores, k)
         return result
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from hushrec.topk import top_k
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
@@ -15,7 +16,7 @@ from hushrec_model.losses import FULL_SOFTMAX_ITEMS, full_softmax, sampled_softm
 from hushrec_model.network import Encoder, EncoderShape
 from hushrec_model.splits import Queries
 
-__all__ = ["Model", "ModelScorer"]
+__all__ = ["Model", "ModelScorer", "best_items"]
 
 _NEGATIVES = 2048
 _SCORES_AT_ONCE = 4_000_000
@@ -103,9 +104,7 @@ class ModelScorer:
         """
         result = np.zeros((len(index), k), np.int32)
         for rows, scores in self.score_blocks(queries, index):
-            best = torch.topk(scores, min(k, scores.shape[1]), dim=1)
-            found = torch.where(torch.isfinite(best.values), best.indices, 0)
-            result[rows, : found.shape[1]] = found.cpu().numpy()
+            result[rows] = best_items(scores.cpu().numpy(), k)
         return result
 
     @torch.no_grad()
@@ -137,6 +136,26 @@ class ModelScorer:
             if self._filter_seen:
                 _forget_seen(scores, queries, index[rows])
             yield rows, scores
+
+
+def best_items(scores: NDArray[np.float32], k: int) -> NDArray[np.int32]:
+    """The k best items of each row, in the order in which a device lists them: equal scores by index.
+
+    Args:
+        scores: Shape (B, V + 1); minus infinity takes an item out.
+        k: How many items.
+
+    Returns:
+        Item indexes, shape (B, k), best first; 0 where there are no more.
+
+    >>> best_items(np.array([[-np.inf, 1, 3, 3]], np.float32), 4)
+    array([[2, 3, 1, 0]], dtype=int32)
+    """
+    best = np.zeros((len(scores), k), np.int32)
+    for row, scored in zip(best, scores, strict=True):
+        found, _ = top_k(scored, k)
+        row[: len(found)] = found
+    return best
 
 
 def _forget_seen(scores: Tensor, queries: Queries, index: NDArray[np.int64]) -> None:

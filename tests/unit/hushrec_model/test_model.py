@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hushrec_model.features import item_features
 from hushrec_model.model import Model, ModelScorer
 from hushrec_model.sequences import Queries
 from numpy.typing import NDArray
@@ -87,3 +88,14 @@ def test_another_table_can_be_scored_with(model: Model) -> None:
     one = ModelScorer(model, filter_seen=False).top(asked([HISTORIES[2]]), np.zeros(1, np.int64), 10)
     two = ModelScorer(model, filter_seen=False, table=table).top(turned, np.zeros(1, np.int64), 10)
     np.testing.assert_array_equal(one, ITEMS + 1 - two)
+
+
+def test_equal_scores_go_by_index_as_on_a_device() -> None:
+    """Thirty never-sold variants of one article have the same content, so the same score."""
+    features = item_features([f"Thing {item}" if item < 10 else "Mug" for item in range(40)], np.full(40, np.nan), {})
+    model = small_model(40, features=features)
+    model.items.trained[10:] = False
+    found = ModelScorer(model, filter_seen=False).top(asked(HISTORIES[:2]), np.arange(2), 40)
+    for row in found:
+        variants = row[row > 10]
+        assert variants.tolist() == list(range(11, 41))

@@ -169,3 +169,13 @@ def test_progress_ends_where_it_said_it_would(run: Path, tmp_path: Path) -> None
 def test_scores_of_bundle_and_float_model_are_near_each_other(run: Path, tmp_path: Path) -> None:
     report = quantize(run, tmp_path / "shop.hush", QuantizeOptions(prune=0.0, tolerance=LOOSE))
     assert np.isclose(report.steps[0].ndcg10, report.steps[1].ndcg10, atol=0.02)
+
+
+def test_never_sold_variants_of_equal_content_do_not_count_as_lost(tmp_path: Path) -> None:
+    """Their scores are equal in float and in int8, so both must list them in the same order."""
+    events, _ = write_shop_files(tmp_path, items=9)
+    variants = "".join(f"sku-{item},Thing number {item % 3}\n" for item in range(500))
+    (tmp_path / "variants.csv").write_text(f"item,title\n{variants}", encoding="utf-8")
+    train(events, tmp_path / "variants.csv", tmp_path / "run")
+    report = quantize(tmp_path / "run", tmp_path / "shop.hush", QuantizeOptions(prune=0.0))
+    assert report.verification.model_overlap > 0.97
