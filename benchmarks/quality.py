@@ -67,11 +67,9 @@ def hushrec(arguments: list[str]) -> tuple[dict[str, Any], float]:
 
 def report(results: list[dict[str, Any]]) -> None:
     """Print the tables as Markdown."""
-    head(
-        "set", "seeds", "int8 HR@10", "int8 NDCG@10", "float blend NDCG@10", "float alone NDCG@10", "train", "quantize"
-    )
+    head("set", "seeds", "int8 HR@10", "int8 NDCG@10", "Transformer alone, float32", "train", "quantize")
     for name, rows in grouped(results):
-        scores = (("evaluate", "hr@10"), ("evaluate", "ndcg@10"), ("train", "test", "blend", "ndcg@10"))
+        scores = (("evaluate", "hr@10"), ("evaluate", "ndcg@10"))
         alone = spread(rows, "train", "test", "model", "ndcg@10")
         seconds = [f"{mean(rows, 'seconds', step):.0f} s" for step in ("train", "quantize")]
         line(name, str(len(rows)), *(spread(rows, *path) for path in scores), alone, *seconds)

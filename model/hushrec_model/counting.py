@@ -61,16 +61,16 @@ def recent_popularity(train: Sequences, items: int) -> NDArray[np.float32] | Non
 
 def transitions(train: Sequences, items: int) -> Table:
     """Decayed transitions: a pair g events apart adds 0.8^(g-1), a quarter of it backwards; divided by the root of the
-    row sum."""
+    row sum. An item may follow itself: in shops where shoppers return that is the strongest pair of many rows."""
     weights = np.power(_GAP_DECAY, np.arange(_WINDOW), dtype=np.float64)
-    counts = nearby_pairs(train, items, weights, reverse=_REVERSE)
+    counts = nearby_pairs(train, items, weights, reverse=_REVERSE, repeats=True)
     sums = np.asarray(counts.sum(1)).ravel()
     return _cut(sparse.diags(np.where(sums > 0, 1 / np.maximum(sums, 1e-12) ** _ROW_POWER, 0)) @ counts)
 
 
 def next_items(train: Sequences, items: int) -> Table:
-    """Plain first-order transitions: how often one item directly followed another."""
-    return _cut(nearby_pairs(train, items, np.ones(1), reverse=0.0))
+    """Plain first-order transitions: how often one item directly followed another, or itself."""
+    return _cut(nearby_pairs(train, items, np.ones(1), reverse=0.0, repeats=True))
 
 
 def item_knn(train: Sequences, items: int) -> Table:

@@ -19,7 +19,7 @@ _CONTEXT_POWER = 0.75
 
 
 def nearby_pairs(
-    sequences: Sequences, items: int, weights: NDArray[np.float64], *, reverse: float
+    sequences: Sequences, items: int, weights: NDArray[np.float64], *, reverse: float, repeats: bool = False
 ) -> "sparse.csr_matrix":
     """Count ordered pairs of items that are near each other in a sequence.
 
@@ -28,6 +28,7 @@ def nearby_pairs(
         items: V, the number of items.
         weights: What a pair at distance 1, 2, ... adds.
         reverse: Share of it that the pair in the other order gets.
+        repeats: Count pairs of an item with itself too.
 
     Returns:
         Sparse float64 matrix, shape (V + 1, V + 1); entry [i, j] for j after i.
@@ -36,7 +37,9 @@ def nearby_pairs(
     total = sparse.csr_matrix((items + 1, items + 1), dtype=np.float64)
     for gap, weight in enumerate(weights, start=1):
         earlier, later = sequences.item[:-gap], sequences.item[gap:]
-        together = (owner[:-gap] == owner[gap:]) & (earlier > 0) & (later > 0) & (earlier != later)
+        together = (owner[:-gap] == owner[gap:]) & (earlier > 0) & (later > 0)
+        if not repeats:
+            together &= earlier != later
         if not together.any():
             continue
         pair = (np.full(int(together.sum()), weight), (earlier[together], later[together]))

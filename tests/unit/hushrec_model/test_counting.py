@@ -58,6 +58,12 @@ def test_next_items_count_only_direct_followers() -> None:
     assert found[2, 1] == 0
 
 
+def test_an_item_may_follow_itself() -> None:
+    found = dense(next_items(sequences([1, 1, 2], [1, 1]), 2), 2)
+    np.testing.assert_allclose(found[1, 1:], [2, 1], rtol=0.01)
+    assert dense(transitions(sequences([1, 1, 2]), 2), 2)[1, 1] > 0
+
+
 def test_item_knn_is_the_cosine_of_the_sequences_that_hold_both() -> None:
     """1 is in three sequences, 2 in two, both in two: 2 / sqrt(3 · 2)."""
     found = dense(item_knn(sequences([1, 2, 2], [2, 1], [1, 3]), 3), 3)
@@ -81,7 +87,7 @@ def test_the_stored_steps_are_within_half_a_step_of_the_count() -> None:
     exact = np.zeros((30, 30))
     for row in rows:
         for one, two in pairwise(row):
-            exact[one, two] += one != two
+            exact[one, two] += 1
     assert np.abs(dense(table, 29) - exact).max() <= table["scales"].max() / 2 + 1e-6
 
 
