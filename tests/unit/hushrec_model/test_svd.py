@@ -13,16 +13,17 @@ rows = st.lists(st.lists(st.integers(0, 5), max_size=9), min_size=1, max_size=6)
 WEIGHTS = np.array([1.0, 0.5, 0.25])
 
 
-@given(rows, st.sampled_from([0.0, 0.25, 1.0]))
-def test_pairs_equal_a_plain_loop(lists: list[list[int]], reverse: float) -> None:
+@given(rows, st.sampled_from([0.0, 0.25, 1.0]), st.booleans())
+def test_pairs_equal_a_plain_loop(lists: list[list[int]], reverse: float, repeats: bool) -> None:
     wanted = np.zeros((6, 6))
     for row in lists:
         for at, earlier in enumerate(row):
             for later, weight in zip(row[at + 1 :], WEIGHTS, strict=False):
-                if earlier and later and earlier != later:
+                if earlier and later and (repeats or earlier != later):
                     wanted[earlier, later] += weight
                     wanted[later, earlier] += weight * reverse
-    np.testing.assert_allclose(nearby_pairs(sequences(lists), 5, WEIGHTS, reverse=reverse).toarray(), wanted)
+    found = nearby_pairs(sequences(lists), 5, WEIGHTS, reverse=reverse, repeats=repeats)
+    np.testing.assert_allclose(found.toarray(), wanted)
 
 
 def test_a_distance_without_pairs_does_not_hide_the_farther_ones() -> None:
