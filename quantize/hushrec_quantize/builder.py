@@ -17,6 +17,7 @@ _OPSET = 17
 _IR_VERSION = 8
 _TYPES = {
     "float32": FLOAT,
+    "float16": TensorProto.FLOAT16,
     "int8": TensorProto.INT8,
     "uint8": TensorProto.UINT8,
     "int64": TensorProto.INT64,

@@ -1,4 +1,4 @@
-"""What the matrices of the encoder are multiplied with: second moments of their inputs, for rounding that knows them.
+"""What encoder and item table are multiplied with, so that rounding can be fitted to it.
 
 Histories come from the caller, or the encoder makes them itself: it starts at random items and draws each next one from
 its own scores. Then calibration reads nothing but the weights, and a bundle's guarantee stays what it was. The last
@@ -11,10 +11,11 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from hushrec_quantize.tensors import encoder_tensors
+from hushrec_quantize.rounding import flattening_rotation
+from hushrec_quantize.tensors import Fit, encoder_tensors
 from hushrec_quantize.weights import INPUT_SCALE, NORM_EPSILON, WIDTH, EncoderWeights
 
-__all__ = ["History", "input_moments", "own_histories"]
+__all__ = ["History", "fit_rounding", "own_histories"]
 
 History = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -26,10 +27,8 @@ _OWN_LENGTH = 24
 _OWN_POOL = 20_000  # items that own histories draw from
 
 
-def input_moments(
-    weights: EncoderWeights, rows: Floats, histories: Iterable[History]
-) -> dict[str, NDArray[np.float64]]:
-    """Run the float encoder over histories.
+def fit_rounding(weights: EncoderWeights, rows: Floats, histories: Iterable[History]) -> Fit:
+    """Run the float encoder over histories and see what its matrices and the item table are multiplied with.
 
     Args:
         weights: The encoder.
@@ -37,12 +36,17 @@ def input_moments(
         histories: Item indexes, oldest first, each of shape (L,); the last Lmax count, all events as behaviour 0.
 
     Returns:
-        Second moment E[x xᵀ] by matrix name ("0.query", …), shape (inputs, inputs); "user" for the user vectors.
+        Moments by name of a matrix ("0.query", …) and "user" for user vectors, these in the basis of the table; and
+        that basis, in which values of users and items alike are as equal as can be.
     """
     encoder = _Encoder(weights, watch=True)
-    for items in _batches(histories, weights.max_history):
-        encoder.run(rows[items])
-    return encoder.moments()
+    users = np.concatenate([encoder.run(rows[items]).reshape(-1, WIDTH) for items in _batches(histories, weights)])
+    few = np.linspace(1, len(rows) - 1, min(len(users), len(rows) - 1)).astype(np.int64)
+    rotation = flattening_rotation(np.concatenate([users, rows[few]]))
+    turned = users @ rotation
+    moments = encoder.moments()
+    moments["user"] = (turned.T @ turned).astype(np.float64) / len(turned)
+    return Fit(moments, rotation)
 
 
 def own_histories(weights: EncoderWeights, rows: Floats, *, seed: int = 0) -> list[History]:
@@ -68,9 +72,9 @@ def own_histories(weights: EncoderWeights, rows: Floats, *, seed: int = 0) -> li
     return list(pool[places].astype(np.int64))
 
 
-def _batches(histories: Iterable[History], longest: int) -> Iterator[History]:
-    """Stack histories of one length, at most 256 together; empty ones are left out."""
-    cut = sorted((history[-longest:] for history in histories if len(history)), key=len)
+def _batches(histories: Iterable[History], weights: EncoderWeights) -> Iterator[History]:
+    """Stack the last Lmax events of histories of one length, at most 256 together; empty ones are left out."""
+    cut = sorted((history[-weights.max_history :] for history in histories if len(history)), key=len)
     for _, group in groupby(cut, key=len):
         same = np.stack(list(group))
         yield from (same[start : start + _BATCH] for start in range(0, len(same), _BATCH))
@@ -107,7 +111,6 @@ class _Encoder:
         u = h + h @ self._tensors["adapter.down"] @ self._tensors["adapter.up"]
         size = np.sqrt((u**2).mean(axis=-1, keepdims=True) + _TINY)
         users: Floats = (u * (self._tensors["length"] / size)).astype(np.float32)
-        self._see("user", users)
         return users
 
     def _mixed(self, n: Floats, number: int, heads: int) -> Floats:

@@ -19,7 +19,6 @@ __all__ = ["ENCODER_BIN", "ITEMS_BIN", "build_encoder"]
 
 ENCODER_BIN = "encoder.bin"
 ITEMS_BIN = "items.bin"
-_WIDE_INPUTS = ("mix", "down")
 _TINY = 1e-12  # keeps a user vector of zeros finite
 
 
@@ -47,7 +46,6 @@ class _Encoder:
         self._graph = GraphBuilder("encoder")
         self._tensors: Mapping[str, NDArray[Any]] = encoder_tensors(weights, precision)
         self._offsets = offsets(self._tensors)
-        self._back = "" if precision == "fp32" else self._turn_back()
 
     def build(self) -> bytes:
         x = self._embed()
@@ -74,7 +72,7 @@ class _Encoder:
             layout = items_layout(capacity)
             codes = g.external("codes", "uint8", [capacity, WIDTH], ITEMS_BIN, layout.codes_offset)
             scales = g.external("scales", "float32", [capacity, 1], ITEMS_BIN, layout.scales_offset)
-            x = g.op("MatMul", g.gather_rows(codes, scales, items), self._back)
+            x = g.op("MatMul", g.gather_rows(codes, scales, items), g.op("Transpose", self._rotation()))
         if self._weights.behaviors is not None:
             behaviors = g.input("behaviors", "int64", ["B", "L"])
             x = g.op("Add", x, g.op("Gather", self._weight("behavior.rows"), behaviors))
@@ -124,22 +122,17 @@ class _Encoder:
         return self._linear(inner, f"{number}.down")
 
     def _answer(self, n: str) -> None:
-        """Adapter and length, and the user vector turned against the item table; products of weights are folded."""
-        g, turned = self._graph, self._precision == "int8"
-        adapter = g.op("MatMul", self._weight("adapter.down"), self._weight("adapter.up"))
-        change = g.op("MatMul", n, adapter)
-        name, length = "" if turned else "user", self._weight("length")
-        user = g.contrib("SkipSimplifiedLayerNormalization", change, n, length, name=name, epsilon=_TINY)
-        if turned:
-            g.op("MatMul", user, g.op("Transpose", self._back), name="user")
+        """Adapter, basis of the item table and length; products of weights are folded when the graph is opened."""
+        g, down, up = self._graph, self._weight("adapter.down"), self._weight("adapter.up")
+        if self._precision == "fp32":
+            user = g.op("Add", n, g.op("MatMul", n, g.op("MatMul", down, up)))
+        else:
+            down, up, rotation = g.op("Cast", down, to=FLOAT), g.op("Cast", up, to=FLOAT), self._rotation()
+            user = g.op("MatMul", n, g.op("Add", rotation, g.op("MatMul", down, g.op("MatMul", up, rotation))))
+        g.op("SimplifiedLayerNormalization", user, self._weight("length"), name="user", axis=-1, epsilon=_TINY)
 
-    def _turn_back(self) -> str:
-        """8 H / 8 (I − a aᵀ), which makes item vectors times 8 of the table's rows; folded like all of constants."""
-        g, layout = self._graph, items_layout(self._capacity)
-        column = g.external("axis", "float32", [WIDTH, 1], ITEMS_BIN, layout.axis_offset)
-        rotation = g.op("Cast", self._weight("rotation"), to=FLOAT)
-        along = g.op("MatMul", g.op("MatMul", rotation, column), g.op("Transpose", column))
-        return g.op("Sub", rotation, along)
+    def _rotation(self) -> str:
+        return self._graph.op("Cast", self._weight("rotation"), to=FLOAT)
 
     def _add(self, x: str, branch: str, gate: str, n: str) -> str:
         g = self._graph
@@ -153,15 +146,15 @@ class _Encoder:
         """Multiply by a matrix of the encoder.
 
         Measured on one thread: the int8 product takes half of float32's time where it has 50 rows, and more where it
-        has the one row of the last layer. There, and where the inputs are no norm's output, so that one step size for
-        all of them is too coarse, the matrix becomes float32 when the graph is opened.
+        has the one row of the last layer. There, and where the inputs have outliers that make one step size for all of
+        them too coarse (`down`, after the product of two activations), the matrix becomes float32 at opening.
         """
         g = self._graph
         if self._precision == "fp32":
             return g.op("MatMul", x, self._weight(name))
         codes, scales = self._weight(f"{name}.codes"), self._weight(f"{name}.scales")
         layer, part = name.split(".")
-        if int(layer) < len(self._weights.layers) - 1 and part not in _WIDE_INPUTS:
+        if int(layer) < len(self._weights.layers) - 1 and part != "down":
             return g.contrib("DynamicQuantizeMatMul", x, codes, scales)
         return g.op("MatMul", x, g.op("Mul", g.op("Cast", codes, to=FLOAT), scales))
 

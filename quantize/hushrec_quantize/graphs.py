@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from hushrec.tables import WIDTH, ZERO_POINT, capacity_for, items_layout, pack_items, row_scales, turn_back, turn_rows
+from hushrec.tables import WIDTH, ZERO_POINT, capacity_for, items_layout, pack_items, row_scales
 from hushrec_privacy.errors import ConfigError
 from numpy.typing import NDArray
 
 from hushrec_quantize.builder import GraphBuilder
-from hushrec_quantize.calibration import input_moments, own_histories
+from hushrec_quantize.calibration import fit_rounding, own_histories
 from hushrec_quantize.encoder_graph import ENCODER_BIN, ITEMS_BIN, build_encoder
-from hushrec_quantize.rounding import round_rows, shared_axis
-from hushrec_quantize.tensors import Precision, pack_encoder
+from hushrec_quantize.rounding import round_rows
+from hushrec_quantize.tensors import Fit, Precision, pack_encoder
 from hushrec_quantize.weights import EncoderWeights
 
 __all__ = ["ENCODER_BIN", "ITEMS_BIN", "Graphs", "build_graphs", "build_scorer"]
@@ -79,13 +79,14 @@ def build_graphs(
         raise ConfigError(f"rows has shape {rows.shape}; it must be (items + 1, {WIDTH}), with row 0 for padding")
     if rows[0].any():
         raise ConfigError("row 0 of the item table is not zero; it stands for padding, and items begin at row 1")
+    if not np.isfinite(rows).all():
+        raise ConfigError("the item table holds NaN or infinity; export item vectors of a run that converged")
     capacity = capacity_for(len(rows) - 1) if capacity is None else capacity
     encoder, scorer = build_encoder(weights, capacity, precision), build_scorer(capacity, precision)
     if precision == "fp32":
         return Graphs(capacity, encoder, pack_encoder(weights, "fp32"), scorer, _pack_float_items(rows, capacity))
-    moments = input_moments(weights, rows, own_histories(weights, rows))
-    items = _pack_items(rows, capacity, moments["user"])
-    return Graphs(capacity, encoder, pack_encoder(weights, "int8", moments), scorer, items)
+    fit = fit_rounding(weights, rows, own_histories(weights, rows))
+    return Graphs(capacity, encoder, pack_encoder(weights, "int8", fit), scorer, _pack_items(rows, capacity, fit))
 
 
 def build_scorer(capacity: int, precision: Precision = "int8") -> bytes:
@@ -106,14 +107,11 @@ def build_scorer(capacity: int, precision: Precision = "int8") -> bytes:
     return graph.model("scores", ["B", capacity])
 
 
-def _pack_items(rows: NDArray[np.float32], capacity: int, users: NDArray[np.float64]) -> bytes:
-    """Turn the table and round it, for user vectors with this second moment."""
-    axis = shared_axis(users, rows)
-    turned = turn_rows(rows, axis)
-    turn = turn_back(np.eye(WIDTH, dtype=np.float32), axis).astype(np.float64)  # also what turns users
+def _pack_items(rows: NDArray[np.float32], capacity: int, fit: Fit) -> bytes:
+    turned = rows @ fit.rotation
     scales = row_scales(turned)
-    steps = round_rows(turned, scales, turn @ users @ turn.T)
-    return pack_items((steps.astype(np.int16) + ZERO_POINT).astype(np.uint8), scales, axis, capacity)
+    steps = round_rows(turned, scales, fit.moments["user"])
+    return pack_items((steps.astype(np.int16) + ZERO_POINT).astype(np.uint8), scales, capacity)
 
 
 def _pack_float_items(rows: NDArray[np.float32], capacity: int) -> bytes:

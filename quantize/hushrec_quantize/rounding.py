@@ -1,18 +1,23 @@
-"""Rounding to int8 that keeps products: each value is rounded so that the error of the products so far is made good.
+"""Rounding to int8 that keeps products.
 
 A row r of weights meets inputs x with second moment C = E[x xᵀ]. Rounding to the nearest step makes every value's error
 as small as can be; what counts is the error of r·x, that is δᵀ C δ. Frantar et al. 2023 (GPTQ, arXiv:2210.17323,
 section 3, Algorithm 1) round one value after the other and spread each error over the values that follow.
+
+Steps are as large as the largest value of a vector demands, so vectors are rotated first into a basis in which their
+values are alike (QuaRot: Ashkboos et al. 2024, arXiv:2404.00456, section 3), here one fitted to them: the rotation that
+brings them nearest to the corners of a cube (ITQ: Gong and Lazebnik 2011, doi:10.1109/CVPR.2011.5995432, section 3.2).
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["round_columns", "round_rows", "shared_axis"]
+__all__ = ["flattening_rotation", "round_columns", "round_rows"]
 
 _DAMPING = 0.01  # of the mean second moment: directions that calibration never saw still cost something
 _LARGEST = 127
 _CHUNK = 1 << 16  # rows
+_ROUNDS = 50
 
 
 def round_rows(rows: NDArray[np.float32], scales: NDArray[np.float32], moment: NDArray[np.float64]) -> NDArray[np.int8]:
@@ -52,29 +57,30 @@ def round_columns(
     return np.ascontiguousarray(round_rows(matrix.T, scales, moment).T), scales
 
 
-def shared_axis(users: NDArray[np.float64], rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Choose the axis of `hushrec.tables.turn_rows`: the strongest common direction of user vectors.
-
-    Stretching items and shrinking users by t along it balances what rounding both loses: with energies U of users and E
-    of items along the axis and Uʹ, Eʹ across it, the product of the lengths is smallest at t⁴ = U Eʹ / (Uʹ E). Rounding
-    that knows users (see above) repairs part of the items' side, and the root of that t measured best.
+def flattening_rotation(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Find a basis in which the values of each vector are alike.
 
     Args:
-        users: Second moment of user vectors, shape (64, 64).
-        rows: Item vectors, shape (V, 64).
+        vectors: Shape (N, K), K a power of two; their lengths do not matter, zeros are left out.
 
     Returns:
-        The axis a with 1 / (1 − a·a) = t, float32, shape (64,); zeros if users share no direction.
+        An orthogonal matrix R, float32, shape (K, K): `vectors @ R` are the vectors in the new basis.
     """
-    items = (rows.T @ rows).astype(np.float64)
-    direction = np.linalg.eigh(users)[1][:, -1]
-    users_along, items_along = direction @ users @ direction, direction @ items @ direction
-    users_across, items_across = np.trace(users) - users_along, np.trace(items) - items_along
-    if min(users_across, items_along, items_across) <= 0:
-        return np.zeros(len(users), np.float32)
-    stretch = max((users_along * items_across / (users_across * items_along)) ** 0.125, 1.0)
-    axis: NDArray[np.float32] = (direction * np.sqrt(1 - 1 / stretch)).astype(np.float32)
-    return axis
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    directions = (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float64)
+    rotation = _hadamard(vectors.shape[1])
+    for _ in range(_ROUNDS):
+        left, _, right = np.linalg.svd(directions.T @ np.sign(directions @ rotation))
+        rotation = left @ right
+    return rotation.astype(np.float32)
+
+
+def _hadamard(size: int) -> NDArray[np.float64]:
+    """Sylvester's Hadamard matrix, orthogonal: where the search begins."""
+    matrix = np.ones((1, 1))
+    while len(matrix) < size:
+        matrix = np.block([[matrix, matrix], [matrix, -matrix]]) / np.sqrt(2)
+    return matrix
 
 
 def _spread(moment: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -6,6 +6,8 @@ Three rearrangements change nothing but rounding:
   of four of 64 × 32: `query_h = Wq_h Wk_hᵀ / √32` and `mix_h = Wv_h Wo_h`. Keys and values are then the normalised
   events themselves: the last layer never projects the L − 1 positions that it does not answer, and nothing is ever
   transposed.
+* The user vector leaves in the basis of the item table, and gathered rows are brought back from it: `rotation`, times
+  8, which at the input is the factor that item vectors get there, and which the last norm takes out of user vectors.
 * The final scale becomes the weight of an RMS norm: `scale · u / |u| = (scale / 8) · u / rms(u)` at width 64.
 
 NumPy only: a release that brings new weights rewrites `encoder.bin` by `pack_encoder` and leaves the graph alone.
@@ -15,13 +17,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from hushrec.tables import hadamard
 from numpy.typing import NDArray
 
 from hushrec_quantize.rounding import round_columns
-from hushrec_quantize.weights import HEAD_WIDTH, WIDTH, EncoderWeights, LayerWeights
+from hushrec_quantize.weights import HEAD_WIDTH, INPUT_SCALE, WIDTH, EncoderWeights, LayerWeights
 
-__all__ = ["Precision", "align", "encoder_tensors", "offsets", "pack_encoder"]
+__all__ = ["Fit", "Precision", "align", "encoder_tensors", "offsets", "pack_encoder"]
 
 Precision = Literal["int8", "fp32"]
 Array = NDArray[Any]
@@ -29,21 +30,34 @@ Array = NDArray[Any]
 _ALIGNMENT = 64  # bytes
 
 
+class Fit(NamedTuple):
+    """What rounding is fitted to.
+
+    Attributes:
+        moments: Second moment E[x xᵀ] of the inputs of a matrix by its name, shape (inputs, inputs).
+        rotation: Orthogonal basis of the item table, shape (64, 64): its rows are item vectors times this.
+    """
+
+    moments: Mapping[str, NDArray[np.float64]]
+    rotation: NDArray[np.float32]
+
+
+UNFITTED = Fit({}, np.eye(WIDTH, dtype=np.float32))
+"""Every matrix rounded to the nearest steps, the table in the basis of training."""
+
+
 class _Part(NamedTuple):
     name: str
     matrix: NDArray[np.float32]  # (inputs, outputs)
 
 
-def encoder_tensors(
-    weights: EncoderWeights, precision: Precision = "int8", moments: Mapping[str, NDArray[np.float64]] | None = None
-) -> dict[str, Array]:
+def encoder_tensors(weights: EncoderWeights, precision: Precision = "int8", fit: Fit = UNFITTED) -> dict[str, Array]:
     """Rearrange and round the weights.
 
     Args:
         weights: The encoder.
         precision: "int8", or "fp32" without rounding.
-        moments: Second moments of the inputs by matrix name, from `calibration`; without one, a matrix is rounded to
-            the nearest steps.
+        fit: From `calibration`; not used for "fp32".
 
     Returns:
         Name to array, in file order. A matrix `m` is one array `m`, shape (inputs, outputs), in float32; in int8 it is
@@ -57,14 +71,15 @@ def encoder_tensors(
         tensors[f"{number}.norm1.scale"], tensors[f"{number}.norm1.bias"] = layer.norm1_scale, layer.norm1_bias
         tensors[f"{number}.distance"] = _last_row(layer.bias) if last else _with_mask(layer.bias)
         for name, matrix in _parts(layer):
-            tensors.update(_stored(f"{number}.{name}", matrix, precision, moments or {}))
+            tensors.update(_stored(f"{number}.{name}", matrix, precision, fit.moments))
         tensors[f"{number}.norm2.scale"], tensors[f"{number}.norm2.bias"] = layer.norm2_scale, layer.norm2_bias
     tensors["norm.scale"], tensors["norm.bias"] = weights.norm_scale, weights.norm_bias
-    tensors["adapter.down"], tensors["adapter.up"] = weights.adapter_down, weights.adapter_up
+    adapter = np.float32 if precision == "fp32" else np.float16
+    tensors["adapter.down"] = weights.adapter_down.astype(adapter)
+    tensors["adapter.up"] = weights.adapter_up.astype(adapter)
+    tensors["length"] = np.full(WIDTH, weights.scale / np.sqrt(WIDTH), np.float32)
     if precision == "int8":
-        tensors["rotation"] = hadamard()
-    turned = 8 if precision == "int8" else 1  # turning the user vector multiplies by the Hadamard matrix, not by H / 8
-    tensors["length"] = np.full(WIDTH, weights.scale / np.sqrt(WIDTH) / turned, np.float32)
+        tensors["rotation"] = (INPUT_SCALE * fit.rotation).astype(np.float16)
     return tensors
 
 
@@ -86,11 +101,9 @@ def align(position: int) -> int:
     return -(-position // _ALIGNMENT) * _ALIGNMENT
 
 
-def pack_encoder(
-    weights: EncoderWeights, precision: Precision = "int8", moments: Mapping[str, NDArray[np.float64]] | None = None
-) -> bytes:
+def pack_encoder(weights: EncoderWeights, precision: Precision = "int8", fit: Fit = UNFITTED) -> bytes:
     """Write `encoder.bin`, for weights of an architecture whose graph may exist already; see `encoder_tensors`."""
-    tensors = encoder_tensors(weights, precision, moments)
+    tensors = encoder_tensors(weights, precision, fit)
     packed = bytearray()
     for name, place in offsets(tensors).items():
         packed.extend(bytes(place - len(packed)))

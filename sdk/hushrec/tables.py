@@ -1,11 +1,10 @@
 """The int8 item table: one row an item, 64 unsigned codes around 128 and one float32 scale.
 
-Row v stands for `(codes[v] − 128) · scales[v]`, which is item vector v turned: stretched along one axis, the direction
-that all users share, and rotated by a Hadamard matrix. User vectors are shrunk along the axis and rotated, so products
-are what they were; but none of a user's 64 values stands out any more, and rounding them to int8 (QuaRot: Ashkboos et
-al. 2024, arXiv:2404.00456, section 3) loses half as much. The encoder gathers rows of the table, the scorer multiplies
-with all of it, both from one file (`items.bin`: codes, scales, axis). Row 0 (padding) and the spare rows above V are
-zeros; spare rows let a later release add items without a new graph.
+Row v stands for `(codes[v] − 128) · scales[v]`, item vector v in a rotated basis that whoever made the table chose, so
+that no value of a row, nor of a user vector, stands out: then int8 loses least. Encoder and scorer share the basis, and
+products of two rows are those of the item vectors. The encoder gathers rows of the table, the scorer multiplies with
+all of it, both from one file (`items.bin`: codes, then scales). Row 0 (padding) and the spare rows above V are zeros;
+spare rows let a later release add items without a new graph.
 """
 
 from typing import NamedTuple
@@ -21,13 +20,10 @@ __all__ = [
     "ItemsLayout",
     "capacity_for",
     "dequantize_rows",
-    "hadamard",
     "items_layout",
     "pack_items",
     "quantize_rows",
     "row_scales",
-    "turn_back",
-    "turn_rows",
 ]
 
 WIDTH = 64
@@ -41,7 +37,6 @@ class ItemsLayout(NamedTuple):
 
     codes_offset: int
     scales_offset: int
-    axis_offset: int
     size: int
 
 
@@ -65,11 +60,11 @@ def items_layout(capacity: int) -> ItemsLayout:
         ConfigError: `capacity` is no multiple of 64.
 
     >>> items_layout(64)
-    ItemsLayout(codes_offset=0, scales_offset=4096, axis_offset=4352, size=4608)
+    ItemsLayout(codes_offset=0, scales_offset=4096, size=4352)
     """
     if capacity < _ROW_STEP or capacity % _ROW_STEP:
         raise ConfigError(f"capacity is {capacity}; it must be a multiple of {_ROW_STEP}, as capacity_for() returns it")
-    return ItemsLayout(0, capacity * WIDTH, capacity * (WIDTH + 4), capacity * (WIDTH + 4) + WIDTH * 4)
+    return ItemsLayout(0, capacity * WIDTH, capacity * (WIDTH + 4))
 
 
 def quantize_rows(rows: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
@@ -121,52 +116,6 @@ def row_scales(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     return scales
 
 
-def hadamard() -> NDArray[np.int8]:
-    """Sylvester's Hadamard matrix of order 64: entries ±1, symmetric, and its square is 64 times the identity.
-
-    >>> hadamard()[:3, :4]
-    array([[ 1,  1,  1,  1],
-           [ 1, -1,  1, -1],
-           [ 1,  1, -1, -1]], dtype=int8)
-    """
-    matrix = np.ones((1, 1), np.int8)
-    while len(matrix) < WIDTH:
-        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
-    return matrix
-
-
-def turn_rows(rows: NDArray[np.float32], axis: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Turn item vectors as the table holds them: r · (I − a aᵀ)⁻¹ · H / 8 for axis a and Hadamard matrix H.
-
-    Args:
-        rows: Shape (V, 64).
-        axis: Shape (64,), shorter than 1; zeros only rotate.
-
-    Returns:
-        Float32, shape (V, 64).
-
-    >>> rows = np.eye(2, 64, dtype=np.float32)
-    >>> np.abs(turn_back(turn_rows(rows, rows[0] / 2), rows[0] / 2) - rows).max() < 1e-6
-    np.True_
-    """
-    stretch = (rows @ axis) / (1 - axis @ axis)
-    return _rotate((rows + stretch[:, None] * axis).astype(np.float32))
-
-
-def turn_back(rows: NDArray[np.float32], axis: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Undo `turn_rows`: r · H / 8 · (I − a aᵀ).
-
-    Args:
-        rows: Shape (V, 64).
-        axis: Shape (64,).
-
-    Returns:
-        Float32, shape (V, 64).
-    """
-    rotated = _rotate(rows)
-    return rotated - (rotated @ axis)[:, None] * axis
-
-
 def dequantize_rows(codes: NDArray[np.uint8], scales: NDArray[np.float32]) -> NDArray[np.float32]:
     """Undo `quantize_rows` up to its rounding.
 
@@ -186,22 +135,19 @@ def dequantize_rows(codes: NDArray[np.uint8], scales: NDArray[np.float32]) -> ND
     return rows
 
 
-def pack_items(
-    codes: NDArray[np.uint8], scales: NDArray[np.float32], axis: NDArray[np.float32], capacity: int
-) -> bytes:
+def pack_items(codes: NDArray[np.uint8], scales: NDArray[np.float32], capacity: int) -> bytes:
     """Write `items.bin`.
 
     Args:
-        codes: Of row 0 (padding) and the items, turned, shape (V + 1, 64).
+        codes: Of row 0 (padding) and the items, shape (V + 1, 64).
         scales: Shape (V + 1,).
-        axis: Of the turn, shape (64,).
         capacity: Rows of the file, from `capacity_for`; those above V become zeros.
 
     Raises:
         ConfigError: The rows do not fit into `capacity`.
 
-    >>> len(pack_items(*quantize_rows(np.zeros((3, 64), np.float32)), np.zeros(64, np.float32), 64))
-    4608
+    >>> len(pack_items(*quantize_rows(np.zeros((3, 64), np.float32)), 64))
+    4352
     """
     items_layout(capacity)
     spare = capacity - len(codes)
@@ -213,10 +159,5 @@ def pack_items(
             bytes([ZERO_POINT]) * (spare * WIDTH),
             np.ascontiguousarray(scales, "<f4").tobytes(),
             bytes(spare * 4),
-            np.ascontiguousarray(axis, "<f4").tobytes(),
         ]
     )
-
-
-def _rotate(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    return (rows @ hadamard().astype(np.float32)) / np.float32(8)

@@ -295,7 +295,7 @@ def test_an_array_in_a_file_outside_the_bundle_is_refused(root: Path, name: str)
         ("popularity", {"dtype": ">f4"}),
         ("items.codes", {"shape": [64, 64, 1]}),
         ("items.codes", {"shape": [61, 64]}),
-        ("items.scales", {"offset": 4608}),
+        ("items.scales", {"offset": 4352}),
         ("items.scales", {"file": "neighbours.bin"}),
     ],
     ids=str,

@@ -2,56 +2,23 @@
 
 import numpy as np
 import pytest
-from hushrec.tables import (
-    capacity_for,
-    dequantize_rows,
-    hadamard,
-    items_layout,
-    pack_items,
-    quantize_rows,
-    turn_back,
-    turn_rows,
-)
+from hushrec.tables import capacity_for, dequantize_rows, items_layout, pack_items, quantize_rows
 from hushrec_privacy.errors import ConfigError
 
 ROWS = np.random.default_rng(0).standard_normal((7, 64)).astype(np.float32)
-AXIS = np.linspace(-0.1, 0.1, 64, dtype=np.float32)
 
 
-def test_the_hadamard_matrix_is_symmetric_and_orthogonal() -> None:
-    matrix = hadamard().astype(np.int64)
-    assert set(np.unique(matrix)) == {-1, 1}
-    assert np.array_equal(matrix, matrix.T)
-    assert np.array_equal(matrix @ matrix, 64 * np.eye(64))
-
-
-def test_turning_back_undoes_turning() -> None:
-    np.testing.assert_allclose(turn_back(turn_rows(ROWS, AXIS), AXIS), ROWS, atol=1e-5)
-
-
-def test_products_with_turned_users_are_those_of_before() -> None:
-    users = np.random.default_rng(1).standard_normal((3, 64)).astype(np.float32)
-    turned_users = users @ turn_back(np.eye(64, dtype=np.float32), AXIS).T
-    np.testing.assert_allclose(turned_users @ turn_rows(ROWS, AXIS).T, users @ ROWS.T, atol=1e-4)
-
-
-def test_an_axis_of_zeros_only_rotates() -> None:
-    turned = turn_rows(ROWS, np.zeros(64, np.float32))
-    np.testing.assert_allclose(turned @ turned.T, ROWS @ ROWS.T, atol=1e-4)
-
-
-def test_the_file_holds_codes_then_scales_then_the_axis() -> None:
+def test_the_file_holds_codes_then_scales() -> None:
     codes, scales = quantize_rows(ROWS)
     layout = items_layout(64)
-    packed = pack_items(codes, scales, AXIS, 64)
-    assert len(packed) == layout.size == 64 * 68 + 256
+    packed = pack_items(codes, scales, 64)
+    assert len(packed) == layout.size == 64 * 68
     found = np.frombuffer(packed, np.uint8, 64 * 64).reshape(64, 64)
     found_scales = np.frombuffer(packed, "<f4", 64, layout.scales_offset)
     assert np.array_equal(found[:7], codes)
     assert np.array_equal(found_scales[:7], scales)
     assert not dequantize_rows(found, found_scales)[7:].any()
     assert (found[7:] == 128).all()
-    assert np.array_equal(np.frombuffer(packed, "<f4", 64, layout.axis_offset), AXIS)
 
 
 @pytest.mark.parametrize("capacity", [0, 63, 65, -64])
