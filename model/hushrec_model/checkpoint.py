@@ -19,13 +19,20 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     Args:
         path: Final name; a sibling ending in `.part` exists while writing.
         state: Tensors, numbers, strings, lists and dicts.
+
+    Raises:
+        CheckpointError: The disk is full or refuses; an earlier file of that name is still there.
     """
     part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with part.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except (OSError, RuntimeError) as error:  # torch turns a full disk into a RuntimeError
+        part.unlink(missing_ok=True)
+        raise CheckpointError(f"{path}: cannot be written ({error}); make room or choose another folder") from error
 
 
 def load_state(path: Path, identity: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 from hushrec.bundle import Bundle
 from hushrec.counts import Blend
 from hushrec.manifest import BlendPart
+from hushrec.staging import refuse_foreign
 from hushrec_model.blend import BlendScorer, fit_blend
 from hushrec_model.counting import count_tables
 from hushrec_model.model import Model, ModelScorer
@@ -26,7 +27,16 @@ from hushrec_quantize.graphs import Graphs, build_graphs
 from hushrec_quantize.pack import Content, write_model_bundle
 from hushrec_quantize.prune import encoder_parameters, prune
 from hushrec_quantize.tensors import Precision
-from hushrec_quantize.verify import Measured, Tolerance, Verification, answer_time_us, check, measure, overlap
+from hushrec_quantize.verify import (
+    Measured,
+    Tolerance,
+    Verification,
+    answer_time_us,
+    check,
+    measure,
+    overlap,
+    ranking_time_us,
+)
 
 __all__ = ["QuantizeOptions", "QuantizeReport", "Step", "quantize"]
 
@@ -123,6 +133,7 @@ def quantize(
     options = options or QuantizeOptions()
     checks.share(prune=options.prune)
     checks.at_least(1, model_version=options.model_version)
+    refuse_foreign(out.resolve())
     return _Quantization(load_run(run), options, progress).run(out)
 
 
@@ -191,10 +202,12 @@ class _Quantization:
     ) -> Verification:
         """Ask the draft what the float model was asked."""
         seen = self.split.filter_seen
-        alone = self._measure(BundleScorer(draft, filter_seen=seen, blend=()))
-        whole = self._measure(BundleScorer(draft, filter_seen=seen))
+        plain, blending = BundleScorer(draft, filter_seen=seen, blend=()), BundleScorer(draft, filter_seen=seen)
+        alone, whole = self._measure(plain), self._measure(blending)
         self._step("int8", model, alone, overlap(floating.lists, alone.lists), graphs)
-        self._step("int8, blended with counts", model, whole, overlap(blended.lists, whole.lists), graphs)
+        time_us = ranking_time_us(blending, self.split.valid, self.index)
+        kept = overlap(blended.lists, whole.lists)
+        self._step("int8, blended with counts", model, whole, kept, graphs, time_us)
         return Verification(
             queries=len(self.index),
             model_overlap=self.steps[-2].overlap,
@@ -214,10 +227,19 @@ class _Quantization:
         rows: NDArray[np.float32] = model.table().numpy()
         return build_graphs(encoder_weights(model), rows, precision=precision)
 
-    def _step(self, name: str, model: Model, found: Measured, kept: float, graphs: Graphs | None = None) -> None:
+    def _step(
+        self,
+        name: str,
+        model: Model,
+        found: Measured,
+        kept: float,
+        graphs: Graphs | None = None,
+        time_us: float | None = None,
+    ) -> None:
         graphs = graphs or self._graphs(model, "fp32")
         shape = model.encoder.shape
-        time_us = answer_time_us(graphs, self.split.valid, self.index, shape.max_history, shape.behaviors)
+        if time_us is None:
+            time_us = answer_time_us(graphs, self.split.valid, self.index, shape.max_history, shape.behaviors)
         size = len(graphs.encoder_onnx) + len(graphs.encoder_bin)
         step = Step(name, encoder_parameters(model.encoder), size, found.ndcg, kept, time_us)
         self.steps.append(step)

@@ -12,7 +12,7 @@ from hushrec_privacy.errors import BundleError
 
 from hushrec.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES
 
-__all__ = ["staged_directory", "sync_directory"]
+__all__ = ["refuse_foreign", "staged_directory", "sync_directory"]
 
 
 @contextlib.contextmanager
@@ -27,7 +27,7 @@ def staged_directory(target: Path) -> Iterator[Path]:
     Raises:
         BundleError: `target` exists and is not a bundle.
     """
-    _refuse_foreign(target)
+    refuse_foreign(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = target.with_name(f".{target.name}.{secrets.token_hex(6)}.new")
     fresh.mkdir()
@@ -49,8 +49,12 @@ def sync_directory(path: Path) -> None:
             os.close(handle)
 
 
-def _refuse_foreign(target: Path) -> None:
-    """Only an empty directory or something that calls itself our manifest may be replaced."""
+def refuse_foreign(target: Path) -> None:
+    """Refuse a place that a bundle must not be written to; free ones, empty directories and bundles pass.
+
+    Raises:
+        BundleError: Something else is there.
+    """
     if not target.exists():
         return
     if not target.is_dir():

@@ -56,8 +56,8 @@ def test_what_is_within_every_bound_passes() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "says"),
     [
-        ("model_overlap", 0.9699, "top-10 overlap of the Transformer is 0.9699, allowed >= 0.9700"),
-        ("blend_overlap", 0.5, "top-10 overlap of the blend is 0.5000, allowed >= 0.9700"),
+        ("model_overlap", 0.9689, "top-10 overlap of the Transformer is 0.9689, allowed >= 0.9690"),
+        ("blend_overlap", 0.5, "top-10 overlap of the blend is 0.5000, allowed >= 0.9690"),
         ("model_lost", 0.02, "NDCG@10 lost by int8 is 0.0200, allowed <= 0.0110"),
         ("blend_lost", 0.02, "NDCG@10 lost by int8 in the blend is 0.0200, allowed <= 0.0110"),
         ("total_lost", 0.05, "NDCG@10 lost in all is 0.0500, allowed <= 0.0400"),
@@ -76,13 +76,13 @@ def test_all_faults_are_named_at_once() -> None:
         check(replace(GOOD, model_overlap=0.1, blend_overlap=0.2, total_lost=0.9), BOUNDS)
 
 
-def test_few_queries_widen_the_bounds_of_ndcg_but_not_of_overlap() -> None:
+def test_few_queries_widen_every_bound() -> None:
     few = replace(GOOD, queries=25)
-    check(replace(few, model_lost=0.029, total_lost=0.22), BOUNDS)
+    check(replace(few, model_overlap=0.951, model_lost=0.029, total_lost=0.22), BOUNDS)
     with pytest.raises(ToleranceError, match="lost in all"):
         check(replace(few, total_lost=0.24), BOUNDS)
     with pytest.raises(ToleranceError, match="overlap"):
-        check(replace(few, model_overlap=0.96), BOUNDS)
+        check(replace(few, model_overlap=0.949), BOUNDS)
 
 
 class Fixed:
