@@ -20,7 +20,7 @@ from hushrec_quantize.verify import Tolerance
 from tests.shop_files import write_shop_files
 
 LOOSE = Tolerance(overlap=0.5, int8=0.5, total=0.9)
-IMPOSSIBLE = Tolerance(overlap=1.01)
+IMPOSSIBLE = Tolerance(overlap=1.5)
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def test_without_pruning_the_weights_are_the_trained_ones(run: Path, tmp_path: P
 
 
 def test_what_breaks_its_tolerance_is_not_written(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(ToleranceError, match=r"the bundle was not written: top-10 overlap .* allowed >= 1.0100"):
+    with pytest.raises(ToleranceError, match=r"the bundle was not written: top-10 overlap .* allowed >= 1\.4"):
         quantize(run, tmp_path / "shop.hush", QuantizeOptions(tolerance=IMPOSSIBLE))
     assert list(tmp_path.iterdir()) == []
 
