@@ -38,8 +38,7 @@ wheel: $(VENV)/.stamp-dev  ## Build the wheel once and try it in an empty enviro
 	$(BIN)/pytest -m wheel -s tests
 
 bench: $(VENV)/.stamp-dev  ## Measure what docs/benchmarks.md states.
-	$(BIN)/python benchmarks/quality.py
-	$(BIN)/python benchmarks/reading.py
+	for part in machine engine cold_start reading quality; do $(BIN)/python benchmarks/$$part.py || exit 1; done
 
 docs: $(VENV)/.stamp-dev  ## Write the generated pages anew.
 	$(BIN)/python -m hushrec_cli.reference docs/cli.md

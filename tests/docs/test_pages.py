@@ -70,3 +70,12 @@ def test_the_readme_gives_the_attribution_that_the_data_asks_for() -> None:
 def test_the_changelog_has_our_two_headings() -> None:
     unreleased = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").split("## [Unreleased]", 1)[1]
     assert {"Privacy", "Wire"} <= set(re.findall(r"^### (\w+)$", unreleased, re.MULTILINE))
+
+
+def test_every_benchmark_command_is_a_script_that_make_bench_runs() -> None:
+    named = set(
+        re.findall(r"python benchmarks/(\w+)\.py", (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8"))
+    )
+    (run,) = re.findall(r"for part in ([\w ]+);", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    assert named == set(run.split())
+    assert all((ROOT / "benchmarks" / f"{name}.py").is_file() for name in named)
