@@ -9,6 +9,8 @@ Importing this loads nothing but the list below; each name loads its module when
 """
 
 import importlib
+import os
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ __all__ = [
     "write_bundle",
 ]
 
+_SPIN_TIME = "OPENBLAS_THREAD_TIMEOUT"  # read by OpenBLAS when it is loaded
 _HOMES = {
     "hushrec.bundle": ("Bundle", "write_bundle"),
     "hushrec.catalog": ("Catalog", "Item"),
@@ -69,6 +72,8 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module 'hushrec' has no attribute {name!r}")
+    if name in _HOME:
+        _load_numpy()
     value: object = getattr(importlib.import_module(_HOME.get(name, "hushrec_privacy.errors")), name)
     globals()[name] = value
     return value
@@ -76,3 +81,18 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+def _load_numpy() -> None:
+    """Load NumPy so that the threads of its OpenBLAS sleep when idle.
+
+    They would spin for 2**26 cycles first, which delays the start of a small program on a busy machine by a third. They
+    stay as many as they were, and a program that set the time itself, or had loaded NumPy before, keeps its own.
+    """
+    if "numpy" in sys.modules or _SPIN_TIME in os.environ:
+        return
+    os.environ[_SPIN_TIME] = "4"  # 2**4 cycles, the least there is
+    try:
+        importlib.import_module("numpy")
+    finally:
+        del os.environ[_SPIN_TIME]

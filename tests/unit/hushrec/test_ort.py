@@ -81,3 +81,17 @@ def test_a_host_that_loaded_onnx_runtime_with_telemetry_is_told_once(tmp_path: P
 
 def test_a_host_that_switched_telemetry_off_itself_is_not_told(tmp_path: Path) -> None:
     assert run(EARLY, home=tmp_path, ORT_DISABLE_TELEMETRY="1").stdout == "[]\n"
+
+
+SPINNING = """
+import os, sys, hushrec
+assert "numpy" not in sys.modules
+hushrec.Bundle
+assert "numpy" in sys.modules
+print(os.environ.get("OPENBLAS_THREAD_TIMEOUT"))
+"""
+
+
+def test_loading_numpy_leaves_the_environment_as_it_was(tmp_path: Path) -> None:
+    assert run(SPINNING, home=tmp_path).stdout == "None\n"
+    assert run(SPINNING, home=tmp_path, OPENBLAS_THREAD_TIMEOUT="20").stdout == "20\n"
