@@ -32,6 +32,7 @@ _STARTS: tuple[tuple[BlendPart, tuple[float, ...]], ...] = (
 )
 _GAIN = 1.0005  # a change must multiply NDCG@10 by this: smaller ones are the noise of the sample
 _SWEEPS = 2
+_FACTORS, _ROUNDS = (0.7, 1.4), 8  # of the last adjustment of weights
 _WORTH = 0.002  # a part that adds less than this share of NDCG@10 is left out
 
 
@@ -135,12 +136,31 @@ def fit_blend(
                 trial, score = _best_weight(found, base, msgspec.structs.replace(parts[at], decay=decay))
                 if score > best * _GAIN:
                     parts, best = [*parts[:at], trial, *parts[at + 1 :]], score
+    parts, best = _scaled(found, parts, best)
     for part in sorted(parts, key=lambda part: part.weight):
         fewer = [other for other in parts if other is not part]
         if (score := found.ndcg(fewer)) >= best * (1 - _WORTH):
             parts, best = fewer, score
     progress("blend", 1, 1, f"validation NDCG@10 {alone:.4f} alone, {best:.4f} blended")
     return parts, {"model": alone, "blend": best}
+
+
+def _scaled(found: _Candidates, parts: list[BlendPart], best: float) -> tuple[list[BlendPart], float]:
+    """Scale all weights together, or one, as long as it helps: the weight of counts against the Transformer."""
+    for _ in range(_ROUNDS):
+        trials = [
+            [
+                msgspec.structs.replace(part, weight=part.weight * (factor if at in (i, None) else 1))
+                for i, part in enumerate(parts)
+            ]
+            for at in (None, *range(len(parts)))
+            for factor in _FACTORS
+        ]
+        score, parts_then = max(((found.ndcg(trial), trial) for trial in trials), key=lambda pair: pair[0])
+        if score <= best * _GAIN:
+            break
+        parts, best = parts_then, score
+    return parts, best
 
 
 def _best_weight(found: _Candidates, base: NDArray[np.float32], part: BlendPart) -> tuple[BlendPart, float]:
