@@ -95,7 +95,7 @@ class Engine:
             behaviors: Shape (B, L), or None.
 
         Returns:
-            A new array, shape (B, 64).
+            A new array, shape (B, 64), in the basis of the item table: scores are products with its rows.
 
         Raises:
             ConfigError: As in `scores`.
