@@ -2,6 +2,7 @@
 
 import pickle
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,9 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def catalog(path: Path) -> Catalog:
-    return Catalog(path)
+def catalog(path: Path) -> Iterator[Catalog]:
+    with Catalog(path) as catalog:
+        yield catalog
 
 
 def marked(catalog: Catalog, within: dict[str, str | list[str]]) -> list[str]:
@@ -67,7 +69,8 @@ def test_an_index_outside_the_catalogue_has_no_id(catalog: Catalog, index: int) 
 def test_many_ids_are_looked_up_in_one_go(tmp_path: Path) -> None:
     ids = [f"item {number}" for number in range(1700)]
     write_catalog(tmp_path / "c", ids, [None] * 1700, np.full(1700, np.nan), {})
-    assert Catalog(tmp_path / "c").indexes([*ids, "other"]) == {item: index for index, item in enumerate(ids, 1)}
+    with Catalog(tmp_path / "c") as catalog:
+        assert catalog.indexes([*ids, "other"]) == {item: index for index, item in enumerate(ids, 1)}
 
 
 def test_values_of_every_kind_of_column(catalog: Catalog) -> None:
@@ -170,7 +173,8 @@ def test_the_same_catalogue_is_the_same_bytes(tmp_path: Path, path: Path) -> Non
 
 def test_a_value_given_twice_counts_once(tmp_path: Path) -> None:
     write_catalog(tmp_path / "c", ["a"], [None], np.array([1.0]), {"tag": [("x", "y", "x")]})
-    item = Catalog(tmp_path / "c").get("a")
+    with Catalog(tmp_path / "c") as catalog:
+        item = catalog.get("a")
     assert item is not None
     assert item.attributes == {"tag": ("x", "y")}
 

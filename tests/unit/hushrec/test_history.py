@@ -1,5 +1,6 @@
 """The history in memory equals what the profile says at any moment, however events arrive."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,17 @@ NOW = 2**62
 
 
 @pytest.fixture(scope="module")
-def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalog]:
     path = tmp_path_factory.mktemp("catalog") / "catalog.sqlite"
     write_tiny_catalog(path, 9)
-    return Catalog(path)
+    with Catalog(path) as catalog:
+        yield catalog
+
+
+@pytest.fixture
+def profile() -> Iterator[Profile]:
+    with Profile() as profile:
+        yield profile
 
 
 def observe(
@@ -63,30 +71,28 @@ def test_recent_and_seen_are_what_the_profile_says(
             assert history.have_seen(np.arange(1, 10), moment) == [index in seen for index in range(1, 10)]
 
 
-def test_an_empty_profile_has_no_history(catalog: Catalog) -> None:
-    history = History(Profile(), catalog, BEHAVIORS, KEEP)
+def test_an_empty_profile_has_no_history(catalog: Catalog, profile: Profile) -> None:
+    history = History(profile, catalog, BEHAVIORS, KEEP)
     assert len(history.recent(NOW).items) == len(history.seen(NOW)) == 0
 
 
-def test_many_unknown_items_hide_no_known_one(catalog: Catalog) -> None:
-    profile = Profile()
+def test_many_unknown_items_hide_no_known_one(catalog: Catalog, profile: Profile) -> None:
     profile.append("item-3", "view", 0)
     for number in range(100):
         profile.append("unknown", "view", number)
     assert History(profile, catalog, BEHAVIORS, KEEP).recent(NOW).items.tolist() == [3]
 
 
-def test_more_different_items_than_the_first_room_are_all_seen(tmp_path: Path) -> None:
+def test_more_different_items_than_the_first_room_are_all_seen(tmp_path: Path, profile: Profile) -> None:
     write_tiny_catalog(tmp_path / "c", 500)
-    catalog, profile = Catalog(tmp_path / "c"), Profile()
-    history = History(profile, catalog, BEHAVIORS, KEEP)
-    for number in range(1, 501):
-        observe(profile, history, catalog, f"item-{number}", number)
+    with Catalog(tmp_path / "c") as catalog:
+        history = History(profile, catalog, BEHAVIORS, KEEP)
+        for number in range(1, 501):
+            observe(profile, history, catalog, f"item-{number}", number)
     assert sorted(history.seen(NOW).tolist()) == list(range(1, 501))
     assert sorted(history.seen(7).tolist()) == list(range(1, 8))
 
 
-def test_a_behaviour_is_the_first_one_where_the_bundle_has_no_view(catalog: Catalog) -> None:
-    profile = Profile()
+def test_a_behaviour_is_the_first_one_where_the_bundle_has_no_view(catalog: Catalog, profile: Profile) -> None:
     profile.append("item-1", "view", 1)
     assert History(profile, catalog, ("purchase", "cart"), KEEP).recent(NOW).behaviors.tolist() == [0]
