@@ -92,9 +92,13 @@ class Catalog:
             self._db = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
         except sqlite3.Error as error:
             raise BundleError(f"{path}: cannot be opened ({error})") from error
-        self._query("PRAGMA trusted_schema = OFF")
-        self._query("PRAGMA mmap_size = 268435456")  # pages of the file cache instead of copies on the heap
-        self.size: int = self._query("SELECT coalesce(max(idx), 0) FROM items")[0][0]
+        try:
+            self._query("PRAGMA trusted_schema = OFF")
+            self._query("PRAGMA mmap_size = 268435456")  # pages of the file cache instead of copies on the heap
+            self.size: int = self._query("SELECT coalesce(max(idx), 0) FROM items")[0][0]
+        except BundleError:
+            self._db.close()
+            raise
         self._index = functools.lru_cache(CACHED_ITEMS)(self._find_index)
         self._id = functools.lru_cache(CACHED_ITEMS)(self._find_id)
         self._mask = functools.lru_cache(CACHED_MASKS)(self._find_mask)
