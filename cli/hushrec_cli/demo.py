@@ -38,6 +38,7 @@ class _Facts(NamedTuple):
     about: str
     protocol: str
     test_from: datetime | None = None
+    attributes: tuple[str, ...] = ()
 
 
 _FACTS = {
@@ -48,6 +49,7 @@ _FACTS = {
         "clicks in an online shop for clothing, summer 2008 (UCI Clickstream data for online shopping, CC BY 4.0).",
         "sessions",
         datetime(2008, 8, 1, tzinfo=UTC),
+        ("colour", "location", "photo", "page"),
     ),
 }
 
@@ -86,8 +88,8 @@ def _make(shop: Shop, run_folder: Path, bundle: Path) -> dict[str, Any]:
 
     began = time.monotonic()
     events, items = boxed_events(shop.value), boxed_items(shop.value)
-    _, protocol, test_from = _FACTS[shop]
-    options = TrainOptions(protocol=protocol, test_from=test_from)
+    _, protocol, test_from, attributes = _FACTS[shop]
+    options = TrainOptions(protocol=protocol, test_from=test_from, attributes=attributes)
     with ProgressLine() as progress:
         say_heading("Training on the shop's log")
         trained = train(events, items, run_folder, options, progress)
@@ -96,7 +98,7 @@ def _make(shop: Shop, run_folder: Path, bundle: Path) -> dict[str, Any]:
         quantized = quantize(run_folder, bundle, QuantizeOptions(), progress)
         progress.close()
         progress.remarks = False  # they are those of training
-        say_heading("Measuring the bundle and simple baselines on purchases that training never saw")
+        say_heading("Measuring the bundle and simple baselines on events that training never saw")
         quality = evaluate_any(bundle, events, protocol=protocol, test_from=test_from, progress=progress)
     return {
         "data": shop.value,
@@ -115,15 +117,15 @@ def _customers(run_folder: Path) -> list[dict[str, Any]]:
     from hushrec_model.run_folder import load_run
 
     split = load_run(run_folder).split
-    test, chosen = split.test, []
-    for query in range(len(test)):
-        history = test.events.item[test.start[query] : test.stop[query]]
-        targets = test.target[test.target_offsets[query] : test.target_offsets[query + 1]]
-        if _SHORT_HISTORY <= len(history) <= _LONG_HISTORY:
-            chosen.append({"history": _ids(split.items, history), "next": _ids(split.items, targets)})
+    test, chosen = split.test, {}
+    for query, (start, stop) in enumerate(zip(test.start.tolist(), test.stop.tolist(), strict=True)):
+        if _SHORT_HISTORY <= stop - start <= _LONG_HISTORY and start not in chosen:  # several ask about one customer
+            targets = test.target[test.target_offsets[query] : test.target_offsets[query + 1]]
+            history = test.events.item[start:stop]
+            chosen[start] = {"history": _ids(split.items, history), "next": _ids(split.items, targets)}
         if len(chosen) == _CUSTOMERS:
             break
-    return chosen
+    return list(chosen.values())
 
 
 def _ids(items: list[str], indexes: Any) -> list[str]:

@@ -8,7 +8,7 @@ from hushrec_cli.output import price_text, table_text
 
 __all__ = ["introduction", "results"]
 
-_TITLE_WIDTH = 40
+_NAME_WIDTH = 40
 _REASON_WIDTH = 60
 _ASKED = {
     "baskets": "The last visit of {questions} customers was hidden from training: what will they buy?",
@@ -80,11 +80,11 @@ def _device(found: dict[str, Any]) -> Iterator[str]:
 
 def _customers(customers: list[dict[str, Any]]) -> Iterator[list[str]]:
     for number, customer in enumerate(customers, start=1):
-        had = [[_title(item), price_text(item["price"])] for item in customer["history"]]
+        had = [[_cut(item["name"], _NAME_WIDTH), price_text(item["price"])] for item in customer["history"]]
         hits = sum(item["came_next"] for item in customer["recommended"])
         yield [
             f"CUSTOMER {number}: {customer['events']} items so far, the latest of them:",
-            table_text(["title", "price"], had, aligned=True),
+            table_text(["item", "price"], had, aligned=True),
             "",
             f"Recommended; * marks {hits} of the {customer['next']} items that came next in truth:",
             _list(customer["recommended"]),
@@ -99,17 +99,13 @@ def _list(items: list[dict[str, Any]]) -> str:
         [
             str(place),
             "*" if item["came_next"] else "",
-            _title(item),
+            _cut(item["name"], _NAME_WIDTH),
             price_text(item["price"]),
             _cut(item["reason"], _REASON_WIDTH),
         ]
         for place, item in enumerate(items, start=1)
     ]
-    return table_text(["", "", "title", "price", "why"], rows, aligned=True)
-
-
-def _title(item: dict[str, Any]) -> str:
-    return _cut(item["title"] or item["item"], _TITLE_WIDTH)
+    return table_text(["", "", "item", "price", "why"], rows, aligned=True)
 
 
 def _cut(text: str, width: int) -> str:

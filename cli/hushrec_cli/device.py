@@ -39,7 +39,7 @@ def device_report(bundle: Path, customers: list[dict[str, Any]], started: float)
     """
     from hushrec import Recommender
 
-    from hushrec_cli.shown import recommendation_row
+    from hushrec_cli.shown import item_row, recommendation_row
 
     shown, first = [], None
     for customer in customers:
@@ -55,7 +55,7 @@ def device_report(bundle: Path, customers: list[dict[str, Any]], started: float)
             ]
             shown.append(
                 {
-                    "history": [_known(shop, item) for item in _latest(customer["history"])],
+                    "history": [item_row(shop, item) for item in _latest(customer["history"])],
                     "events": len(customer["history"]),
                     "recommended": rows[0],
                     "recommended_new": rows[1],
@@ -76,11 +76,6 @@ def device_report(bundle: Path, customers: list[dict[str, Any]], started: float)
 def _latest(history: list[str]) -> list[str]:
     """The last few different items, the newest first."""
     return list(dict.fromkeys(reversed(history)))[:_SHOWN_HISTORY]
-
-
-def _known(shop: Any, item: str) -> dict[str, Any]:
-    known = shop.catalog.get(item)
-    return {"item": item, "title": known.title if known else None, "price": known.price if known else None}
 
 
 def _latencies(bundle: Path, items: list[str]) -> list[float]:

@@ -38,5 +38,5 @@ def recommend(
     if as_json:
         print_json({"history": items, "unknown": unknown, "recommendations": rows})
     else:
-        cells = [[row["item"], row["title"], price_text(row["price"]), row["score"], row["reason"]] for row in rows]
-        print_table(["item", "title", "price", "score", "reason"], cells)
+        cells = [[row["item"], row["name"], price_text(row["price"]), row["score"], row["reason"]] for row in rows]
+        print_table(["item", "name", "price", "score", "reason"], cells)

@@ -7,7 +7,7 @@ from typing import Any
 
 from hushrec import Reason, Recommendation, Recommender
 
-__all__ = ["recommendation_row"]
+__all__ = ["item_row", "recommendation_row"]
 
 
 def recommendation_row(shop: Recommender, found: Recommendation) -> dict[str, Any]:
@@ -18,14 +18,10 @@ def recommendation_row(shop: Recommender, found: Recommendation) -> dict[str, An
         found: One entry of its list.
 
     Returns:
-        "item", "title", "price" (None if the shop gave none), "score", "reason" in words, "reason_code" and
-        "reason_items".
+        What `item_row` gives, "score", "reason" in words, "reason_code" and "reason_items".
     """
-    item = shop.catalog.get(found.item)
     return {
-        "item": found.item,
-        "title": item.title if item is not None else None,
-        "price": item.price if item is not None else None,
+        **item_row(shop, found.item),
         "score": round(found.score, 4),
         "reason": _reason_text(shop, found.reason),
         "reason_code": found.reason.code.value,
@@ -33,12 +29,25 @@ def recommendation_row(shop: Recommender, found: Recommendation) -> dict[str, An
     }
 
 
+def item_row(shop: Recommender, item: str) -> dict[str, Any]:
+    """One item as plain values.
+
+    Args:
+        shop: Whose catalogue to look into.
+        item: The shop's id.
+
+    Returns:
+        "item", "title" and "price" (None if the shop gave none), and "name", what to call it: its title, or else its
+        category and id.
+    """
+    known = shop.catalog.get(item)
+    if known is None:
+        return {"item": item, "title": None, "price": None, "name": item}
+    name = known.title or (f"{known.category} {item}" if known.category else item)
+    return {"item": item, "title": known.title, "price": known.price, "name": name}
+
+
 def _reason_text(shop: Recommender, reason: Reason) -> str:
     from hushrec.reasons import TEMPLATES
 
-    return TEMPLATES[reason.code].format(items=", ".join(_title(shop, item) for item in reason.items))
-
-
-def _title(shop: Recommender, item: str) -> str:
-    known = shop.catalog.get(item)
-    return known.title if known is not None and known.title else item
+    return TEMPLATES[reason.code].format(items=", ".join(item_row(shop, item)["name"] for item in reason.items))

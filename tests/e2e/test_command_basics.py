@@ -157,7 +157,7 @@ def test_recommend_without_history_is_a_cold_start(bundle: Path) -> None:
 
 def test_recommend_is_a_table_with_titles_and_reasons_in_words(bundle: Path) -> None:
     head, *rows = hushrec("recommend", bundle, "--history", "item-3", "-k", "3").stdout.splitlines()
-    assert head.split("\t") == ["item", "title", "price", "score", "reason"]
+    assert head.split("\t") == ["item", "name", "price", "score", "reason"]
     assert len(rows) == 3
     assert all("Thing number" in row for row in rows)
 
