@@ -6,13 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hushrec_cli.options import Columns, Events, Json, Protocol, TestFrom, column_roles, comma_list, parse_time
-from hushrec_cli.output import print_json, print_table, say
+from hushrec_cli.output import Cell, print_json, print_table, say
+from hushrec_cli.page import Section, Table, render_page
+from hushrec_cli.plots import Lines
 from hushrec_cli.progress import ProgressLine
 
 if TYPE_CHECKING:
     from hushrec_model.pipeline import TrainReport
 
 __all__ = ["train"]
+
+_QUALITY = ("scores", "validation NDCG@10", "test HR@10", "test NDCG@10")
 
 
 def train(
@@ -39,7 +43,8 @@ def train(
     """Train a model on a shop's event log.
 
     What differs between shops (history, layers, epochs, filtering) is decided from the data and printed. The folder
-    keeps the prepared events, with pseudonyms instead of user ids, so that `hushrec quantize` can measure.
+    keeps the prepared events, with pseudonyms instead of user ids, so that `hushrec quantize` can measure, and a page
+    about the run, report.html.
 
     Example: hushrec train events.csv --items items.csv --out runs/shop
     """
@@ -59,6 +64,7 @@ def train(
     )
     with ProgressLine() as progress:
         report = train_run(events, items, out, options, progress)
+    _write_page(report)
     if as_json:
         print_json(report.to_dict())
     else:
@@ -69,10 +75,42 @@ def _show(report: "TrainReport") -> None:
     say(f"best epoch {report.best_epoch} of {len(report.epochs)}, {report.seconds:.0f} s of training")
     say(f"{report.users:,} test users, {report.items:,} items")
     say(f"protocol {report.protocol}, {report.protocol_sha256[:16]}")
+    print_table(_QUALITY, _quality_rows(report))
+    say(f"next: hushrec quantize {report.out} --out shop.hush")
+
+
+def _quality_rows(report: "TrainReport") -> list[list[Cell]]:
     names = {"model": "Transformer alone", "blend": "blended with counts"}
-    rows = [
+    return [
         [names.get(part, part), report.validation.get(part), found["hr@10"], found["ndcg@10"]]
         for part, found in report.test.items()
     ]
-    print_table(["scores", "validation NDCG@10", "test HR@10", "test NDCG@10"], rows)
-    say(f"next: hushrec quantize {report.out} --out shop.hush")
+
+
+def _write_page(report: "TrainReport") -> None:
+    """Write report.html into the folder of the run."""
+    quality = Table(_QUALITY, tuple(tuple(row) for row in _quality_rows(report)))
+    sections = [
+        Section(
+            "Quality",
+            (
+                f"{report.users:,} test users, {report.items:,} items, protocol {report.protocol}, "
+                f"{report.protocol_sha256}.",
+            ),
+            (quality,),
+        ),
+        Section(
+            "Training",
+            (f"{report.seconds:.0f} seconds; epoch {report.best_epoch} of {len(report.epochs)} was kept.",),
+            (_curve(report, "loss", "Loss in training"), _curve(report, "ndcg@10", "Validation NDCG@10")),
+        ),
+        Section("What the data decided", tuple(report.decisions)),
+        Section("What reading found", tuple(report.warnings) or ("Nothing odd.",)),
+    ]
+    page = render_page(f"Training run {report.out.name}", sections)
+    (report.out / "report.html").write_text(page, encoding="utf-8")
+
+
+def _curve(report: "TrainReport", key: str, title: str) -> Lines:
+    points = tuple((float(number), epoch[key]) for number, epoch in enumerate(report.epochs, start=1))
+    return Lines(title, "epoch", ((title, points),))

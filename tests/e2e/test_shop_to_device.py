@@ -1,5 +1,6 @@
 """From a shop's files to recommendations, by the commands alone, on a made-up shop that a model can learn."""
 
+import html
 import json
 import shutil
 from pathlib import Path
@@ -36,6 +37,12 @@ def test_training_reports_what_was_decided_and_how_good_it_is(made: Made) -> Non
     assert len(made.trained["protocol_sha256"]) == 64
     assert made.trained["decisions"]
     assert set(made.trained["test"]) == {"model", "blend"}
+
+
+def test_training_leaves_a_page_with_its_curves_and_decisions(made: Made) -> None:
+    page = (made.folder / "run" / "report.html").read_text(encoding="utf-8")
+    assert page.count("<polyline") == 2
+    assert all(html.escape(line) in page for line in made.trained["decisions"])
 
 
 def test_quantizing_reports_every_step_and_writes_its_page_beside_the_bundle(made: Made) -> None:
