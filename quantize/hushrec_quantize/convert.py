@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hushrec_quantize.weights import EncoderWeights, LayerWeights
 
-__all__ = ["encoder_weights", "item_vectors"]
+__all__ = ["encoder_weights"]
 
 
 def encoder_weights(model: Model) -> EncoderWeights:
@@ -27,11 +27,6 @@ def encoder_weights(model: Model) -> EncoderWeights:
         scale=float(encoder.scale.weight.detach()),
         behaviors=None if encoder.behavior is None else _array(encoder.behavior.weight),
     )
-
-
-def item_vectors(model: Model) -> NDArray[np.float32]:
-    """Item vectors without the padding row, shape (V, D)."""
-    return _array(model.table()[1:])
 
 
 def _layer(block: Block) -> LayerWeights:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from hushrec_privacy.errors import ConfigError
+from hushrec_privacy.errors import BundleError, ConfigError
 from numpy.typing import NDArray
 
 __all__ = ["Blend", "CountSource", "Neighbours", "Own", "Part", "Popularity", "count_sources"]
@@ -181,12 +181,21 @@ class Blend:
         Args:
             scores: Shape (at least V + 1,); index 0 is left undefined.
             history: Known item indexes, oldest first, shape (n,).
+
+        Raises:
+            BundleError: A table names an item outside the catalogue.
         """
         if not len(history):
             return
         total = self._total
         for part, source in zip(self.parts, self.sources, strict=True):
-            touched = source.add(total, history)
+            try:
+                touched = source.add(total, history)
+            except IndexError as error:
+                total[:] = 0  # the next call must not find half of this one
+                raise BundleError(
+                    f"the table {part.name!r} names items that do not exist; fetch the bundle again"
+                ) from error
             gain = total.take(touched)
             gain *= np.float32(1 / part.epsilon)
             np.log1p(gain, out=gain)

@@ -61,7 +61,6 @@ class Engine:
 
     def __init__(self, bundle: EngineBundle, memory: Memory | None = None) -> None:
         model = bundle.manifest.model
-        self._max_history, self._capacity, self._width = model.max_history, model.capacity, model.width
         self._user = np.zeros((1, model.width), np.float32)
         self._scores = np.zeros((1, model.capacity), np.float32)
         self._encoder = _Encoder(bundle.path("encoder.onnx"), model.max_history, len(model.behaviors), self._user)
@@ -85,43 +84,6 @@ class Engine:
         self._encoder.encode(items, behaviors)
         self._scorer.score()
         scores: Vectors = self._scores[0]
-        return scores
-
-    def user_vectors(self, items: Indexes, behaviors: Indexes | None = None) -> Vectors:
-        """Encode histories of one length, each exactly as the device does it.
-
-        Args:
-            items: Shape (B, L), as in `scores`.
-            behaviors: Shape (B, L), or None.
-
-        Returns:
-            A new array, shape (B, 64), in the basis of the item table: scores are products with its rows.
-
-        Raises:
-            ConfigError: As in `scores`.
-        """
-        users = np.empty((len(items), self._width), np.float32)
-        for row, history in enumerate(items):
-            self._encoder.encode(history, None if behaviors is None else behaviors[row])
-            users[row] = self._user[0]
-        return users
-
-    def scores_many(self, items: Indexes, behaviors: Indexes | None = None) -> Vectors:
-        """Score histories of one length: one after the other, so that every row equals what `scores` gives.
-
-        Args:
-            items: Shape (B, L), as in `scores`.
-            behaviors: Shape (B, L), or None.
-
-        Returns:
-            A new array, shape (B, capacity).
-
-        Raises:
-            ConfigError: As in `scores`.
-        """
-        scores = np.empty((len(items), self._capacity), np.float32)
-        for row, history in enumerate(items):
-            scores[row] = self.scores(history, None if behaviors is None else behaviors[row])
         return scores
 
 

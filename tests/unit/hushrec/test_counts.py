@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hushrec.counts import Blend, Neighbours, Own
 from hushrec.manifest import BlendPart
-from hushrec_privacy.errors import ConfigError
+from hushrec_privacy.errors import BundleError, ConfigError
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -63,6 +63,19 @@ def test_the_blend_equals_its_plain_definition(history: list[int], chosen: set[i
         wanted = _plain(parts, arrays, scores[: ITEMS + 1].tolist(), history)
         blend.add_to(scores, np.array(history, np.int64))
         np.testing.assert_allclose(scores[1 : ITEMS + 1], wanted[1:], rtol=1e-4, atol=1e-4)
+
+
+def test_a_table_that_names_items_outside_the_catalogue_is_refused_and_leaves_no_trace() -> None:
+    arrays = _arrays()
+    good = arrays["transitions.items"].copy()
+    arrays["transitions.items"][3, -1] = 2**31
+    blend, scores = Blend([PARTS[1]], arrays), np.zeros(ITEMS + 1, np.float32)
+    with pytest.raises(BundleError, match="'transitions'"):
+        blend.add_to(scores, np.array([3]))
+    wanted = np.zeros(ITEMS + 1, np.float32)
+    Blend([PARTS[1]], {**arrays, "transitions.items": good}).add_to(wanted, np.array([5]))
+    blend.add_to(scores, np.array([5]))
+    np.testing.assert_array_equal(scores[1:], wanted[1:])
 
 
 def test_no_history_leaves_the_scores_alone() -> None:

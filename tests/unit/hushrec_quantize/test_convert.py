@@ -11,7 +11,7 @@ from hushrec import ort
 from hushrec_model.model import Model
 from hushrec_model.network import EncoderShape
 from hushrec_privacy.errors import ConfigError
-from hushrec_quantize.convert import encoder_weights, item_vectors
+from hushrec_quantize.convert import encoder_weights
 from hushrec_quantize.graphs import build_graphs
 from hushrec_quantize.prune import prune
 from hushrec_quantize.weights import EncoderWeights
@@ -112,15 +112,6 @@ def test_torch_graphs_and_the_definition_agree_at_every_length(shape: EncoderSha
 def test_they_agree_after_pruning(share: float, tmp_path: Path) -> None:
     model = small_model(ITEMS, SHAPES["uneven, behaviours"], all_known(ITEMS))
     assert_all_equal(prune(model, split_of(chain(20, ITEMS, 9)), share), tmp_path)
-
-
-def test_a_single_item_and_unseen_items_are_exported_as_they_are_scored() -> None:
-    model = small_model(ITEMS)
-    model.items.trained[3] = False
-    vectors = item_vectors(model)
-    assert vectors.shape == (ITEMS, 64)
-    assert (vectors[3] == 0).all()
-    np.testing.assert_array_equal(vectors, model.table()[1:].numpy())
 
 
 def test_weights_that_are_not_finite_are_refused_by_name() -> None:
