@@ -11,9 +11,10 @@ from html import escape
 __all__ = ["Bars", "Lines", "svg"]
 
 _WIDTH = 640.0
-_BAR_STEP, _BAR_HEIGHT, _LABEL_WIDTH, _VALUE_WIDTH = 26.0, 16.0, 170.0, 90.0
-_PLOT_HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 240.0, 64.0, 110.0, 12.0, 40.0
+_BAR_STEP, _BAR_HEIGHT, _LABEL_WIDTH, _VALUE_WIDTH = 26.0, 16.0, 260.0, 70.0
+_PLOT_HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 240.0, 64.0, 150.0, 12.0, 40.0
 _COLOURS = 6
+_LETTER_WIDTH = 6.6  # of the page's font at the plots' size, on the wide side
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,16 @@ def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
+def _fitted(text: str, width: float) -> str:
+    """Shorten a text to what fits into a width, at about 6.6 units a letter.
+
+    >>> _fitted("float32", 170.0), _fitted("pruned to heads 2+2, channels 80+112", 170.0)
+    ('float32', 'pruned to heads 2+2, cha…')
+    """
+    most = int(width / _LETTER_WIDTH)
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
+
+
 def _bars(plot: Bars) -> str:
     longest = max((value for value in plot.values if math.isfinite(value)), default=0.0)
     room = _WIDTH - _LABEL_WIDTH - _VALUE_WIDTH
@@ -73,7 +84,7 @@ def _bars(plot: Bars) -> str:
     for row, (label, value, shown) in enumerate(zip(plot.labels, plot.values, plot.shown, strict=True)):
         top = row * _BAR_STEP + 4
         length = room * value / longest if longest > 0 and math.isfinite(value) else 0.0
-        parts.append(_text(_LABEL_WIDTH - 8, top + 13, label, "end"))
+        parts.append(_text(_LABEL_WIDTH - 8, top + 13, _fitted(label, _LABEL_WIDTH - 8), "end"))
         size = f'width="{length:.1f}" height="{_BAR_HEIGHT:g}"'
         parts.append(f'<rect class="c0" x="{_LABEL_WIDTH:g}" y="{top:.1f}" {size} rx="2"/>')
         parts.append(_text(_LABEL_WIDTH + length + 6, top + 13, shown))
@@ -104,7 +115,7 @@ def _lines(plot: Lines) -> str:
             path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (at(*point) for point in curve))
             parts.append(f'<polyline class="l{number % _COLOURS}" points="{path}"/>')
             x, y = at(*curve[-1])
-            parts.append(_text(x + 6, y + 4, name))
+            parts.append(_text(x + 6, y + 4, _fitted(name, _RIGHT - 6)))
     return "".join([*parts, "</svg>"])
 
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from hushrec_quantize.bundle_scorer import BundleScorer
 from hushrec_quantize.convert import encoder_weights
 from hushrec_quantize.graphs import Graphs, build_graphs
+from hushrec_quantize.latency import graph_answer, in_turn_us, scorer_answer
 from hushrec_quantize.pack import Content, write_model_bundle
 from hushrec_quantize.prune import encoder_parameters, prune
 from hushrec_quantize.tensors import Precision
@@ -31,11 +32,9 @@ from hushrec_quantize.verify import (
     Measured,
     Tolerance,
     Verification,
-    answer_time_us,
     check,
     measure,
     overlap,
-    ranking_time_us,
 )
 
 __all__ = ["QuantizeOptions", "QuantizeReport", "Step", "quantize"]
@@ -72,7 +71,7 @@ class Step:
         ndcg10: NDCG@10 on the validation sample.
         overlap: Share of the ten best items kept: of the trained model after pruning, of the same weights in float
             after int8.
-        latency_us: Median time of one answer on one thread, in microseconds.
+        latency_us: Median time of one answer on one thread, in microseconds; all steps in turn, so their ratio counts.
     """
 
     name: str
@@ -144,6 +143,7 @@ class _Quantization:
         self.index = validation_sample(self.split.valid, _SAMPLE)
         self.tables = count_tables(self.split.train, len(self.split.items))
         self.steps: list[Step] = []
+        self.timed: list[Graphs | BundleScorer] = []  # what each step is timed by, all in turn at the end
 
     def run(self, out: Path) -> QuantizeReport:
         trained = self._alone(self.trained.model)
@@ -205,9 +205,9 @@ class _Quantization:
         plain, blending = BundleScorer(draft, filter_seen=seen, blend=()), BundleScorer(draft, filter_seen=seen)
         alone, whole = self._measure(plain), self._measure(blending)
         self._step("int8", model, alone, overlap(floating.lists, alone.lists), graphs)
-        time_us = ranking_time_us(blending, self.split.valid, self.index)
         kept = overlap(blended.lists, whole.lists)
-        self._step("int8, blended with counts", model, whole, kept, graphs, time_us)
+        self._step("int8, blended with counts", model, whole, kept, graphs, blending)
+        self._time(model)
         return Verification(
             queries=len(self.index),
             model_overlap=self.steps[-2].overlap,
@@ -234,16 +234,29 @@ class _Quantization:
         found: Measured,
         kept: float,
         graphs: Graphs | None = None,
-        time_us: float | None = None,
+        scorer: BundleScorer | None = None,
     ) -> None:
         graphs = graphs or self._graphs(model, "fp32")
-        shape = model.encoder.shape
-        if time_us is None:
-            time_us = answer_time_us(graphs, self.split.valid, self.index, shape.max_history, shape.behaviors)
+        self.timed.append(scorer or graphs)
         size = len(graphs.encoder_onnx) + len(graphs.encoder_bin)
-        step = Step(name, encoder_parameters(model.encoder), size, found.ndcg, kept, time_us)
+        step = Step(name, encoder_parameters(model.encoder), size, found.ndcg, kept, latency_us=0.0)
         self.steps.append(step)
         self.progress("quantize", len(self.steps), 6, f"{name}: NDCG@10 {found.ndcg:.4f}, overlap {kept:.3f}")
+
+    def _time(self, model: Model) -> None:
+        """Time every step in turn and enter it."""
+        shape, valid = model.encoder.shape, self.split.valid
+        with tempfile.TemporaryDirectory() as name:
+            answers = []
+            for number, timed in enumerate(self.timed):
+                if isinstance(timed, BundleScorer):
+                    answers.append(scorer_answer(timed, valid))
+                else:
+                    (folder := Path(name) / str(number)).mkdir()
+                    answers.append(graph_answer(timed, folder, valid, shape.max_history, shape.behaviors))
+            times = in_turn_us(answers, valid, self.index)
+            answers.clear()  # closes the graphs before their files go
+        self.steps = [replace(step, latency_us=us) for step, us in zip(self.steps, times, strict=True)]
 
     def _write(
         self, out: Path, graphs: Graphs, content: Content, blend: list[BlendPart], results: dict[str, Any]

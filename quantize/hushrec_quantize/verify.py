@@ -1,26 +1,17 @@
-"""How much a step of quantizing changed: overlap of top tens, NDCG@10, and the time of one answer.
+"""How much a step of quantizing changed: overlap of top tens and NDCG@10.
 
 Everything is measured on validation queries, never on the test.
 """
 
-import tempfile
-import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from hushrec import ort
-from hushrec.topk import top_k
 from hushrec_model.evaluate import Scorer, evaluate
 from hushrec_model.splits import Queries
 from hushrec_privacy.errors import ToleranceError
 from numpy.typing import NDArray
 
-from hushrec_quantize.graphs import Graphs
-
-__all__ = ["Measured", "Tolerance", "Verification", "answer_time_us", "check", "measure", "overlap", "ranking_time_us"]
-
-_WARM_UP, _ANSWERS = 20, 200
+__all__ = ["Measured", "Tolerance", "Verification", "check", "measure", "overlap"]
 
 
 @dataclass(frozen=True)
@@ -136,54 +127,3 @@ def check(found: Verification, tolerance: Tolerance) -> None:
             f"the bundle was not written: {'; '.join(broken)} ({found.queries:,} validation queries). "
             "Prune less (--prune 0.1), or train longer"
         )
-
-
-def answer_time_us(
-    graphs: Graphs, queries: Queries, index: NDArray[np.int64], max_history: int, behaviors: int
-) -> float:
-    """Median time of one answer on one thread, from item indexes to the best ten, in microseconds.
-
-    Args:
-        graphs: Of any precision.
-        queries: Histories to encode.
-        index: Queries to take, shape (Q,).
-        max_history: Longest history that the encoder takes.
-        behaviors: How many behaviours it knows.
-    """
-    with tempfile.TemporaryDirectory() as name:
-        graphs.write(folder := Path(name))
-        encoder, scorer = (ort.open_session(folder / f"{part}.onnx") for part in ("encoder", "scorer"))
-        feeds = []
-        for query in np.resize(index, _WARM_UP + _ANSWERS):
-            span = slice(max(queries.start[query], queries.stop[query] - max_history), queries.stop[query])
-            feed = {"items": queries.events.item[None, span].astype(np.int64)}
-            if behaviors > 1:
-                feed["behaviors"] = queries.events.behavior[None, span].astype(np.int64)
-            if feed["items"].size:
-                feeds.append(feed)
-        times = []
-        for feed in feeds:
-            began = time.perf_counter_ns()
-            (user,) = encoder.run(None, feed)
-            (scores,) = scorer.run(None, {"user": user})
-            top_k(scores[0], 10)
-            times.append(time.perf_counter_ns() - began)
-        del encoder, scorer
-    return float(np.median(times[_WARM_UP:] or times) / 1000) if times else 0.0
-
-
-def ranking_time_us(scorer: Scorer, queries: Queries, index: NDArray[np.int64]) -> float:
-    """Median time of one answer of a bundle on one thread, blend and rules included, in microseconds.
-
-    Args:
-        scorer: A `BundleScorer`.
-        queries: Histories to rank for.
-        index: Queries to take, shape (Q,).
-    """
-    times = []
-    for query in np.resize(index, _WARM_UP + _ANSWERS):
-        asked = np.array([query])
-        began = time.perf_counter_ns()
-        scorer.top(queries, asked, 10)
-        times.append(time.perf_counter_ns() - began)
-    return float(np.median(times[_WARM_UP:]) / 1000)

@@ -8,14 +8,12 @@ import pytest
 from hushrec_model.model import ModelScorer
 from hushrec_model.sequences import Queries
 from hushrec_privacy.errors import ToleranceError
-from hushrec_quantize.convert import encoder_weights
-from hushrec_quantize.graphs import build_graphs
-from hushrec_quantize.verify import Tolerance, Verification, answer_time_us, check, measure, overlap
+from hushrec_quantize.verify import Tolerance, Verification, check, measure, overlap
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tests.planted import SMALL, queries, small_model
+from tests.planted import queries, small_model
 
 LISTS = st.lists(st.permutations(range(1, 8)).map(lambda items: items[:4]), min_size=2, max_size=2)
 GOOD = Verification(
@@ -102,22 +100,6 @@ def test_measuring_keeps_the_first_ten_of_every_list_and_their_ndcg() -> None:
     assert scorer.asked == [3, 1, 0]
     assert found.lists.tolist() == [list(range(1, 11))] * 3
     assert found.ndcg == pytest.approx((0 + 1 / np.log2(3) + 1) / 3)
-
-
-@pytest.mark.parametrize("behaviors", [1, 2])
-@pytest.mark.parametrize("precision", ["int8", "fp32"])
-def test_an_answer_takes_some_time_at_every_length(behaviors: int, precision: str) -> None:
-    model = small_model(20, replace(SMALL, behaviors=behaviors))
-    graphs = build_graphs(encoder_weights(model), model.table().numpy(), precision=precision)  # type: ignore[arg-type]
-    asked = queries([[1], [2] * 30, [], [3, 4]], [[1]] * 4)
-    for index in (np.arange(4), np.array([1])):
-        assert 0 < answer_time_us(graphs, asked, index, SMALL.max_history, behaviors) < 1e6
-
-
-def test_without_a_history_there_is_no_answer_to_time() -> None:
-    model = small_model(20)
-    graphs = build_graphs(encoder_weights(model), model.table().numpy())
-    assert answer_time_us(graphs, queries([[]], [[1]]), np.zeros(1, np.int64), SMALL.max_history, 1) == 0.0
 
 
 def test_a_model_compared_with_itself_overlaps_wholly() -> None:
