@@ -71,7 +71,8 @@ def write_page(report: "QuantizeReport", bundle: Path) -> Path:
                 "From the trained float model to the int8 bundle: what each step removed and what it cost.",
                 "Bytes are of the encoder. Overlap is the share of the ten best items kept: those of the trained model "
                 "after pruning, those of the same weights in float after int8. Latency is one answer for one history "
-                "on one thread; half of all are faster. All steps are asked in turn, so their ratios count more than the times.",
+                "on one thread; half of all are faster. All steps are asked in turn, so their ratios count more than "
+                "the times.",
             ),
             (Table(tuple(STEP_COLUMNS), tuple(tuple(row) for row in rows)),),
         ),

@@ -49,5 +49,5 @@ def test_a_scorer_is_asked_for_ten() -> None:
             assert queries is HISTORIES
             return np.full((len(index), k), 7, np.int32)
 
-    answer = scorer_answer(Scorer(), HISTORIES)  # type: ignore[arg-type]
+    answer = scorer_answer(Scorer(), HISTORIES)
     assert np.asarray(answer(3)).shape == (1, 10)
