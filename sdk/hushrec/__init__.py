@@ -8,6 +8,7 @@
 Importing this loads nothing but the list below; each name loads its module when it is first used.
 """
 
+import gc
 import importlib
 import os
 import sys
@@ -72,9 +73,15 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module 'hushrec' has no attribute {name!r}")
-    if name in _HOME:
-        _load_numpy()
-    value: object = getattr(importlib.import_module(_HOME.get(name, "hushrec_privacy.errors")), name)
+    collecting = gc.isenabled()
+    gc.disable()  # imports make many objects and hardly any garbage: looking for it takes 8 ms of a start
+    try:
+        if name in _HOME:
+            _load_numpy()
+        value: object = getattr(importlib.import_module(_HOME.get(name, "hushrec_privacy.errors")), name)
+    finally:
+        if collecting:
+            gc.enable()
     globals()[name] = value
     return value
 

@@ -4,7 +4,6 @@ The only writer is `write_bundle`, which makes a whole directory and renames it 
 a bundle. Checks find damage and anything that leaves the directory. They do not say who made the bundle.
 """
 
-import hashlib
 import mmap
 import os
 import stat
@@ -75,8 +74,9 @@ class Bundle:
 
         Guarantee:
             Every file is listed, is a plain file inside the directory, and has the size and sha256 of the manifest. A
-            file whose size, modification time and inode equal the record is not hashed again. A file may have other
-            names elsewhere (hard links, as package installers and blob stores make them): only its content counts.
+            file whose size, modification time and inode equal the record is not hashed again, the manifest included. A
+            file may have other names elsewhere (hard links, as package installers and blob stores make them): only its
+            content counts.
 
         Args:
             path: The directory.
@@ -90,21 +90,18 @@ class Bundle:
             BundleError: Not a bundle, damaged, too new, or reaching outside itself; names file and reason.
         """
         root = Path(os.path.realpath(path))
-        manifest, sha256 = _read_manifest(root)
-        found = _list_files(root, manifest)
         known = {} if record is None or verify else {stamp.name: stamp for stamp in record.get_stamps(str(root))}
-        stamps = tuple(
-            FileStamp(name, seen.st_size, seen.st_mtime_ns, seen.st_ino, manifest.files[name].sha256)
-            for name, seen in found.items()
-        )
+        manifest, own = _read_manifest(root, known.get(MANIFEST_NAME))
+        found = _list_files(root, manifest)
+        stamps = tuple(_stamp(name, seen, manifest.files[name].sha256) for name, seen in found.items())
         stale = tuple(stamp for stamp in stamps if known.get(stamp.name) != stamp)
         for stamp in stale:
             _check_hash(root / stamp.name, stamp.sha256)
         if stale:
             _check_architecture(root, manifest)
-            if record is not None:
-                record.put_stamps(str(root), stamps)
-        return cls(root, manifest, sha256, tuple(stamp.name for stamp in stale))
+        if record is not None and (stale or known.get(MANIFEST_NAME) != own):
+            record.put_stamps(str(root), (own, *stamps))
+        return cls(root, manifest, own.sha256, tuple(stamp.name for stamp in stale))
 
     def __repr__(self) -> str:
         return f"Bundle({str(self.root)!r}, model_version={self.manifest.model_version})"
@@ -194,7 +191,12 @@ def write_bundle(
     return Bundle.open(target)
 
 
-def _read_manifest(root: Path) -> tuple[Manifest, str]:
+def _stamp(name: str, seen: os.stat_result, sha256: str) -> FileStamp:
+    return FileStamp(name, seen.st_size, seen.st_mtime_ns, seen.st_ino, sha256)
+
+
+def _read_manifest(root: Path, known: FileStamp | None) -> tuple[Manifest, FileStamp]:
+    """Read the manifest, and hash it unless it still looks like the one that is known."""
     if not root.is_dir():
         reason = "is not a directory (unpack it first)" if root.exists() else "does not exist"
         raise BundleError(f"{root}: {reason}")
@@ -203,10 +205,13 @@ def _read_manifest(root: Path) -> tuple[Manifest, str]:
         if not stat.S_ISREG(where.lstat().st_mode):
             raise BundleError(f"{where}: is not a plain file")
         with where.open("rb") as file:
+            seen = os.fstat(file.fileno())
             data = file.read(MAX_MANIFEST_BYTES + 1)
     except OSError as error:
         raise BundleError(f"{where}: cannot be read ({error.strerror}); the directory is not a bundle") from error
-    return decode_manifest(data, str(where))
+    hashed = known.sha256 if known is not None and known == _stamp(MANIFEST_NAME, seen, known.sha256) else None
+    manifest, sha256 = decode_manifest(data, str(where), hashed=hashed)
+    return manifest, _stamp(MANIFEST_NAME, seen, sha256)
 
 
 def _list_files(root: Path, manifest: Manifest) -> dict[str, os.stat_result]:
@@ -234,10 +239,16 @@ def _list_files(root: Path, manifest: Manifest) -> dict[str, os.stat_result]:
     return {name: found[name] for name in manifest.files}
 
 
+def _sha256(path: Path) -> str:
+    import hashlib  # loads OpenSSL: 2.5 ms of a start that has nothing to hash
+
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _check_hash(path: Path, expected: str) -> None:
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = _sha256(path)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror})") from error
     if digest != expected:
@@ -254,9 +265,7 @@ def _complete(manifest: Manifest, root: Path, origins: Mapping[str, str]) -> Man
     """Fill in what follows from the files themselves."""
     infos: dict[str, FileInfo] = {}
     for name, origin in origins.items():
-        with (root / name).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        infos[name] = FileInfo((root / name).stat().st_size, digest, origin)
+        infos[name] = FileInfo((root / name).stat().st_size, _sha256(root / name), origin)
     missing = [name for name in ("encoder.onnx", "scorer.onnx") if name not in infos]
     if missing:
         raise BundleError(f"{MANIFEST_NAME}: a bundle needs {', '.join(missing)}")

@@ -7,11 +7,11 @@ in bounds.
 import functools
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 from hushrec_privacy.checks import nearest
 from hushrec_privacy.errors import BundleError, CatalogError, ConfigError
@@ -44,8 +44,7 @@ PRAGMA user_version = 1;
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(msgspec.Struct, frozen=True):
     """One item as the shopper sees it.
 
     Attributes:

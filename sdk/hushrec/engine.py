@@ -4,6 +4,7 @@ Runs the bundle's graphs in ONNX Runtime on one thread. Buffers are kept between
 of ids, counts or rules, which are `hushrec.ranking`'s. One engine serves one thread at a time.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -63,8 +64,9 @@ class Engine:
         model = bundle.manifest.model
         self._user = np.zeros((1, model.width), np.float32)
         self._scores = np.zeros((1, model.capacity), np.float32)
-        self._encoder = _Encoder(bundle.path("encoder.onnx"), model.max_history, len(model.behaviors), self._user)
-        self.scorer, self._scorer = _open_scorer(bundle, memory, self._user, self._scores)
+        encoder = ort.open_aside(bundle.path("encoder.onnx"))
+        self.scorer, self._scorer = _open_scorer(bundle, memory, self._user, self._scores, ready=encoder)
+        self._encoder = _Encoder(encoder(), model.max_history, len(model.behaviors), self._user)
 
     def scores(self, items: Indexes, behaviors: Indexes | None = None) -> Vectors:
         """Score all rows of the item table after a history.
@@ -90,8 +92,8 @@ class Engine:
 class _Encoder:
     """`encoder.onnx` over fixed buffers: for every length one view of the same input buffer, made when first needed."""
 
-    def __init__(self, graph: Path, max_history: int, behaviors: int, user: Vectors) -> None:
-        self._session = ort.open_session(graph)
+    def __init__(self, session: Any, max_history: int, behaviors: int, user: Vectors) -> None:
+        self._session = session
         self._binding = self._session.io_binding()
         self._binding.bind_ortvalue_output("user", ort.shared_value(user))
         self._max_history = max_history
@@ -132,9 +134,9 @@ class _Encoder:
 
 
 def _open_scorer(
-    bundle: EngineBundle, memory: Memory | None, user: Vectors, scores: Vectors
+    bundle: EngineBundle, memory: Memory | None, user: Vectors, scores: Vectors, ready: Callable[[], object]
 ) -> tuple[ScorerName, Scorer]:
-    """Open the scorer that is known to be the faster one here, or measure which it is."""
+    """Open the scorer that is known to be the faster one here, or measure which it is, once `ready` has returned."""
     plain = PlainScorer(bundle.array("items.codes"), bundle.array("items.scales"), user, scores)
     key = f"scorer/onnxruntime-{ort.version()}"
     known = memory.get(key) if memory else None
@@ -146,6 +148,7 @@ def _open_scorer(
         return "plain", plain
     if known == b"packed":
         return "packed", packed
+    ready()
     name = choose_scorer(packed, plain, user, scores)
     if memory:
         memory.put(key, name.encode())

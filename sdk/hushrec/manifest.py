@@ -6,7 +6,6 @@ repository's business. The rule of the last field holds for every format version
 `hushrec.bundle`. docs/bundle-format.md is the same for other languages.
 """
 
-import hashlib
 import math
 import re
 from typing import Annotated, Any, Literal
@@ -177,15 +176,17 @@ def encode_manifest(manifest: Manifest) -> bytes:
         raise BundleError(
             f"{MANIFEST_NAME}: {len(body)} bytes; at most {MAX_MANIFEST_BYTES} are allowed: shorten the card"
         )
-    return body + _SUFFIX.format(hashlib.sha256(body).hexdigest()).encode()
+    return body + _SUFFIX.format(_sha256(body)).encode()
 
 
-def decode_manifest(data: bytes, where: str = MANIFEST_NAME) -> tuple[Manifest, str]:
+def decode_manifest(data: bytes, where: str = MANIFEST_NAME, *, hashed: str | None = None) -> tuple[Manifest, str]:
     """Read and check the bytes of a manifest.
 
     Args:
         data: The whole file.
         where: Path of the file, for messages.
+        hashed: The hash that was found right earlier, if the caller knows that the file has not changed since; it is
+            hashed only if it ends with another one.
 
     Returns:
         The manifest and the sha256 that it ends with, which names this exact bundle.
@@ -196,8 +197,9 @@ def decode_manifest(data: bytes, where: str = MANIFEST_NAME) -> tuple[Manifest, 
     if not _SUFFIX_BYTES < len(data) <= MAX_MANIFEST_BYTES:
         raise BundleError(f"{where}: {len(data)} bytes is not the size of a manifest; fetch the bundle again")
     body = data[:-_SUFFIX_BYTES]
-    digest = hashlib.sha256(body).hexdigest()
-    if data[-_SUFFIX_BYTES:] != _SUFFIX.format(digest).encode():
+    suffix = data[-_SUFFIX_BYTES:]
+    digest = hashed if hashed is not None and suffix == _SUFFIX.format(hashed).encode() else _sha256(body)
+    if suffix != _SUFFIX.format(digest).encode():
         raise BundleError(f"{where}: its own hash does not match, the file is damaged; fetch the bundle again")
     try:
         found = _head_decoder.decode(data).format
@@ -240,7 +242,13 @@ def array_bytes(info: ArrayInfo) -> int:
 
 def architecture_sha256(encoder: bytes, scorer: bytes) -> str:
     """Hash the two graphs, which stay the same over all releases of one architecture."""
-    return hashlib.sha256(encoder + scorer).hexdigest()
+    return _sha256(encoder + scorer)
+
+
+def _sha256(data: bytes) -> str:
+    import hashlib  # loads OpenSSL: 2.5 ms of a start that has nothing to hash
+
+    return hashlib.sha256(data).hexdigest()
 
 
 def _file_problem(manifest: Manifest) -> str | None:

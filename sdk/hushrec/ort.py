@@ -8,7 +8,9 @@ host application that imported it first is told, once.
 import functools
 import os
 import sys
+import threading
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,7 +19,7 @@ import numpy as np
 from hushrec_privacy.errors import BundleError
 from numpy.typing import NDArray
 
-__all__ = ["load", "open_session", "shared_value", "version"]
+__all__ = ["load", "open_aside", "open_session", "shared_value", "version"]
 
 _TELEMETRY = "ORT_DISABLE_TELEMETRY"
 _FATAL = 4  # its messages go to the standard error of the host application and may hold item indexes
@@ -75,6 +77,36 @@ def open_session(graph: Path) -> Any:
         return runtime.InferenceSession(os.fspath(graph), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors share no public base
         raise BundleError(f"{graph}: ONNX Runtime {version()} cannot open it ({error})") from error
+
+
+def open_aside(graph: Path) -> Callable[[], Any]:
+    """Open a graph on another thread, while this one does something else: two graphs so take the time of the longer.
+
+    Args:
+        graph: As for `open_session`.
+
+    Returns:
+        Waits for the session and gives it; raises what `open_session` would have raised.
+    """
+    load()
+    found: list[Any] = []
+
+    def open_it() -> None:
+        try:
+            found.append(open_session(graph))
+        except BundleError as error:
+            found.append(error)
+
+    thread = threading.Thread(target=open_it, name="hushrec-open", daemon=True)
+    thread.start()
+
+    def wait() -> Any:
+        thread.join()
+        if isinstance(found[0], BundleError):
+            raise found[0]
+        return found[0]
+
+    return wait
 
 
 def shared_value(array: NDArray[np.generic]) -> Any:

@@ -1,6 +1,7 @@
 """Bundles open when whole, hash only what changed, and are written whole or not at all."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -110,7 +111,30 @@ def test_a_record_of_another_content_does_not_count(tmp_path: Path) -> None:
     Bundle.open(root, record=record)
     known = record.kept[str(root)]
     record.kept[str(root)] = tuple(stamp._replace(sha256="0" * 64) for stamp in known)
-    assert len(Bundle.open(root, record=record).hashed) == len(known)
+    opened = Bundle.open(root, record=record)
+    assert set(opened.hashed) == set(opened.manifest.files)
+    assert record.kept[str(root)] == known
+
+
+def test_a_manifest_on_record_is_not_hashed_again_unless_told_to(tmp_path: Path) -> None:
+    root, record = tiny_bundle(tmp_path), MemoryRecord()
+    Bundle.open(root, record=record)
+    path = root / "manifest.json"
+    seen, data = path.stat(), path.read_bytes()
+    path.write_bytes(data.replace(b"no guarantee", b"NO guarantee"))  # still JSON, but not what the hash is of
+    with pytest.raises(BundleError, match="its own hash does not match"):
+        Bundle.open(root, record=record)  # another modification time
+    path.write_bytes(data)
+    os.utime(path, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+    script = (
+        "import sys; from pathlib import Path; from hushrec.bundle import Bundle; from hushrec.profile import Profile\n"
+        "with Profile(sys.argv[2]) as kept:\n"
+        "    Bundle.open(sys.argv[1], record=kept.hash_record)\n"
+        "print('hashlib' in sys.modules)"
+    )
+    command = [sys.executable, "-c", script, str(root), str(tmp_path / "shopper.profile")]
+    loaded = [subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() for _ in range(2)]
+    assert loaded == ["True", "False"]
 
 
 def test_opening_writes_nothing_into_the_bundle(tmp_path: Path) -> None:

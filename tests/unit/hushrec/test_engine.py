@@ -167,3 +167,11 @@ def test_a_broken_graph_is_a_bundle_error(tmp_path: Path) -> None:
     buffer = np.zeros((1, 64), np.float32)
     with pytest.raises(BundleError, match=r"scorer\.onnx: ONNX Runtime .* cannot open it"):
         PackedScorer(tmp_path / "scorer.onnx", buffer, buffer)
+
+
+def test_a_graph_that_is_opened_aside_fails_where_it_is_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "encoder.onnx").write_bytes(b"no graph")
+    wait = ort.open_aside(tmp_path / "encoder.onnx")
+    for _ in range(2):
+        with pytest.raises(BundleError, match=r"encoder\.onnx: ONNX Runtime .* cannot open it"):
+            wait()

@@ -53,6 +53,13 @@ def test_a_name_loads_only_what_it_needs() -> None:
     assert not loaded_after("from hushrec import Recommender") & {"torch", "onnx", "polars", "scipy", "cryptography"}
 
 
+@pytest.mark.parametrize("collecting", ["enable", "disable"])
+def test_loading_a_name_leaves_garbage_collection_as_it_was(collecting: str) -> None:
+    code = f"import gc; gc.{collecting}(); import hushrec; hushrec.Recommender; print(gc.isenabled())"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout == f"{collecting == 'enable'}\n"
+
+
 @pytest.mark.parametrize("name", errors.__all__)
 def test_every_error_crosses_a_process_pool_whole(name: str) -> None:
     error = getattr(errors, name)("items.bin: is damaged")
