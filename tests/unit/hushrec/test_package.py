@@ -55,9 +55,28 @@ def test_a_name_loads_only_what_it_needs() -> None:
 
 @pytest.mark.parametrize("collecting", ["enable", "disable"])
 def test_loading_a_name_leaves_garbage_collection_as_it_was(collecting: str) -> None:
-    code = f"import gc; gc.{collecting}(); import hushrec; hushrec.Recommender; print(gc.isenabled())"
+    code = f"import gc; gc.{collecting}(); import hushrec; hushrec.Bundle; print(gc.isenabled(), gc.get_freeze_count())"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert shown.stdout == f"{collecting == 'enable'}\n"
+    assert shown.stdout == f"{collecting == 'enable'} 0\n"
+
+
+def test_objects_that_the_program_froze_stay_frozen() -> None:
+    code = "import gc, hushrec; gc.freeze(); n = gc.get_freeze_count(); hushrec.Bundle; print(n, gc.get_freeze_count())"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    before, after = map(int, shown.stdout.split())
+    assert before > 1_000
+    assert before - 100 < after <= before  # a few may have died
+
+
+def test_a_cycle_of_the_program_is_still_collected() -> None:
+    code = (
+        "import gc, weakref, hushrec; hushrec.Bundle\n"
+        "class Loop: pass\n"
+        "one = Loop(); one.self = one; gone = weakref.ref(one); hushrec.Recommender\n"
+        "del one; gc.collect(); print(gone())"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout == "None\n"
 
 
 @pytest.mark.parametrize("name", errors.__all__)
