@@ -33,6 +33,9 @@ def train(
     attributes: Annotated[
         str, typer.Option(metavar="NAME,NAME,...", help="Further columns of the items file to learn from.")
     ] = "",
+    min_shoppers: Annotated[
+        int, typer.Option(help="Leave pairs of items that fewer shoppers made out of the tables. No privacy guarantee.")
+    ] = 1,
     seed: Annotated[int, typer.Option(help="The same seed, data and machine give the same model.")] = 0,
     max_minutes: Annotated[
         float | None, typer.Option(help="Time limit; the training schedule is shortened to fit.")
@@ -60,6 +63,7 @@ def train(
         max_minutes=max_minutes,
         columns=columns,
         attributes=comma_list(attributes),
+        min_shoppers=min_shoppers,
         device=device,
     )
     with ProgressLine() as progress:

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sparse
 from numpy.typing import NDArray
 
+from hushrec_model.shared_pairs import shared_pairs
 from hushrec_model.splits import Sequences
 from hushrec_model.svd import nearby_pairs
 
@@ -26,19 +27,20 @@ _RECENT = 0.1  # share of the training events that recent popularity counts
 Table = dict[str, NDArray[np.generic]]
 
 
-def count_tables(train: Sequences, items: int) -> Table:
+def count_tables(train: Sequences, items: int, *, min_shoppers: int = 1) -> Table:
     """All arrays that a blend can use, by the names they have in a bundle.
 
     Args:
         train: Training events.
         items: V.
+        min_shoppers: Pairs that fewer shoppers made are left out of both tables of pairs; no privacy guarantee.
 
     Returns:
         `transitions.*` and `item_knn.*` (items, weights, scales) and `popularity`; rows 0 to V.
     """
     tables: Table = {"popularity": popularity(train, items)}
-    for name, table in (("transitions", transitions(train, items)), ("item_knn", item_knn(train, items))):
-        tables |= {f"{name}.{field}": array for field, array in table.items()}
+    for name, count in (("transitions", transitions), ("item_knn", item_knn)):
+        tables |= {f"{name}.{field}": array for field, array in count(train, items, min_shoppers=min_shoppers).items()}
     return tables
 
 
@@ -59,11 +61,13 @@ def recent_popularity(train: Sequences, items: int) -> NDArray[np.float32] | Non
     return counts
 
 
-def transitions(train: Sequences, items: int) -> Table:
+def transitions(train: Sequences, items: int, *, min_shoppers: int = 1) -> Table:
     """Decayed transitions: a pair g events apart adds 0.8^(g-1), a quarter of it backwards; divided by the root of the
     row sum. An item may follow itself: in shops where shoppers return that is the strongest pair of many rows."""
     weights = np.power(_GAP_DECAY, np.arange(_WINDOW), dtype=np.float64)
     counts = nearby_pairs(train, items, weights, reverse=_REVERSE, repeats=True)
+    if min_shoppers > 1:
+        counts = counts.multiply(shared_pairs(train, items, _WINDOW, min_shoppers)).tocsr()
     sums = np.asarray(counts.sum(1)).ravel()
     return _cut(sparse.diags(np.where(sums > 0, 1 / np.maximum(sums, 1e-12) ** _ROW_POWER, 0)) @ counts)
 
@@ -73,7 +77,7 @@ def next_items(train: Sequences, items: int) -> Table:
     return _cut(nearby_pairs(train, items, np.ones(1), reverse=0.0, repeats=True))
 
 
-def item_knn(train: Sequences, items: int) -> Table:
+def item_knn(train: Sequences, items: int, *, min_shoppers: int = 1) -> Table:
     """Cosine of co-occurrence: sequences with both items over the root of the product of sequences with each.
 
     Sarwar et al. 2001, "Item-based collaborative filtering recommendation algorithms", equation 1 on binary vectors.
@@ -81,15 +85,17 @@ def item_knn(train: Sequences, items: int) -> Table:
     owner = np.repeat(np.arange(len(train.offsets) - 1), np.diff(train.offsets))
     age = train.offsets[1:][owner] - np.arange(len(owner))
     use = (age <= _KNN_HISTORY) & (train.item > 0)
+    kept = shared_pairs(train, items, _KNN_HISTORY, min_shoppers) if min_shoppers > 1 else None
     shape = (len(train.offsets) - 1, items + 1)
     has = sparse.coo_matrix((np.ones(int(use.sum()), np.float32), (owner[use], train.item[use])), shape=shape).tocsr()
     has.data[:] = 1
     norm = np.sqrt(np.maximum(np.asarray(has.sum(0)).ravel(), 1))
     has = (has @ sparse.diags((1 / norm).astype(np.float32))).tocsr()
     columns = has.T.tocsr()
-    blocks = [
-        _cut(_without_self(columns[first : first + _KNN_ROWS] @ has, first)) for first in range(0, items + 1, _KNN_ROWS)
-    ]
+    blocks = []
+    for first in range(0, items + 1, _KNN_ROWS):
+        rows = _without_self(columns[first : first + _KNN_ROWS] @ has, first)
+        blocks.append(_cut(rows if kept is None else rows.multiply(kept[first : first + _KNN_ROWS])))
     return {field: np.concatenate([block[field] for block in blocks]) for field in blocks[0]}
 
 

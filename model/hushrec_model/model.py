@@ -110,7 +110,8 @@ class ModelScorer:
     @torch.no_grad()
     def score_blocks(self, queries: Queries, index: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
         """Yield (positions in `index`, scores (b, V + 1)), by rising length; padding and filtered items are minus
-        infinity. Events outside the catalogue are passed over, as a device does."""
+        infinity. Events outside the catalogue are passed over, and without any other the popular items rank first,
+        as on a device."""
         longest = self._model.encoder.shape.max_history
         known = queries.events.item > 0
         known_item, known_behavior = (np.append(a[known], 0) for a in (queries.events.item, queries.events.behavior))
@@ -132,6 +133,7 @@ class ModelScorer:
             last = torch.from_numpy(np.maximum(lengths[rows] - 1, 0)).to(hidden.device)
             users = hidden[torch.arange(len(rows), device=hidden.device), last]
             scores = users @ self._table.t()
+            scores[torch.from_numpy(lengths[rows] == 0), 1:] = self._model.chance  # by popularity, as a device does
             scores[:, 0] = float("-inf")
             if self._filter_seen:
                 _forget_seen(scores, queries, index[rows])

@@ -42,6 +42,7 @@ class TrainOptions:
         max_minutes: Time limit; the schedule is shortened to fit.
         columns: Column of the files for each role, where the names do not say it.
         attributes: Further item columns to learn from.
+        min_shoppers: Pairs of items that fewer shoppers made are left out of the count tables; no privacy guarantee.
         device: A torch device.
     """
 
@@ -51,6 +52,7 @@ class TrainOptions:
     max_minutes: float | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     attributes: tuple[str, ...] = ()
+    min_shoppers: int = 1
     device: str = "cpu"
 
 
@@ -124,6 +126,8 @@ def train(
     split = split_log(log, options.protocol, test_from=options.test_from)
     features = split_features(split, known)
     settings, decisions = decide(split, len(log.behaviors), options.seed)
+    if options.min_shoppers > 1:
+        decisions.append(f"count tables: only pairs of items that at least {options.min_shoppers} shoppers made")
     begin_run(out)
     prepared = save_prepared(out / PREPARED, log, known)
     for line in [*warnings, *split.notes, *decisions]:
@@ -133,7 +137,7 @@ def train(
     trained = train_model(
         split, features, settings, checkpoint=state, max_minutes=left, device=options.device, progress=progress
     )
-    tables = count_tables(split.train, len(split.items))
+    tables = count_tables(split.train, len(split.items), min_shoppers=options.min_shoppers)
     parts, validation = fit_blend(trained.model, split.valid, tables, filter_seen=split.filter_seen, progress=progress)
     alone = ModelScorer(trained.model, filter_seen=split.filter_seen)
     blended = BlendScorer(alone, Blend(parts, tables), filter_seen=split.filter_seen)
@@ -146,6 +150,7 @@ def train(
         "protocol": split.protocol,
         "test_from": options.test_from.isoformat() if options.test_from else None,
         "protocol_sha256": split.protocol_sha256,
+        "min_shoppers": options.min_shoppers,
         "events": str(events),
         "prepared": {"path": PREPARED, "sha256": prepared},
         "report": report.to_dict(),
@@ -160,6 +165,7 @@ def _check(options: TrainOptions) -> None:
     if options.max_minutes is not None:
         checks.positive(max_minutes=options.max_minutes)
     checks.at_least(0, seed=options.seed)
+    checks.at_least(1, min_shoppers=options.min_shoppers)
     if options.seed > _MAX_SEED:
         raise ConfigError(f"seed is {options.seed}; it must be at most {_MAX_SEED}")
     try:

@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 from hushrec.manifest import BlendPart
 from hushrec_privacy import checks
 from hushrec_privacy.errors import CheckpointError, ConfigError
+from numpy.typing import NDArray
 
 from hushrec_model.checkpoint import load_state, save_state
+from hushrec_model.counting import count_tables
 from hushrec_model.features import ItemFeatures, item_features
 from hushrec_model.items import Items
 from hushrec_model.log import Log
@@ -49,6 +52,7 @@ class Run:
         model: The trained weights, in evaluation mode.
         blend: Parts of the blend.
         facts: The whole of run.json.
+        min_shoppers: Of the count tables.
     """
 
     log: Log
@@ -59,6 +63,11 @@ class Run:
     model: Model
     blend: list[BlendPart]
     facts: dict[str, Any]
+    min_shoppers: int
+
+    def tables(self) -> dict[str, NDArray[np.generic]]:
+        """Count the tables of the training part, as the blend was fitted on."""
+        return count_tables(self.split.train, len(self.split.items), min_shoppers=self.min_shoppers)
 
 
 def split_features(split: Split, known: Items) -> ItemFeatures:
@@ -116,6 +125,7 @@ def load_run(folder: Path) -> Run:
         blend = [msgspec.convert(part, BlendPart) for part in facts["blend"]]
         prepared, sha256 = folder / facts["prepared"]["path"], facts["prepared"]["sha256"]
         test_from = datetime.fromisoformat(facts["test_from"]) if facts["test_from"] else None
+        min_shoppers = int(facts["min_shoppers"])
         checks.one_of(PROTOCOLS, protocol=facts["protocol"])
     except FileNotFoundError as error:
         unfinished = (folder / "training.pt").exists()
@@ -131,7 +141,7 @@ def load_run(folder: Path) -> Run:
         model.load_state_dict(load_state(folder / _MODEL)["model"])
     except (RuntimeError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder / _MODEL}: does not fit {_RUN}; train again") from error
-    return Run(log, known, split, features, settings, model.eval(), blend, facts)
+    return Run(log, known, split, features, settings, model.eval(), blend, facts, min_shoppers)
 
 
 def _settings(saved: dict[str, Any]) -> Settings:

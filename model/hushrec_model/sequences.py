@@ -18,6 +18,7 @@ class Sequences:
         behavior: Index into the log's behaviours, shape (N,).
         time: Microseconds since 1970-01-01 UTC, shape (N,); None without times.
         basket: Number of the event's basket inside its sequence, from 0, shape (N,); None without baskets.
+        shopper: Number of the user of each sequence, shape (S,); None: every sequence is another user's.
     """
 
     offsets: NDArray[np.int64]
@@ -25,6 +26,7 @@ class Sequences:
     behavior: NDArray[np.int8]
     time: NDArray[np.int64] | None
     basket: NDArray[np.int32] | None
+    shopper: NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         """The number of sequences."""

@@ -96,6 +96,7 @@ def split_log(log: Log, protocol: str, *, test_from: datetime | None = None) -> 
         log.behavior[plan.order],
         None if log.time is None else log.time[plan.order],
         plan.basket,
+        _shoppers(log, plan),
     )
     options = {**plan.options, "filter_seen": "true" if plan.filter_seen else "false"}
     return Split(
@@ -155,7 +156,14 @@ def _heads(events: Sequences, stop: NDArray[np.int64]) -> Sequences:
         events.behavior[mask],
         None if events.time is None else events.time[mask],
         None if events.basket is None else events.basket[mask],
+        None if events.shopper is None else events.shopper[lengths > 0],
     )
+
+
+def _shoppers(log: Log, plan: Plan) -> NDArray[np.int32]:
+    """The user of every sequence; an empty one, which nobody reads, gets the next one's."""
+    first = np.minimum(plan.offsets[:-1], len(plan.order) - 1)
+    return log.user[plan.order[first]]
 
 
 def _queries(events: Sequences, questions: Questions) -> Queries:

@@ -166,7 +166,7 @@ def _bundle(bundle: Bundle) -> _Subject:
 
 def _run(path: Path) -> _Subject:
     run = load_run(path)
-    arrays = count_tables(run.split.train, len(run.split.items))
+    arrays = run.tables()
 
     def scorer(filter_seen: bool, blend: Sequence[BlendPart]) -> Scorer:
         alone = ModelScorer(run.model, filter_seen=filter_seen)

@@ -13,7 +13,6 @@ from hushrec.counts import Blend
 from hushrec.manifest import BlendPart
 from hushrec.staging import refuse_foreign
 from hushrec_model.blend import BlendScorer, fit_blend
-from hushrec_model.counting import count_tables
 from hushrec_model.model import Model, ModelScorer
 from hushrec_model.progress import Progress, silent
 from hushrec_model.run_folder import Run, catalog_items, load_run
@@ -141,7 +140,7 @@ class _Quantization:
         self.trained, self.options, self.progress = run, options, progress
         self.split = run.split
         self.index = validation_sample(self.split.valid, _SAMPLE)
-        self.tables = count_tables(self.split.train, len(self.split.items))
+        self.tables = run.tables()
         self.steps: list[Step] = []
         self.timed: list[Graphs | BundleScorer] = []  # what each step is timed by, all in turn at the end
 
@@ -267,6 +266,7 @@ class _Quantization:
             "protocol": facts["protocol"],
             "test_from": facts["test_from"],
             "protocol_sha256": facts["protocol_sha256"],
+            "min_shoppers": self.trained.min_shoppers,
             "parameters": encoder_parameters(content.model.encoder),
             **results,
         }

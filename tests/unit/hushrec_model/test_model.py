@@ -82,6 +82,14 @@ def test_a_history_of_unknown_events_only_is_answered(model: Model) -> None:
     assert (found > 0).all()
 
 
+def test_without_a_known_event_the_popular_items_rank_first_as_on_a_device() -> None:
+    seen = np.arange(ITEMS)[::-1] // 3  # in threes equally popular: then by index
+    model = Model(SMALL, item_features([None] * ITEMS, np.full(ITEMS, np.nan), {}, None), seen)
+    found = ModelScorer(model, filter_seen=True).top(queries([[0, 0], [], [4]], [[1]] * 3), np.arange(3), ITEMS)
+    assert found[0].tolist() == (1 + np.lexsort((np.arange(ITEMS), -seen))).tolist()
+    assert found[1].tolist() == found[0].tolist() != found[2].tolist()
+
+
 def test_another_table_can_be_scored_with(model: Model) -> None:
     table = model.table()[torch.tensor([0, *range(ITEMS, 0, -1)])]
     turned = queries([[ITEMS + 1 - item for item in HISTORIES[2]]], [[1]], behaviors=[[at % 2 for at in range(8)]])

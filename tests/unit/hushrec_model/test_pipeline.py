@@ -164,6 +164,7 @@ def test_a_mistake_leaves_a_finished_run_alone(shop: Path, options: TrainOptions
         (TrainOptions(max_minutes=0.0), "max_minutes is 0.0"),
         (TrainOptions(max_minutes=float("nan")), "max_minutes is nan"),
         (TrainOptions(seed=-1), "seed is -1"),
+        (TrainOptions(min_shoppers=0), "min_shoppers is 0"),
         (TrainOptions(seed=2**64), "seed is 18446744073709551616; it must be at most"),
         (TrainOptions(device="abacus"), "device 'abacus' cannot be used"),
     ],

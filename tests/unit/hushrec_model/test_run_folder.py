@@ -42,7 +42,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(4)
     model = build_model(split, split_features(split, known), SETTINGS)
     prepared = {"path": PREPARED, "sha256": save_prepared(folder / PREPARED, log, known)}
-    facts = {"protocol": "leave-one-out", "test_from": None, "prepared": prepared, "extra": "kept"}
+    facts = {"protocol": "leave-one-out", "test_from": None, "prepared": prepared, "extra": "kept", "min_shoppers": 2}
     save_run(folder, model, SETTINGS, BLEND, facts)
     return folder
 
@@ -62,6 +62,8 @@ def test_what_was_saved_comes_back(run: Path) -> None:
     assert (found.settings, found.blend) == (SETTINGS, BLEND)
     assert found.split.protocol_sha256 == split.protocol_sha256
     assert found.facts["extra"] == "kept"
+    assert found.min_shoppers == 2
+    assert not found.tables()["transitions.weights"][found.split.items.index("a") + 1].any()  # only w follows a with b
     assert not found.model.training
     assert sorted(path.name for path in run.iterdir()) == ["model.pt", "prepared", "run.json"]
 
