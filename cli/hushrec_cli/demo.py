@@ -5,6 +5,7 @@ has no training library.
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -91,8 +92,12 @@ def _make(shop: Shop, run_folder: Path, bundle: Path) -> dict[str, Any]:
     _, protocol, test_from, attributes = _FACTS[shop]
     options = TrainOptions(protocol=protocol, test_from=test_from, attributes=attributes)
     with ProgressLine() as progress:
+
+        def in_short(stage: str, done: float, total: float, note: str = "") -> None:
+            progress(stage, done, total, note.replace(f"{events.parent}{os.sep}", ""))  # nobody chose that folder
+
         say_heading("Training on the shop's log")
-        trained = train(events, items, run_folder, options, progress)
+        trained = train(events, items, run_folder, options, in_short)
         progress.close()
         say_heading("Pruning and quantizing to int8")
         quantized = quantize(run_folder, bundle, QuantizeOptions(), progress)

@@ -33,6 +33,7 @@ _WEIGHT_DECAY = 0.01
 _BETAS = (0.9, 0.98)
 _CLIP = 1.0
 _VALIDATION_QUERIES = 20_000
+_PROBE = 20  # steps after which the length of the first epoch is guessed
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,8 @@ def train_model(
         settings: How to train.
         start: A model to go on from, changed in place; None builds one and starts its ID table from co-occurrence.
         checkpoint: File written after every epoch and read at the start if it exists.
-        max_minutes: Shortens the schedule after the first epoch so that it fits; the learning rate still falls to 0,
-            unless there is no time for a second epoch.
+        max_minutes: Shortens the schedule so that it fits, to a part of one epoch if need be; the learning rate falls
+            to 0 all the same.
         device: A torch device.
         progress: Told after every batch.
 
@@ -162,7 +163,7 @@ class _Run:
         self._resume()
         while self.state.epoch < self.state.epochs and not self._out_of_patience():
             began = time.monotonic()
-            loss = self._epoch()
+            loss = self._epoch(began)
             score = self._validate()
             state = self.state
             state.epoch += 1
@@ -180,14 +181,18 @@ class _Run:
         state = self.state
         return Trained(self.model.cpu().eval(), state.history, state.best_epoch, state.seconds)
 
-    def _epoch(self) -> float:
-        """One pass; the mean loss in nats."""
+    def _epoch(self, began: float) -> float:
+        """One pass that began at a moment, in seconds; the mean loss in nats."""
         self.model.train()
         dtype = product_dtype(self.device)
         plan = self.windows.plan(self.settings.tokens, self.rng)
-        total = 0.0
+        length, total = len(plan), 0.0
         for step, group in enumerate(plan):
-            self._set_rate((self.state.epoch + step / len(plan)) / self.state.epochs)
+            if step == _PROBE and self.state.epoch == 0:
+                length = self._affordable(length, (time.monotonic() - began) / step)
+            if step >= length:
+                break
+            self._set_rate((self.state.epoch + step / length) / self.state.epochs)
             batch = self.windows.batch(group, self.rng).to(self.device)
             if not len(batch.targets):
                 continue
@@ -197,8 +202,8 @@ class _Run:
             torch.nn.utils.clip_grad_norm_(self.trainable, _CLIP)
             self.optimizer.step()
             total += float(loss.detach())
-            self.progress("train", self.state.epoch + (step + 1) / len(plan), self.state.epochs)
-        return total / max(1, len(plan))
+            self.progress("train", self.state.epoch + (step + 1) / length, self.state.epochs)
+        return total / max(1, length)
 
     def _set_rate(self, done: float) -> None:
         """Warm-up, then a cosine to 0; `done` is the share of the schedule behind us."""
@@ -217,6 +222,13 @@ class _Run:
 
     def _out_of_patience(self) -> bool:
         return self.state.epoch - self.state.best_epoch >= self.settings.patience
+
+    def _affordable(self, steps: int, seconds: float) -> int:
+        """Steps of the first epoch, given what one takes; where time is up before a second epoch, it is the last."""
+        if self.max_minutes is None or (fits := int(self.max_minutes * 60 / max(seconds, 1e-6))) >= 2 * steps:
+            return steps
+        self.state.epochs = 1
+        return max(_PROBE, min(steps, fits))
 
     def _fit_time(self, seconds: float) -> None:
         """After the first epoch, shorten the schedule to what the time limit allows."""

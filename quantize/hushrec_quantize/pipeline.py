@@ -154,6 +154,7 @@ class _Quantization:
         )
         scorer = ModelScorer(model, filter_seen=self.split.filter_seen)
         blended = self._measure(BlendScorer(scorer, Blend(blend, self.tables), filter_seen=self.split.filter_seen))
+        self.progress("int8", 0, 1)
         graphs = self._graphs(model, "int8")
         content = Content(
             self.split.items, catalog_items(self.split, self.trained.known), self.trained.features, self.tables, model
@@ -162,8 +163,9 @@ class _Quantization:
             draft = self._write(Path(folder) / "draft.hush", graphs, content, blend, {})
             found = self._verify(draft, model, graphs, trained, floating, blended)
         check(found, self.options.tolerance)
+        self.progress("write", 0, 1)
         bundle = self._write(out, graphs, content, blend, self._results(found))
-        self.progress("quantize", 1, 1, f"wrote {out}")
+        self.progress("write", 1, 1)
         size = len(graphs.encoder_onnx) + len(graphs.encoder_bin)
         return QuantizeReport(
             bundle=out,
@@ -240,7 +242,7 @@ class _Quantization:
         size = len(graphs.encoder_onnx) + len(graphs.encoder_bin)
         step = Step(name, encoder_parameters(model.encoder), size, found.ndcg, kept, latency_us=0.0)
         self.steps.append(step)
-        self.progress("quantize", len(self.steps), 6, f"{name}: NDCG@10 {found.ndcg:.4f}, overlap {kept:.3f}")
+        self.progress("decide", 0, 1, f"{name}: NDCG@10 {found.ndcg:.4f}, overlap {kept:.3f}")
 
     def _time(self, model: Model) -> None:
         """Time every step in turn and enter it."""

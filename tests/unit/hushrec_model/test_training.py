@@ -195,6 +195,25 @@ def test_a_time_limit_shortens_the_schedule_to_what_fits(
     assert totals[-1] == epochs
 
 
+@pytest.mark.parametrize(("minutes", "epochs", "steps"), [(1e-9, 1, 20), (0.5, 1, 30), (1.0, 1, 40), (1.5, 2, 80)])
+def test_a_time_limit_below_two_epochs_ends_inside_or_after_the_first(
+    minutes: float, epochs: int, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forty steps an epoch, each takes a second; wherever it ends, the learning rate has fallen."""
+    rates: list[float] = []
+    step = torch.optim.AdamW.step
+
+    def spy(optimizer: torch.optim.AdamW, *rest: object) -> object:
+        rates.append(optimizer.param_groups[0]["lr"])
+        return step(optimizer, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", spy)
+    monkeypatch.setattr("hushrec_model.training.time.monotonic", lambda: float(len(rates)))
+    found = run(settings=replace(SETTINGS, tokens=7, epochs=8, patience=8), max_minutes=minutes)
+    assert (len(found.history), len(rates)) == (epochs, steps)
+    assert rates[-1] < 0.02 * max(rates) or steps == 20
+
+
 def test_the_time_limit_decided_before_a_kill_still_holds_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
