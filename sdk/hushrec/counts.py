@@ -174,6 +174,8 @@ class Blend:
         self.parts = tuple(parts)
         self.sources = count_sources(self.parts, arrays)
         self._total = np.zeros(len(arrays["popularity"]), np.float32)
+        popular: Any = arrays["popularity"]
+        self._fixed = [_gain(part, popular) if part.name == "popularity" else None for part in self.parts]
 
     def add_to(self, scores: NDArray[np.float32], history: NDArray[np.int64]) -> None:
         """Add every part to the scores in place.
@@ -188,7 +190,10 @@ class Blend:
         if not len(history):
             return
         total = self._total
-        for part, source in zip(self.parts, self.sources, strict=True):
+        for part, source, fixed in zip(self.parts, self.sources, self._fixed, strict=True):
+            if fixed is not None:  # the same whatever the history
+                scores[: len(total)] += fixed
+                continue
             try:
                 touched = source.add(total, history)
             except IndexError as error:
@@ -196,10 +201,7 @@ class Blend:
                 raise BundleError(
                     f"the table {part.name!r} names items that do not exist; fetch the bundle again"
                 ) from error
-            gain = total.take(touched)
-            gain *= np.float32(1 / part.epsilon)
-            np.log1p(gain, out=gain)
-            gain *= np.float32(part.weight)
+            gain = _gain(part, total.take(touched))
             gain += scores.take(touched)
             scores[touched] = gain  # repeated indexes write the same value
             total[touched] = 0
@@ -217,6 +219,14 @@ class Blend:
         found = self._total[items]
         self._total[touched] = 0
         return found
+
+
+def _gain(part: Part, counts: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What counts add to the scores."""
+    gain = counts * np.float32(1 / part.epsilon)
+    np.log1p(gain, out=gain)
+    gain *= np.float32(part.weight)
+    return gain
 
 
 def _source(part: Part, arrays: Mapping[str, NDArray[np.generic]]) -> CountSource:
