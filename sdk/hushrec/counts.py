@@ -15,7 +15,7 @@ import numpy as np
 from hushrec_privacy.errors import BundleError, ConfigError
 from numpy.typing import NDArray
 
-__all__ = ["Blend", "CountSource", "Neighbours", "Own", "Part", "Popularity", "count_sources"]
+__all__ = ["Blend", "CountSource", "Neighbours", "Own", "Part", "Popularity", "count_sources", "fading"]
 
 NEIGHBOUR_PARTS = ("transitions", "item_knn")
 
@@ -78,7 +78,7 @@ class Own:
     def add(self, total: NDArray[np.float32], history: NDArray[np.int64]) -> NDArray[np.integer]:
         """See `CountSource.add`."""
         recent = history[-self._window :]
-        np.add.at(total, recent, _fading(self._decay, len(recent)))
+        np.add.at(total, recent, fading(self._decay, len(recent)))
         return recent
 
 
@@ -120,7 +120,7 @@ class Neighbours:
         """See `CountSource.add`."""
         recent = history[-self._window :]
         near = self._items.take(recent, axis=0).ravel().astype(np.intp)
-        factor = self._scales.take(recent) * _fading(self._decay, len(recent))
+        factor = self._scales.take(recent) * fading(self._decay, len(recent))
         np.add.at(total, near, (self._weights.take(recent, axis=0) * factor[:, None]).ravel())
         return near
 
@@ -245,8 +245,12 @@ def _source(part: Part, arrays: Mapping[str, NDArray[np.generic]]) -> CountSourc
 _POWERS: dict[float, NDArray[np.float32]] = {}
 
 
-def _fading(decay: float, count: int) -> NDArray[np.float32]:
-    """decay^age for `count` events, oldest first."""
+def fading(decay: float, count: int) -> NDArray[np.float32]:
+    """decay^age for `count` events, oldest first.
+
+    >>> fading(0.5, 3).tolist()
+    [0.25, 0.5, 1.0]
+    """
     powers = _POWERS.get(decay)
     if powers is None or len(powers) < count:
         ages = np.arange(max(256, count) - 1, -1, -1)

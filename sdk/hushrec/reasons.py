@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from hushrec.counts import NEIGHBOUR_PARTS, _fading
+from hushrec.counts import NEIGHBOUR_PARTS, fading
 from hushrec.manifest import BlendPart
 from hushrec.tables import dequantize_rows
 
@@ -132,7 +132,7 @@ class Explainer:
                 continue
             events = hits // near.shape[1]
             steps = (
-                weights.take(recent, axis=0).ravel()[hits] * (scales[recent] * _fading(part.decay, len(recent)))[events]
+                weights.take(recent, axis=0).ravel()[hits] * (scales[recent] * fading(part.decay, len(recent)))[events]
             )
             counts: dict[int, dict[int, float]] = {}
             for item, event, step in zip(
