@@ -84,8 +84,9 @@ def item_knn(train: Sequences, items: int, *, min_shoppers: int = 1) -> Table:
     """
     owner = np.repeat(np.arange(len(train.offsets) - 1), np.diff(train.offsets))
     age = train.offsets[1:][owner] - np.arange(len(owner))
-    use = (age <= _KNN_HISTORY) & (train.item > 0)
-    kept = shared_pairs(train, items, _KNN_HISTORY, min_shoppers) if min_shoppers > 1 else None
+    recent = age <= _KNN_HISTORY
+    use = recent & (train.item > 0)
+    kept = shared_pairs(_only(train, recent), items, _KNN_HISTORY, min_shoppers) if min_shoppers > 1 else None
     shape = (len(train.offsets) - 1, items + 1)
     has = sparse.coo_matrix((np.ones(int(use.sum()), np.float32), (owner[use], train.item[use])), shape=shape).tocsr()
     has.data[:] = 1
@@ -97,6 +98,12 @@ def item_knn(train: Sequences, items: int, *, min_shoppers: int = 1) -> Table:
         rows = _without_self(columns[first : first + _KNN_ROWS] @ has, first)
         blocks.append(_cut(rows if kept is None else rows.multiply(kept[first : first + _KNN_ROWS])))
     return {field: np.concatenate([block[field] for block in blocks]) for field in blocks[0]}
+
+
+def _only(train: Sequences, use: NDArray[np.bool_]) -> Sequences:
+    """The same sequences with some of their events."""
+    kept = np.append(0, np.cumsum(use))[train.offsets]
+    return Sequences(kept, train.item[use], train.behavior[use], None, None, train.shopper)
 
 
 def _without_self(rows: "sparse.csr_matrix", first: int) -> "sparse.csr_matrix":

@@ -42,8 +42,8 @@ class TrainOptions:
         max_minutes: Time limit; the schedule is shortened to fit.
         columns: Column of the files for each role, where the names do not say it.
         attributes: Further item columns to learn from.
-        min_shoppers: Pairs of items that fewer shoppers made are left out of the count tables; no privacy guarantee.
         device: A torch device.
+        min_shoppers: Pairs of items that fewer shoppers made are left out of the count tables; no privacy guarantee.
     """
 
     protocol: str = "leave-one-out"
@@ -52,8 +52,8 @@ class TrainOptions:
     max_minutes: float | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     attributes: tuple[str, ...] = ()
-    min_shoppers: int = 1
     device: str = "cpu"
+    min_shoppers: int = 1
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,8 @@ def load_run(folder: Path) -> Run:
         blend = [msgspec.convert(part, BlendPart) for part in facts["blend"]]
         prepared, sha256 = folder / facts["prepared"]["path"], facts["prepared"]["sha256"]
         test_from = datetime.fromisoformat(facts["test_from"]) if facts["test_from"] else None
-        min_shoppers = int(facts["min_shoppers"])
+        min_shoppers = facts.get("min_shoppers", 1)
+        checks.at_least(1, min_shoppers=min_shoppers)
         checks.one_of(PROTOCOLS, protocol=facts["protocol"])
     except FileNotFoundError as error:
         unfinished = (folder / "training.pt").exists()

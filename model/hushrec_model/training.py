@@ -33,7 +33,8 @@ _WEIGHT_DECAY = 0.01
 _BETAS = (0.9, 0.98)
 _CLIP = 1.0
 _VALIDATION_QUERIES = 20_000
-_PROBE = 20  # steps after which the length of the first epoch is guessed
+_VALIDATING = 0.5  # epochs that validating takes at most, as far as a time limit is concerned
+_PROBE = 20  # steps after which the length of the first epoch is guessed, by the second half of them
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,8 @@ def train_model(
         settings: How to train.
         start: A model to go on from, changed in place; None builds one and starts its ID table from co-occurrence.
         checkpoint: File written after every epoch and read at the start if it exists.
-        max_minutes: Shortens the schedule so that it fits, to a part of one epoch if need be; the learning rate falls
-            to 0 all the same.
+        max_minutes: Shortens the schedule so that it fits, to a part of one epoch if need be but not below 20 steps.
+            The learning rate falls to 0 all the same, unless validating takes longer than half an epoch.
         device: A torch device.
         progress: Told after every batch.
 
@@ -137,7 +138,7 @@ class _Run:
     ) -> None:
         torch.manual_seed(settings.seed)
         self.split, self.settings, self.device, self.progress = split, settings, device, progress
-        self.path, self.max_minutes = checkpoint, max_minutes
+        self.path, self.max_minutes, self.warm = checkpoint, max_minutes, 0.0
         self.rng = np.random.default_rng(settings.seed)
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.model = start or self._fresh(features)
@@ -188,8 +189,8 @@ class _Run:
         plan = self.windows.plan(self.settings.tokens, self.rng)
         length, total = len(plan), 0.0
         for step, group in enumerate(plan):
-            if step == _PROBE and self.state.epoch == 0:
-                length = self._affordable(length, (time.monotonic() - began) / step)
+            if step in (_PROBE // 2, _PROBE):
+                length = self._fit_first_epoch(step, length, began)
             if step >= length:
                 break
             self._set_rate((self.state.epoch + step / length) / self.state.epochs)
@@ -223,12 +224,20 @@ class _Run:
     def _out_of_patience(self) -> bool:
         return self.state.epoch - self.state.best_epoch >= self.settings.patience
 
-    def _affordable(self, steps: int, seconds: float) -> int:
-        """Steps of the first epoch, given what one takes; where time is up before a second epoch, it is the last."""
-        if self.max_minutes is None or (fits := int(self.max_minutes * 60 / max(seconds, 1e-6))) >= 2 * steps:
+    def _fit_first_epoch(self, step: int, steps: int, began: float) -> int:
+        """How many steps the first epoch has; the schedule ends there if the time limit allows no second one."""
+        if self.max_minutes is None or self.state.epoch:
+            return steps
+        now = time.monotonic()
+        if step < _PROBE:
+            self.warm = now  # the steps before are slower: memory is fetched, kernels are chosen
+            return steps
+        left = self.max_minutes * 60 - (now - began)
+        more = int(left * (step - _PROBE // 2) / max(now - self.warm, 1e-6))
+        if step + more >= (2 + _VALIDATING) * steps:
             return steps
         self.state.epochs = 1
-        return max(_PROBE, min(steps, fits))
+        return min(steps, step + max(0, more))
 
     def _fit_time(self, seconds: float) -> None:
         """After the first epoch, shorten the schedule to what the time limit allows."""

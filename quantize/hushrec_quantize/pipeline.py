@@ -204,10 +204,12 @@ class _Quantization:
         """Ask the draft what the float model was asked."""
         seen = self.split.filter_seen
         plain, blending = BundleScorer(draft, filter_seen=seen, blend=()), BundleScorer(draft, filter_seen=seen)
+        self.progress("verify", 0, 1)
         alone, whole = self._measure(plain), self._measure(blending)
         self._step("int8", model, alone, overlap(floating.lists, alone.lists), graphs)
         kept = overlap(blended.lists, whole.lists)
         self._step("int8, blended with counts", model, whole, kept, graphs, blending)
+        self.progress("time", 0, 1)
         self._time(model)
         return Verification(
             queries=len(self.index),

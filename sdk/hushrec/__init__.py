@@ -8,6 +8,7 @@
 Importing this loads nothing but the list below; each name loads its module when it is first used.
 """
 
+import _thread
 import contextlib
 import gc
 import importlib
@@ -70,15 +71,18 @@ _HOMES = {
     "hushrec.recommender": ("Recommendation", "Recommender"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
+_first = _thread.allocate_lock()  # taken by who loads NumPy, and never given back
 
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module 'hushrec' has no attribute {name!r}")
-    with _unscanned():
-        if name in _HOME:
+    home = _HOME.get(name)
+    if home and "numpy" not in sys.modules and _first.acquire(blocking=False):
+        with _unscanned():
             _load_numpy()
-        value: object = getattr(importlib.import_module(_HOME.get(name, "hushrec_privacy.errors")), name)
+            importlib.import_module(home)
+    value: object = getattr(importlib.import_module(home or "hushrec_privacy.errors"), name)
     globals()[name] = value
     return value
 
@@ -90,7 +94,8 @@ def __dir__() -> list[str]:
 @contextlib.contextmanager
 def _unscanned() -> Iterator[None]:
     """Keep the garbage collector from what imports make: 38,000 objects that stay. Searching them takes a tenth of a
-    start, while they are made and, all at once, as soon as it is on again; so they go among the old ones unsearched.
+    start, while they are made and, all at once, as soon as it is on again; so all young objects of the process go among
+    the old ones unsearched.
     """
     collecting = gc.isenabled()
     gc.disable()
@@ -108,9 +113,9 @@ def _load_numpy() -> None:
     """Load NumPy so that the threads of its OpenBLAS sleep when idle.
 
     They would spin for 2**26 cycles first, which delays the start of a small program on a busy machine by a third. They
-    stay as many as they were, and a program that set the time itself, or had loaded NumPy before, keeps its own.
+    stay as many as they were, and a program that set the time itself keeps its own.
     """
-    if "numpy" in sys.modules or _SPIN_TIME in os.environ:
+    if _SPIN_TIME in os.environ:
         return
     os.environ[_SPIN_TIME] = "4"  # 2**4 cycles, the least there is
     try:

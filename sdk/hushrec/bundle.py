@@ -58,7 +58,7 @@ class Bundle:
         root: Absolute path of the directory.
         manifest: What it holds.
         sha256: Hash that the manifest ends with; names this exact bundle.
-        hashed: Names of the files that this opening hashed; empty if the record covered all.
+        hashed: Names of the listed files that this opening hashed; empty if the record covered all.
     """
 
     def __init__(self, root: Path, manifest: Manifest, sha256: str, hashed: tuple[str, ...]) -> None:
@@ -97,9 +97,10 @@ class Bundle:
         stale = tuple(stamp for stamp in stamps if known.get(stamp.name) != stamp)
         for stamp in stale:
             _check_hash(root / stamp.name, stamp.sha256)
-        if stale:
+        fresh = bool(stale) or known.get(MANIFEST_NAME) != own
+        if fresh:
             _check_architecture(root, manifest)
-        if record is not None and (stale or known.get(MANIFEST_NAME) != own):
+        if fresh and record is not None:
             record.put_stamps(str(root), (own, *stamps))
         return cls(root, manifest, own.sha256, tuple(stamp.name for stamp in stale))
 
@@ -209,8 +210,8 @@ def _read_manifest(root: Path, known: FileStamp | None) -> tuple[Manifest, FileS
             data = file.read(MAX_MANIFEST_BYTES + 1)
     except OSError as error:
         raise BundleError(f"{where}: cannot be read ({error.strerror}); the directory is not a bundle") from error
-    hashed = known.sha256 if known is not None and known == _stamp(MANIFEST_NAME, seen, known.sha256) else None
-    manifest, sha256 = decode_manifest(data, str(where), hashed=hashed)
+    verified = known.sha256 if known is not None and known == _stamp(MANIFEST_NAME, seen, known.sha256) else None
+    manifest, sha256 = decode_manifest(data, str(where), verified_sha256=verified)
     return manifest, _stamp(MANIFEST_NAME, seen, sha256)
 
 

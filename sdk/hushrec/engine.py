@@ -4,7 +4,8 @@ Runs the bundle's graphs in ONNX Runtime on one thread. Buffers are kept between
 of ids, counts or rules, which are `hushrec.ranking`'s. One engine serves one thread at a time.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -65,8 +66,13 @@ class Engine:
         self._user = np.zeros((1, model.width), np.float32)
         self._scores = np.zeros((1, model.capacity), np.float32)
         encoder = ort.open_aside(bundle.path("encoder.onnx"))
-        self.scorer, self._scorer = _open_scorer(bundle, memory, self._user, self._scores, ready=encoder)
-        self._encoder = _Encoder(encoder(), model.max_history, len(model.behaviors), self._user)
+        try:
+            scorers = _open_scorers(bundle, memory, self._user, self._scores)
+        finally:
+            session = encoder()
+        self._encoder = _Encoder(session, model.max_history, len(model.behaviors), self._user)
+        self.scorer = _choose(scorers, memory, self._user, self._scores)
+        self._scorer = scorers[self.scorer]
 
     def scores(self, items: Indexes, behaviors: Indexes | None = None) -> Vectors:
         """Score all rows of the item table after a history.
@@ -133,23 +139,29 @@ class _Encoder:
         self._length = length
 
 
-def _open_scorer(
-    bundle: EngineBundle, memory: Memory | None, user: Vectors, scores: Vectors, ready: Callable[[], object]
-) -> tuple[ScorerName, Scorer]:
-    """Open the scorer that is known to be the faster one here, or measure which it is, once `ready` has returned."""
-    plain = PlainScorer(bundle.array("items.codes"), bundle.array("items.scales"), user, scores)
-    key = f"scorer/onnxruntime-{ort.version()}"
-    known = memory.get(key) if memory else None
-    if known == b"plain":
-        return "plain", plain
-    try:
-        packed = PackedScorer(bundle.path("scorer.onnx"), user, scores)
-    except BundleError:  # an older ONNX Runtime without these operators still has the table
-        return "plain", plain
-    if known == b"packed":
-        return "packed", packed
-    ready()
-    name = choose_scorer(packed, plain, user, scores)
+def _open_scorers(
+    bundle: EngineBundle, memory: Memory | None, user: Vectors, scores: Vectors
+) -> dict[ScorerName, Scorer]:
+    """The scorers that work here, but only one if memory knows it to be the faster."""
+    scorers: dict[ScorerName, Scorer] = {}
+    known = memory.get(_memory_key()) if memory else None
+    if known != b"plain":
+        with contextlib.suppress(BundleError):  # an older ONNX Runtime without these operators still has the table
+            scorers["packed"] = PackedScorer(bundle.path("scorer.onnx"), user, scores)
+    if known != b"packed" or not scorers:
+        scorers["plain"] = PlainScorer(bundle.array("items.codes"), bundle.array("items.scales"), user, scores)
+    return scorers
+
+
+def _choose(scorers: Mapping[ScorerName, Scorer], memory: Memory | None, user: Vectors, scores: Vectors) -> ScorerName:
+    """The faster one, measured if there are two, and remembered then."""
+    if len(scorers) == 1:
+        return next(iter(scorers))
+    name = choose_scorer(scorers["packed"], scorers["plain"], user, scores)
     if memory:
-        memory.put(key, name.encode())
-    return name, packed if name == "packed" else plain
+        memory.put(_memory_key(), name.encode())
+    return name
+
+
+def _memory_key() -> str:
+    return f"scorer/onnxruntime-{ort.version()}"

@@ -1,7 +1,7 @@
 """The manifest of a bundle: what it holds, and the bytes it is written as.
 
-One line of JSON whose last field is the sha256 of the bytes before it, so that any flipped byte, in the manifest or
-through its hashes in any other file, is found. This is integrity against damage; who made a bundle is the release
+One line of JSON whose last field is the sha256 of the bytes before it, so that hashing finds any flipped byte, in the
+manifest or through its hashes in any other file. This is integrity against damage; who made a bundle is the release
 repository's business. The rule of the last field holds for every format version. Reads and writes no file: see
 `hushrec.bundle`. docs/bundle-format.md is the same for other languages.
 """
@@ -179,14 +179,16 @@ def encode_manifest(manifest: Manifest) -> bytes:
     return body + _SUFFIX.format(_sha256(body)).encode()
 
 
-def decode_manifest(data: bytes, where: str = MANIFEST_NAME, *, hashed: str | None = None) -> tuple[Manifest, str]:
+def decode_manifest(
+    data: bytes, where: str = MANIFEST_NAME, *, verified_sha256: str | None = None
+) -> tuple[Manifest, str]:
     """Read and check the bytes of a manifest.
 
     Args:
         data: The whole file.
         where: Path of the file, for messages.
-        hashed: The hash that was found right earlier, if the caller knows that the file has not changed since; it is
-            hashed only if it ends with another one.
+        verified_sha256: The hash that was found right earlier, if the caller knows that the file has not changed since:
+            switches the check off while the file ends with it.
 
     Returns:
         The manifest and the sha256 that it ends with, which names this exact bundle.
@@ -198,7 +200,8 @@ def decode_manifest(data: bytes, where: str = MANIFEST_NAME, *, hashed: str | No
         raise BundleError(f"{where}: {len(data)} bytes is not the size of a manifest; fetch the bundle again")
     body = data[:-_SUFFIX_BYTES]
     suffix = data[-_SUFFIX_BYTES:]
-    digest = hashed if hashed is not None and suffix == _SUFFIX.format(hashed).encode() else _sha256(body)
+    unknown = verified_sha256 is None or suffix != _SUFFIX.format(verified_sha256).encode()
+    digest = _sha256(body) if unknown else str(verified_sha256)
     if suffix != _SUFFIX.format(digest).encode():
         raise BundleError(f"{where}: its own hash does not match, the file is damaged; fetch the bundle again")
     try:

@@ -86,7 +86,8 @@ def open_aside(graph: Path) -> Callable[[], Any]:
         graph: As for `open_session`.
 
     Returns:
-        Waits for the session and gives it; raises what `open_session` would have raised.
+        Waits until the thread has ended and gives the session; raises what `open_session` would have raised. To be
+        called in any case: until then the thread may read the file.
     """
     load()
     found: list[Any] = []
@@ -94,15 +95,19 @@ def open_aside(graph: Path) -> Callable[[], Any]:
     def open_it() -> None:
         try:
             found.append(open_session(graph))
-        except BundleError as error:
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
             found.append(error)
 
-    thread = threading.Thread(target=open_it, name="hushrec-open", daemon=True)
-    thread.start()
+    thread = threading.Thread(target=open_it, name="hushrec-open")
+    try:
+        thread.start()
+    except RuntimeError:  # the system allows no more threads
+        open_it()
 
     def wait() -> Any:
-        thread.join()
-        if isinstance(found[0], BundleError):
+        if thread.ident is not None:
+            thread.join()
+        if isinstance(found[0], BaseException):
             raise found[0]
         return found[0]
 

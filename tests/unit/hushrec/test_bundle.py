@@ -1,13 +1,13 @@
 """Bundles open when whole, hash only what changed, and are written whole or not at all."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
+from hushrec import manifest
 from hushrec.bundle import Bundle, FileStamp, write_bundle
 from hushrec.manifest import NO_GUARANTEE, Manifest
 from hushrec_privacy.errors import BundleError, ConfigError
@@ -116,7 +116,9 @@ def test_a_record_of_another_content_does_not_count(tmp_path: Path) -> None:
     assert record.kept[str(root)] == known
 
 
-def test_a_manifest_on_record_is_not_hashed_again_unless_told_to(tmp_path: Path) -> None:
+def test_a_manifest_on_record_is_not_hashed_again_unless_told_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root, record = tiny_bundle(tmp_path), MemoryRecord()
     Bundle.open(root, record=record)
     path = root / "manifest.json"
@@ -126,15 +128,27 @@ def test_a_manifest_on_record_is_not_hashed_again_unless_told_to(tmp_path: Path)
         Bundle.open(root, record=record)  # another modification time
     path.write_bytes(data)
     os.utime(path, ns=(seen.st_atime_ns, seen.st_mtime_ns))
-    script = (
-        "import sys; from pathlib import Path; from hushrec.bundle import Bundle; from hushrec.profile import Profile\n"
-        "with Profile(sys.argv[2]) as kept:\n"
-        "    Bundle.open(sys.argv[1], record=kept.hash_record)\n"
-        "print('hashlib' in sys.modules)"
-    )
-    command = [sys.executable, "-c", script, str(root), str(tmp_path / "shopper.profile")]
-    loaded = [subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() for _ in range(2)]
-    assert loaded == ["True", "False"]
+    hashed: list[bytes] = []
+    exact = manifest._sha256
+
+    def spy(data: bytes) -> str:
+        hashed.append(data)
+        return exact(data)
+
+    monkeypatch.setattr(manifest, "_sha256", spy)
+    Bundle.open(root, record=record)
+    assert not hashed
+    Bundle.open(root, record=record, verify=True)
+    assert hashed
+
+
+def test_a_manifest_that_is_new_to_the_record_is_held_against_the_graphs(tmp_path: Path) -> None:
+    root, record = tiny_bundle(tmp_path), MemoryRecord()
+    kept = Bundle.open(root, record=record).manifest
+    other = msgspec.structs.replace(kept, model=msgspec.structs.replace(kept.model, architecture="0" * 64))
+    (root / "manifest.json").write_bytes(manifest.encode_manifest(other))
+    with pytest.raises(BundleError, match="another architecture"):
+        Bundle.open(root, record=record)
 
 
 def test_opening_writes_nothing_into_the_bundle(tmp_path: Path) -> None:

@@ -60,6 +60,18 @@ def test_loading_a_name_leaves_garbage_collection_as_it_was(collecting: str) -> 
     assert shown.stdout == f"{collecting == 'enable'} 0\n"
 
 
+def test_two_threads_that_load_at_once_leave_garbage_collection_on() -> None:
+    code = (
+        "import gc, hushrec, threading\n"
+        "names = [name for name in hushrec.__all__ if name in hushrec._HOME]\n"
+        "threads = [threading.Thread(target=getattr, args=(hushrec, name)) for name in names]\n"
+        "[thread.start() for thread in threads]; [thread.join() for thread in threads]\n"
+        "print(gc.isenabled(), gc.get_freeze_count(), all(hasattr(hushrec, name) for name in names))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout == "True 0 True\n"
+
+
 def test_objects_that_the_program_froze_stay_frozen() -> None:
     code = "import gc, hushrec; gc.freeze(); n = gc.get_freeze_count(); hushrec.Bundle; print(n, gc.get_freeze_count())"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,7 +10,7 @@ from hushrec_model.counting import count_tables
 from hushrec_model.sequences import Sequences
 from hushrec_model.shared_pairs import shared_pairs
 from hushrec_model.splits import split_log
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.planted import sequences
@@ -27,6 +27,7 @@ def of_shoppers(rows: list[tuple[int, list[int]]]) -> Sequences:
     return Sequences(laid.offsets, laid.item, laid.behavior, None, None, np.array([who for who, _ in rows], np.int32))
 
 
+@example(rows=[(0, [1, 0, 2])], window=2, least=1, at_once=10**6)
 @given(rows=ROWS, window=st.integers(1, 6), least=st.integers(1, 4), at_once=st.sampled_from([1, 7, 10**6]))
 def test_pairs_are_those_of_a_plain_loop(
     rows: list[tuple[int, list[int]]], window: int, least: int, at_once: int
@@ -56,6 +57,12 @@ def test_the_tables_hold_no_pair_of_fewer_shoppers() -> None:
     everything = count_tables(of_shoppers(rows), ITEMS)
     assert everything["transitions.weights"][1].any()
     np.testing.assert_array_equal(tables["popularity"], everything["popularity"])
+
+
+def test_events_that_item_knn_does_not_look_at_lend_it_no_shopper() -> None:
+    """The first shopper's pair lies before the last 200 events, so the second one's stands alone."""
+    rows = [(0, [1, 2, *[3] * 205]), (1, [1, 2])]
+    assert not count_tables(of_shoppers(rows), ITEMS, min_shoppers=2)["item_knn.weights"][1].any()
 
 
 def test_sessions_of_one_shopper_count_once() -> None:

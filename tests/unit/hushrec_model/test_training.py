@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from hushrec_model import model as model_module
+from hushrec_model import training
 from hushrec_model.network import EncoderShape
 from hushrec_model.progress import Progress
 from hushrec_model.settings import Settings
@@ -195,20 +196,29 @@ def test_a_time_limit_shortens_the_schedule_to_what_fits(
     assert totals[-1] == epochs
 
 
-@pytest.mark.parametrize(("minutes", "epochs", "steps"), [(1e-9, 1, 20), (0.5, 1, 30), (1.0, 1, 40), (1.5, 2, 80)])
-def test_a_time_limit_below_two_epochs_ends_inside_or_after_the_first(
-    minutes: float, epochs: int, steps: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("minutes", "validating", "epochs", "steps"),
+    [(1e-9, 0, 1, 20), (0.5, 0, 1, 20), (0.75, 0, 1, 35), (1.8, 0, 1, 40), (1.9, 0, 2, 80), (3.6, 15, 3, 120)],
+)
+def test_a_short_time_limit_ends_with_a_low_learning_rate(
+    minutes: float, validating: int, epochs: int, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Forty steps an epoch, each takes a second; wherever it ends, the learning rate has fallen."""
+    """Forty steps an epoch, each takes a second, the first five two seconds more that no other is judged by."""
     rates: list[float] = []
-    step = torch.optim.AdamW.step
+    step, validate = torch.optim.AdamW.step, training._Run._validate
+    idle = [0.0]
 
     def spy(optimizer: torch.optim.AdamW, *rest: object) -> object:
         rates.append(optimizer.param_groups[0]["lr"])
-        return step(optimizer, *rest)  # type: ignore[arg-type]
+        return step(optimizer, *rest)
+
+    def slow(self: training._Run) -> float:
+        idle[0] += validating
+        return validate(self)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", spy)
-    monkeypatch.setattr("hushrec_model.training.time.monotonic", lambda: float(len(rates)))
+    monkeypatch.setattr(training._Run, "_validate", slow)
+    monkeypatch.setattr("hushrec_model.training.time.monotonic", lambda: len(rates) + 2 * min(len(rates), 5) + idle[0])
     found = run(settings=replace(SETTINGS, tokens=7, epochs=8, patience=8), max_minutes=minutes)
     assert (len(found.history), len(rates)) == (epochs, steps)
     assert rates[-1] < 0.02 * max(rates) or steps == 20

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hushrec.bundle import Bundle
 from hushrec.recommender import Recommender
+from hushrec_model.counting import count_tables
 from hushrec_model.pipeline import TrainOptions, train
 from hushrec_model.run_folder import load_run
 from hushrec_privacy.errors import BundleError, CheckpointError, ConfigError, ToleranceError
@@ -38,6 +39,22 @@ def made(run: Path, tmp_path_factory: pytest.TempPathFactory) -> QuantizeReport:
 
 def content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_min_shoppers_reaches_the_tables_of_the_bundle_and_its_card(tmp_path: Path) -> None:
+    events, items = write_shop_files(tmp_path)
+    report = train(events, items, tmp_path / "run", TrainOptions(min_shoppers=3))
+    assert any("at least 3 shoppers" in line for line in report.decisions)
+    made = quantize(tmp_path / "run", tmp_path / "shop.hush", QuantizeOptions(tolerance=LOOSE))
+    bundle, run = Bundle.open(made.bundle), load_run(tmp_path / "run")
+    tables = count_tables(run.split.train, len(run.split.items), min_shoppers=3)
+    shipped = [name for name in tables if name in bundle.manifest.arrays]
+    assert any(name.endswith(".weights") for name in shipped)
+    for name in shipped:
+        np.testing.assert_array_equal(bundle.array(name), tables[name])
+    everything = count_tables(run.split.train, len(run.split.items))
+    assert any((everything[name] != tables[name]).any() for name in shipped)
+    assert bundle.manifest.card["min_shoppers"] == 3
 
 
 def test_every_step_is_reported_from_the_trained_model_to_the_bundle(made: QuantizeReport) -> None:
