@@ -132,7 +132,7 @@ def load_run(folder: Path) -> Run:
         unfinished = (folder / "training.pt").exists()
         hint = "training was interrupted: run the same train command again" if unfinished else "run hushrec train first"
         raise CheckpointError(f"{folder}: holds no finished run ({_RUN} is missing); {hint}") from error
-    except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ConfigError, msgspec.MsgspecError) as error:
         raise CheckpointError(f"{folder / _RUN}: cannot be read ({error}); train again") from error
     log, known = load_prepared(prepared, sha256)
     split = split_log(log, facts["protocol"], test_from=test_from)

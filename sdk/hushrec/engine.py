@@ -14,7 +14,7 @@ from hushrec_privacy.errors import BundleError, ConfigError
 from numpy.typing import NDArray
 
 from hushrec import ort
-from hushrec.manifest import Manifest
+from hushrec.manifest import Manifest, ModelInfo
 from hushrec.scorer import PackedScorer, PlainScorer, Scorer, ScorerName, choose_scorer
 
 __all__ = ["Engine", "EngineBundle", "Memory"]
@@ -70,7 +70,7 @@ class Engine:
             scorers = _open_scorers(bundle, memory, self._user, self._scores)
         finally:
             session = encoder()
-        self._encoder = _Encoder(session, model.max_history, len(model.behaviors), self._user)
+        self._encoder = _Encoder(session, model, self._user)
         self.scorer = _choose(scorers, memory, self._user, self._scores)
         self._scorer = scorers[self.scorer]
 
@@ -98,11 +98,13 @@ class Engine:
 class _Encoder:
     """`encoder.onnx` over fixed buffers: for every length one view of the same input buffer, made when first needed."""
 
-    def __init__(self, session: Any, max_history: int, behaviors: int, user: Vectors) -> None:
+    def __init__(self, session: Any, model: ModelInfo, user: Vectors) -> None:
+        max_history, behaviors = model.max_history, len(model.behaviors)
         self._session = session
         self._binding = self._session.io_binding()
         self._binding.bind_ortvalue_output("user", ort.shared_value(user))
         self._max_history = max_history
+        self._capacity = model.capacity
         self._items = np.zeros(max_history, np.int64)
         self._behaviors = np.zeros(max_history, np.int64) if behaviors > 1 else None
         self._behavior_count = behaviors
@@ -115,6 +117,8 @@ class _Encoder:
         if not length:
             raise ConfigError("the history is empty; without events there is nothing to encode")
         self._items[:length] = items[-length:]
+        # Older versions of ONNX Runtime refuse an index outside the table; seen as unsigned, negative ones are large.
+        np.putmask(self._items[:length], self._items[:length].view(np.uint64) >= self._capacity, 0)
         if self._behaviors is not None:
             self._behaviors[:length] = 0 if behaviors is None else self._checked(items, behaviors)[-length:]
         if length != self._length:
