@@ -37,10 +37,13 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         exec("from hushrec import Recomender")
 
 
+def printed_by(code: str) -> str:
+    """What a fresh process prints."""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
 def loaded_after(statement: str) -> set[str]:
-    code = f"{statement}; import sys; print(*sys.modules)"
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return set(shown.stdout.split())
+    return set(printed_by(f"{statement}; import sys; print(*sys.modules)").split())
 
 
 def test_importing_the_package_loads_none_of_its_parts() -> None:
@@ -56,8 +59,7 @@ def test_a_name_loads_only_what_it_needs() -> None:
 @pytest.mark.parametrize("collecting", ["enable", "disable"])
 def test_loading_a_name_leaves_garbage_collection_as_it_was(collecting: str) -> None:
     code = f"import gc; gc.{collecting}(); import hushrec; hushrec.Bundle; print(gc.isenabled(), gc.get_freeze_count())"
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert shown.stdout == f"{collecting == 'enable'} 0\n"
+    assert printed_by(code) == f"{collecting == 'enable'} 0\n"
 
 
 def test_two_threads_that_load_at_once_leave_garbage_collection_on() -> None:
@@ -68,14 +70,12 @@ def test_two_threads_that_load_at_once_leave_garbage_collection_on() -> None:
         "[thread.start() for thread in threads]; [thread.join() for thread in threads]\n"
         "print(gc.isenabled(), gc.get_freeze_count(), all(hasattr(hushrec, name) for name in names))"
     )
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert shown.stdout == "True 0 True\n"
+    assert printed_by(code) == "True 0 True\n"
 
 
 def test_objects_that_the_program_froze_stay_frozen() -> None:
     code = "import gc, hushrec; gc.freeze(); n = gc.get_freeze_count(); hushrec.Bundle; print(n, gc.get_freeze_count())"
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    before, after = map(int, shown.stdout.split())
+    before, after = map(int, printed_by(code).split())
     assert before > 1_000
     assert before - 100 < after <= before  # a few may have died
 
@@ -87,8 +87,7 @@ def test_a_cycle_of_the_program_is_still_collected() -> None:
         "one = Loop(); one.self = one; gone = weakref.ref(one); hushrec.Recommender\n"
         "del one; gc.collect(); print(gone())"
     )
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert shown.stdout == "None\n"
+    assert printed_by(code) == "None\n"
 
 
 @pytest.mark.parametrize("name", errors.__all__)
