@@ -47,7 +47,7 @@ class OsRandom:
             self._rekey()
         self._left -= count
         out = np.empty(count * 8 + 15, np.uint8)  # update_into wants room for one block more
-        self._stream.update_into(memoryview(bytes(count * 8)), out)
+        self._stream.update_into(bytes(count * 8), memoryview(out))
         return out[: count * 8].view(np.uint64)
 
     def below(self, bound: int, count: int) -> NDArray[np.int64]:

@@ -1,0 +1,121 @@
+"""One privacy statement with everything it depends on; a number alone says nothing."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from hushrec_privacy import checks
+from hushrec_privacy.accounting.gaussian import check_delta, check_epsilon
+from hushrec_privacy.errors import ConfigError
+
+__all__ = ["ADJACENCIES", "Adjacency", "Guarantee", "compose", "number"]
+
+Adjacency = Literal["zero-out", "add-or-remove"]
+ADJACENCIES: tuple[Adjacency, ...] = ("zero-out", "add-or-remove")
+"""Neighbours differ in one unit: its contributions replaced by zeros, who takes part being public; or the unit and all
+it did there or not there at all."""
+
+
+@dataclass(frozen=True)
+class Guarantee:
+    """(epsilon, delta)-differential privacy of one thing that was, or will be, published.
+
+    Attributes:
+        epsilon: 0 to infinity.
+        delta: 0 to 1.
+        unit: Whose presence is hidden, e.g. "one enrolled device, over all rounds".
+        adjacency: What neighbours are.
+        mechanism: What adds the noise, and how much.
+        trust: Who must behave for it to hold.
+        assumptions: What must be true beside that, one sentence each.
+        slack: What the numbers already contain for rounding: name of the term and its size.
+
+    Raises:
+        ConfigError: A number is NaN or out of range, or the adjacency is not one of `ADJACENCIES`.
+    """
+
+    epsilon: float
+    delta: float
+    unit: str
+    adjacency: Adjacency
+    mechanism: str
+    trust: str
+    assumptions: tuple[str, ...] = ()
+    slack: tuple[tuple[str, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        check_epsilon(self.epsilon)
+        if self.delta != 1:
+            check_delta(self.delta)
+        checks.one_of(ADJACENCIES, adjacency=self.adjacency)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values; infinity is the string "inf".
+
+        >>> Guarantee(math.inf, 0.0, "a user", "zero-out", "none", "nobody").to_dict()["epsilon"]
+        'inf'
+        """
+        return {
+            "epsilon": number(self.epsilon),
+            "delta": self.delta,
+            "unit": self.unit,
+            "adjacency": self.adjacency,
+            "mechanism": self.mechanism,
+            "trust": self.trust,
+            "assumptions": list(self.assumptions),
+            "slack": dict(self.slack),
+        }
+
+
+def compose(guarantees: Iterable[Guarantee]) -> Guarantee:
+    """What several publications about the same unit are together: epsilons and deltas add up.
+
+    Basic composition (Dwork, Roth 2014, theorem 3.16): holds for any mechanisms, tight for none. Mechanisms of one
+    kind are better composed before they become a `Guarantee`.
+
+    Args:
+        guarantees: At least one, all of one unit and one adjacency.
+
+    Raises:
+        ConfigError: None is given, or they differ in unit or adjacency: such a sum would mean nothing.
+
+    >>> one = Guarantee(0.5, 1e-7, "a user", "zero-out", "Gaussian", "the server")
+    >>> round(compose([one, one]).epsilon, 12)
+    1.0
+    """
+    parts = tuple(guarantees)
+    if not parts:
+        raise ConfigError("nothing to compose; give at least one guarantee")
+    for name in ("adjacency", "unit"):
+        found = sorted({str(getattr(part, name)) for part in parts})
+        if len(found) > 1:
+            raise ConfigError(f"guarantees of different {name} cannot be composed: {' and '.join(found)}")
+    return Guarantee(
+        epsilon=_sum_above(part.epsilon for part in parts),
+        delta=min(1.0, _sum_above(part.delta for part in parts)),
+        unit=parts[0].unit,
+        adjacency=parts[0].adjacency,
+        mechanism=_joined(part.mechanism for part in parts),
+        trust=_joined(part.trust for part in parts),
+        assumptions=tuple(dict.fromkeys(line for part in parts for line in part.assumptions)),
+        slack=tuple(dict.fromkeys(term for part in parts for term in part.slack)),
+    )
+
+
+def number(value: float) -> float | str:
+    """A float as JSON can hold it: infinity becomes "inf".
+
+    >>> number(1.5), number(math.inf)
+    (1.5, 'inf')
+    """
+    return "inf" if value == math.inf else value
+
+
+def _sum_above(values: Iterable[float]) -> float:
+    found = math.fsum(values)
+    return found if found in (0, math.inf) else math.nextafter(found, math.inf)
+
+
+def _joined(texts: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys(texts))
