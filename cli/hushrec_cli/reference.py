@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from hushrec_cli.main import EXIT_BUG, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, app
 
-__all__ = ["reference_page"]
+__all__ = ["command_words", "reference_page"]
 
 _HEAD = """# Command line
 
@@ -29,15 +29,19 @@ exist is `null`, never NaN.
 def reference_page() -> str:
     """Make the page as Markdown, the same on every machine."""
     parts = [_HEAD, _exit_codes(), _block("hushrec", [])]
-    for name in _command_names():
-        parts.append(_block(f"hushrec {name}", [name]))
+    for words in command_words(typer.main.get_command(app)):
+        parts.append(_block(" ".join(["hushrec", *words]), words))
     return "\n".join(parts)
 
 
-def _command_names() -> list[str]:
-    group = typer.main.get_command(app)
-    commands: dict[str, object] = getattr(group, "commands", {})
-    return list(commands)
+def command_words(command: object) -> list[list[str]]:
+    """The words that call each command below one, groups before their commands."""
+    found: list[list[str]] = []
+    commands: dict[str, object] = getattr(command, "commands", {})
+    for name, inner in commands.items():
+        found.append([name])
+        found += [[name, *words] for words in command_words(inner)]
+    return found
 
 
 def _block(title: str, arguments: list[str]) -> str:

@@ -47,7 +47,7 @@ class OsRandom:
             self._rekey()
         self._left -= count
         out = np.empty(count * 8 + 15, np.uint8)  # update_into wants room for one block more
-        self._stream.update_into(bytes(count * 8), memoryview(out))
+        self._stream.update_into(bytes(count * 8), out.data)
         return out[: count * 8].view(np.uint64)
 
     def below(self, bound: int, count: int) -> NDArray[np.int64]:

@@ -107,7 +107,7 @@ def gaussian_mu(epsilon: float, delta: float) -> float:
         ConfigError: An argument is NaN or out of range.
 
     >>> round(gaussian_mu(1.0, 1e-6), 6)
-    0.2367044
+    0.236704
     """
     check_epsilon(epsilon)
     check_delta(delta)
