@@ -69,7 +69,7 @@ def _candidates(source: OsRandom, count: int, p: int, q: int) -> _Ints:
     u = u[_bernoulli_exp(source, u, p)]
     drawn = (u + p * _successes_of_exp_minus_one(source, len(u))) // q
     negative = source.below(2, len(u)) == 1
-    kept = ~(negative & (drawn == 0))  # zero would count twice
+    kept: _Bools = ~(negative & (drawn == 0))  # zero would count twice
     drawn[negative] *= -1
     return drawn[kept]
 

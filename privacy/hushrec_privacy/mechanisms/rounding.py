@@ -40,7 +40,7 @@ def rounded_norm_bound(clip_norm: float, dimension: int, beta: float = BETA) -> 
         ConfigError: An argument is outside its range.
 
     >>> round(rounded_norm_bound(1000.0, 10_000), 3)
-    1001.774
+    1001.773
     """
     checks.positive(clip_norm=clip_norm)
     checks.at_least(1, dimension=dimension)
