@@ -7,7 +7,8 @@
     ├── BundleError       a bundle is damaged, foreign or too new            fetch the bundle again
     ├── ProfileError      a profile file cannot be used                      name another file
     ├── CatalogError      an unknown column of the catalogue was named       use a column that exists
-    └── ToleranceError    a bundle would rank worse than allowed             loosen the pruning, train longer
+    ├── ToleranceError    a bundle would rank worse than allowed             loosen the pruning, train longer
+    └── NoiseStateError   the noise of a plan is spent, lost or damaged      abandon the round, or end the plan
 
 `code` is stable, names the page docs/errors/<code>.md, and is what programs branch on; the wording may change.
 `exit_code` is what the command line ends with. Texts on a device never hold item ids, keys or a shopper's data; the
@@ -23,6 +24,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "HushrecError",
+    "NoiseStateError",
     "ProfileError",
     "ToleranceError",
 ]
@@ -98,3 +100,10 @@ class ToleranceError(HushrecError):
 
     code = "tolerance"
     exit_code = 7
+
+
+class NoiseStateError(HushrecError):
+    """A round's noise was drawn before, or the sealed noise of earlier rounds cannot be used."""
+
+    code = "noise-state"
+    exit_code = 1

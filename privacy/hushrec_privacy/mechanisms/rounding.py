@@ -1,0 +1,121 @@
+"""Round an update to whole numbers without bias and with a bound on the norm: conditional stochastic rounding.
+
+Kairouz, Liu and Steinke 2021, arXiv:2102.06387, section 4.1, equations 18 and 19, and Algorithm 1: each coordinate goes
+up with a chance equal to its fraction; the vector is drawn again until its norm is within the bound. That condition
+moves the mean by a share of at most beta / (1 - beta). Does not clip (see `clipping.py`) and does not rotate.
+"""
+
+import math
+from fractions import Fraction
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hushrec_privacy import checks
+from hushrec_privacy.errors import ConfigError
+from hushrec_privacy.randomness import OsRandom
+
+__all__ = ["BETA", "round_conditionally", "rounded_norm_bound"]
+
+BETA = math.exp(-0.5)  # the paper's choice: the bound is nearly the smallest, a vector is drawn 2.5 times at most
+_MAX_NORM = 2.0**30  # then the sum of squares fits 63 bits
+_GIVE_UP_CHANCE = math.exp(-50)  # for a vector within the clip norm; beyond it the loop could run for ever
+
+_Floats: TypeAlias = NDArray[np.float64]
+
+
+def rounded_norm_bound(clip_norm: float, dimension: int, beta: float = BETA) -> float:
+    """The L2 norm that a rounded vector never exceeds, in lattice steps.
+
+    min(C + sqrt(d), sqrt(C^2 + d/4 + sqrt(2 ln(1/beta)) (C + sqrt(d)/2))), equations 18 and 19, rounded up. A draw
+    passes it with chance at most `beta`.
+
+    Args:
+        clip_norm: C, the norm before rounding, in lattice steps, up to 2^30.
+        dimension: d, at least 1 and at most 2^40.
+        beta: Chance that a draw must be repeated, at least 0 (only C + sqrt(d) remains) and below 1.
+
+    Raises:
+        ConfigError: An argument is outside its range.
+
+    >>> round(rounded_norm_bound(1000.0, 10_000), 3)
+    1001.773
+    """
+    checks.positive(clip_norm=clip_norm)
+    checks.at_least(1, dimension=dimension)
+    checks.share(beta=beta)
+    if clip_norm > _MAX_NORM or dimension > 2**40:
+        raise ConfigError(f"clip_norm {clip_norm!r} or dimension {dimension} is too large: at most 2^30 and 2^40")
+    root = math.sqrt(dimension)
+    bound = clip_norm + root
+    if beta > 0:
+        excess = math.sqrt(2 * math.log(1 / beta)) * (clip_norm + root / 2)
+        bound = min(bound, math.sqrt(clip_norm * clip_norm + dimension / 4 + excess))
+    return bound * (1 + 2.0**-48)  # ten roundings of 2^-53 at most
+
+
+def round_conditionally(
+    source: OsRandom, vector: NDArray[np.floating], *, clip_norm: float, beta: float = BETA
+) -> NDArray[np.int64]:
+    """Round `vector` to whole numbers, each coordinate to a neighbour, unbiased but for the condition on the norm.
+
+    Guarantee:
+        The L2 norm of every result is at most `rounded_norm_bound(clip_norm, P, beta)`, in exact whole-number
+        arithmetic, whatever `vector` is.
+
+    Args:
+        source: Where the coins come from.
+        vector: Shape (P,), in lattice steps, clipped to L2 norm `clip_norm` before (and rotated, if at all). Private.
+        clip_norm: Bound of its norm, in lattice steps, up to 2^30. Public configuration.
+        beta: As in `rounded_norm_bound`; a clipped vector is drawn 1 / (1 - beta) times at most on average.
+
+    Returns:
+        Shape (P,), int64.
+
+    Raises:
+        ConfigError: An argument is outside its range, `vector` is empty, not finite, or so far beyond `clip_norm` that
+            no draw came within the bound (for a clipped vector this happens with chance exp(-50) or less).
+
+    >>> round_conditionally(OsRandom(), np.array([2.0, -3.0]), clip_norm=4.0)
+    array([ 2, -3])
+    """
+    wide = np.asarray(vector, np.float64)
+    if wide.ndim != 1 or not wide.size or not np.isfinite(wide).all():
+        raise ConfigError("vector must be one row of at least one finite number; clip it first")
+    bound = rounded_norm_bound(clip_norm, len(wide), beta)
+    largest_square = int(Fraction(bound) ** 2)
+    size = np.minimum(np.abs(wide), 2 * bound)  # what is longer can only be refused, and need not fit a square
+    whole = np.floor(size)
+    part, low = size - whole, whole.astype(np.int64)
+    for _ in range(_most_draws(beta)):
+        rounded = low + _bernoulli(source, part)
+        if _square_sum(rounded) <= largest_square:
+            return np.where(wide < 0, -rounded, rounded)
+    raise ConfigError("vector is longer than clip_norm allows: no rounding of it came within the bound; clip it first")
+
+
+def _most_draws(beta: float) -> int:
+    return 1 if beta == 0 else math.ceil(math.log(_GIVE_UP_CHANCE) / math.log(beta))
+
+
+def _square_sum(values: NDArray[np.int64]) -> int:
+    """Exact: a sum that could pass 2^63 is seen in floats first."""
+    rough = float(np.square(values.astype(np.float64)).sum())
+    return int(np.dot(values, values)) if rough < 2.0**62 else int(rough)
+
+
+def _bernoulli(source: OsRandom, chance: _Floats) -> NDArray[np.bool_]:
+    """Coins with exactly these chances in [0, 1), shape (n,): a 64-bit word against the first 64 bits of the chance.
+
+    A word equal to them (once in 2^64) leaves it to the bits that follow.
+    """
+    scaled = np.ldexp(chance, 64)
+    first = np.floor(scaled)
+    threshold = first.astype(np.uint64)
+    words = source.words(len(chance))
+    won: NDArray[np.bool_] = words < threshold
+    tied = np.flatnonzero(words == threshold)
+    if len(tied):
+        won[tied] = _bernoulli(source, (scaled - first)[tied])
+    return won
