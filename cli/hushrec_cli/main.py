@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from hushrec_privacy.errors import HushrecError
 
-from hushrec_cli import bundle, demo, evaluate, privacy, quantize, recommend, train
+from hushrec_cli import bundle, demo, evaluate, privacy, privacy_plan, quantize, recommend, train
 from hushrec_cli.output import print_data, say
 
 __all__ = ["EXIT_BUG", "EXIT_FAILED", "EXIT_INTERRUPTED", "EXIT_USAGE", "app", "run"]
@@ -39,6 +39,8 @@ app.command()(bundle.inspect)
 app.command()(bundle.pack)
 app.command()(bundle.unpack)
 app.command()(recommend.recommend)
+privacy.app.command()(privacy_plan.plan)
+privacy.app.command()(privacy_plan.sign)
 app.add_typer(privacy.app, name="privacy")
 
 

@@ -12,7 +12,7 @@ from hushrec_cli.output import Cell, print_json, print_table, say
 if TYPE_CHECKING:
     from hushrec_privacy.accounting import Guarantee
 
-__all__ = ["Mechanism", "app", "epsilon", "privacy", "show_guarantee"]
+__all__ = ["Mechanism", "app", "epsilon", "privacy", "say_assumptions", "show_guarantee"]
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -109,6 +109,11 @@ def show_guarantee(guarantee: "Guarantee", facts: dict[str, Any], *, as_json: bo
         *more,
     ]
     print_table(["property", "value"], rows)
+    say_assumptions(guarantee)
+
+
+def say_assumptions(guarantee: "Guarantee") -> None:
+    """Say what must be true, one line each."""
     say()
     say("It holds only if:")
     for line in guarantee.assumptions:

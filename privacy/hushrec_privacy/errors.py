@@ -8,6 +8,7 @@
     ├── ProfileError      a profile file cannot be used                      name another file
     ├── CatalogError      an unknown column of the catalogue was named       use a column that exists
     ├── ToleranceError    a bundle would rank worse than allowed             loosen the pruning, train longer
+    ├── PlanError         a plan is unsigned, damaged or past what is allowed fetch it again, or plan anew
     └── NoiseStateError   the noise of a plan is spent, lost or damaged      abandon the round, or end the plan
 
 `code` is stable, names the page docs/errors/<code>.md, and is what programs branch on; the wording may change.
@@ -25,6 +26,7 @@ __all__ = [
     "DataError",
     "HushrecError",
     "NoiseStateError",
+    "PlanError",
     "ProfileError",
     "ToleranceError",
 ]
@@ -100,6 +102,13 @@ class ToleranceError(HushrecError):
 
     code = "tolerance"
     exit_code = 7
+
+
+class PlanError(HushrecError):
+    """A privacy plan is unsigned, damaged, of another version, or past what this side allows."""
+
+    code = "plan"
+    exit_code = 10
 
 
 class NoiseStateError(HushrecError):

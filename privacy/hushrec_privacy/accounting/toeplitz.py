@@ -11,14 +11,20 @@ that norm over the noise of Z, whatever the later updates depend on (Denisov et 
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from hushrec_privacy import checks
 from hushrec_privacy.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = [
     "MOST_STEPS",
     "most_participations",
     "prefix_error",
+    "round_error",
     "sensitivity_squared",
     "square_root_coefficients",
     "toeplitz_sensitivity_squared",
@@ -139,6 +145,33 @@ def prefix_error(rounds: int, bands: int) -> float:
     """
     import numpy as np  # not needed for an epsilon
 
+    prefix = np.cumsum(_inverse(rounds, bands))
+    return float(np.sqrt(np.mean(np.cumsum(prefix * prefix))))
+
+
+def round_error(rounds: int, bands: int) -> float:
+    """Root mean square, over the T rounds, of the noise of one round, for noise Z of standard deviation 1.
+
+    Args:
+        rounds: T.
+        bands: h.
+
+    Raises:
+        ConfigError: As for `prefix_error`.
+
+    >>> round_error(10, 1), round_error(2, 2) == (1.125) ** 0.5
+    (1.0, True)
+    """
+    import numpy as np
+
+    row = _inverse(rounds, bands)
+    return float(np.sqrt(np.mean(np.cumsum(row * row))))
+
+
+def _inverse(rounds: int, bands: int) -> "NDArray[np.float64]":
+    """First column of C^-1."""
+    import numpy as np
+
     checks.at_least(1, rounds=rounds, bands=bands)
     kept = min(rounds, bands)
     if rounds * kept > MOST_STEPS * 100:
@@ -148,5 +181,4 @@ def prefix_error(rounds: int, bands: int) -> float:
     inverse[kept - 1] = 1.0
     for t in range(1, rounds):
         inverse[kept - 1 + t] = -np.dot(backwards, inverse[t : t + kept - 1])
-    prefix = np.cumsum(inverse[kept - 1 :])
-    return float(np.sqrt(np.mean(np.cumsum(prefix * prefix))))
+    return inverse[kept - 1 :]

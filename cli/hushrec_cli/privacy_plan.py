@@ -1,0 +1,178 @@
+"""The commands `privacy plan` and `privacy sign`: what a fleet can reach, and the document that says so."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hushrec_cli.options import Json, parse_time
+from hushrec_cli.output import Cell, print_data, print_json, print_table, say
+from hushrec_cli.page import Section, Table, render_page
+from hushrec_cli.plots import Lines
+from hushrec_cli.privacy import Delta, say_assumptions
+
+if TYPE_CHECKING:
+    from hushrec_privacy.plans.planner import Reachable, Request
+
+__all__ = ["plan", "sign"]
+
+
+def plan(
+    population: Annotated[int, typer.Option(help="Devices that may ever join.")],
+    cohort: Annotated[int, typer.Option(help="Devices of a round; the sum is divided by it.")],
+    rounds: Annotated[int, typer.Option(help="Rounds of the whole run, fixed beforehand.")],
+    delta: Delta,
+    epsilon: Annotated[float | None, typer.Option(help="Wanted epsilon; the noise follows from it.")] = None,
+    noise_multiplier: Annotated[
+        float | None, typer.Option(help="Noise over the clip norm; epsilon follows from it.")
+    ] = None,
+    min_separation: Annotated[
+        int | None, typer.Option(help="Rounds from one turn of a device to its next. Default: until all had a turn.")
+    ] = None,
+    parameters: Annotated[int, typer.Option(help="Numbers of an update. Default: the adapter's.")] = 2048,
+    parts: Annotated[str, typer.Option(help="What is trained: adapter, encoder, encoder+features, full.")] = "adapter",
+    clip_norm: Annotated[float, typer.Option(help="L2 bound of an update, in the unit of the weights.")] = 0.1,
+    first_round: Annotated[
+        str | None, typer.Option(metavar="TIME", help="When round 1 starts: 2027-01-31T08:00, UTC without a zone.")
+    ] = None,
+    round_minutes: Annotated[int, typer.Option(help="From the start of one round to the next.")] = 60,
+    out: Annotated[Path | None, typer.Option(help="Write the plan here, ready to be signed.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with plots here.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Work out what a fleet can reach, and make the plan.
+
+    Give either --epsilon or --noise-multiplier.
+
+    Example: hushrec privacy plan --population 200000 --cohort 1000 --rounds 2000 --delta 1e-6 --epsilon 2
+    """
+    from datetime import UTC, datetime
+
+    from hushrec_privacy.plans.planner import Request, reach
+
+    start = parse_time(first_round) or datetime.now(UTC)
+    request = Request(
+        population=population,
+        cohort=cohort,
+        rounds=rounds,
+        delta=delta,
+        epsilon=epsilon,
+        noise_multiplier=noise_multiplier,
+        min_separation=min_separation,
+        parameters=parameters,
+        parts=parts,
+        clip_norm=clip_norm,
+        round_seconds=round_minutes * 60,
+        first_round_at=int(start.timestamp()),
+    )
+    found = reach(request)
+    if html is not None:
+        html.write_text(_page(request, found), encoding="utf-8")
+    if out is not None:
+        _write(found, out)
+    if as_json:
+        print_json(found.to_dict())
+        return
+    _show(found)
+
+
+def _write(found: "Reachable", out: Path) -> None:
+    if found.plan is None:
+        say("no plan was written: without noise, or with delta 0, it would guarantee nothing")
+        raise typer.Exit(2)
+    part = out.with_name(out.name + ".part")
+    part.write_bytes(found.plan.encode())
+    part.replace(out)
+    say(f"next: hushrec privacy sign {out} --key plan.key")
+
+
+def _rows(found: "Reachable") -> list[list[Cell]]:
+    promised = found.false_epsilon
+    return [
+        ["epsilon", f"{found.guarantee.epsilon:.6g}"],
+        ["delta", f"{found.guarantee.delta:g}"],
+        ["adjacency", found.guarantee.adjacency],
+        ["unit", found.guarantee.unit],
+        ["noise multiplier", f"{found.noise_multiplier:.6g}"],
+        ["participations of a device, at most", found.participations],
+        ["rounds between them, at least", found.min_separation],
+        ["smallest separation with as few participations", found.smallest_separation],
+        ["largest separation that fills every round", found.largest_separation],
+        ["squared sensitivity of the matrix", f"{found.sensitivity_squared:.9g}"],
+        ["noise norm of a round over the clip norm", f"{found.noise_to_clip:.4g}"],
+        ["prefix error in clip norms: banded", f"{found.prefix_rmse[0]:.4g}"],
+        ["prefix error in clip norms: independent noise", f"{found.prefix_rmse[1]:.4g}"],
+        ["smallest ring, bits", found.ring_bits],
+        ["sealed noise state, bytes", found.state_bytes],
+        ["amplification by sampling would FALSELY promise", "–" if promised != promised else f"{promised:.4g}"],
+    ]
+
+
+def _show(found: "Reachable") -> None:
+    if found.plan is not None and found.plan.demo:
+        say("DEMO: a cohort this small protects nobody; devices with normal limits refuse the plan")
+    print_table(["property", "value"], _rows(found))
+    say_assumptions(found.guarantee)
+
+
+def _page(request: "Request", found: "Reachable") -> str:
+    from hushrec_privacy.accounting import gaussian_epsilon
+    from hushrec_privacy.accounting.toeplitz import most_participations, sensitivity_squared
+
+    separation, noise = found.min_separation, found.noise_multiplier
+    ratios = [2.0 ** (n / 4) for n in range(-8, 9)]
+    base = found.sensitivity_squared**0.5
+    over_noise = tuple((noise * r, gaussian_epsilon(base / (noise * r), request.delta)) for r in ratios if noise)
+    stops = sorted({max(1, round(request.rounds * n / 24)) for n in range(1, 25)})
+    bands = min(separation, 200)
+    over_rounds = []
+    for stop in stops if noise else ():
+        squared = sensitivity_squared(stop, min(bands, stop), separation, most_participations(stop, separation))
+        over_rounds.append((float(stop), gaussian_epsilon(squared**0.5 / noise, request.delta)))
+    sections = [
+        Section("What holds", (f"Unit: {found.guarantee.unit}.",), (Table(("property", "value"), _tuples(found)),)),
+        Section("It holds only if", tuple(f"• {line}" for line in found.guarantee.assumptions)),
+        Section(
+            "Epsilon",
+            ("Before the rounding terms, which the table includes.",),
+            (
+                Lines("epsilon against noise multiplier", "noise multiplier", (("epsilon", over_noise),)),
+                Lines("epsilon of a run of so many rounds", "rounds", (("epsilon", tuple(over_rounds)),)),
+            ),
+        ),
+    ]
+    return render_page("Privacy plan", sections)
+
+
+def _tuples(found: "Reachable") -> tuple[tuple[Cell, ...], ...]:
+    return tuple(tuple(row) for row in _rows(found))
+
+
+def sign(
+    plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan written by `hushrec privacy plan --out`.")],
+    key: Annotated[Path, typer.Option(help="The shop's plan key, 32 bytes that only its owner can read.")],
+    new_key: Annotated[bool, typer.Option("--new-key", help="Make the key first; the file must not exist.")] = False,
+    out: Annotated[Path | None, typer.Option(help="The signature; default: the plan's name with .sig.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Sign a plan with the shop's plan key.
+
+    The public half of the key, which is printed, goes into the bundle: devices check the signature with it.
+
+    Example: hushrec privacy sign plan.json --key plan.key --new-key
+    """
+    from hushrec_privacy.plans.plan import Plan
+    from hushrec_privacy.plans.signing import PlanKey
+
+    chosen = Plan.decode(plan_file.read_bytes())
+    secret = PlanKey.create(key) if new_key else PlanKey.read(key)
+    target = out if out is not None else plan_file.with_name(plan_file.name + ".sig")
+    target.write_bytes(secret.sign(chosen))
+    if as_json:
+        guarantee = chosen.guarantee()
+        facts = {"plan_id": chosen.plan_id, "public_key": secret.public().hex(), "signature": str(target)}
+        print_json({**guarantee.to_dict(), **facts})
+        return
+    say(f"plan {chosen.plan_id}, epsilon {float(chosen.epsilon):.6g} at delta {float(chosen.delta):g}")
+    say(f"public key for the bundle: {secret.public().hex()}")
+    print_data(str(target))
