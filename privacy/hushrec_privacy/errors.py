@@ -7,7 +7,9 @@
     ├── BundleError       a bundle is damaged, foreign or too new            fetch the bundle again
     ├── ProfileError      a profile file cannot be used                      name another file
     ├── CatalogError      an unknown column of the catalogue was named       use a column that exists
-    └── ToleranceError    a bundle would rank worse than allowed             loosen the pruning, train longer
+    ├── ToleranceError    a bundle would rank worse than allowed             loosen the pruning, train longer
+    ├── BudgetError       a privacy budget would be overspent                stop, or make a new plan
+    └── LedgerError       a privacy ledger is damaged, foreign or unreadable restore it, or look who changed it
 
 `code` is stable, names the page docs/errors/<code>.md, and is what programs branch on; the wording may change.
 `exit_code` is what the command line ends with. Texts on a device never hold item ids, keys or a shopper's data; the
@@ -17,12 +19,14 @@ shop's own tools name file, row and column.
 from typing import ClassVar
 
 __all__ = [
+    "BudgetError",
     "BundleError",
     "CatalogError",
     "CheckpointError",
     "ConfigError",
     "DataError",
     "HushrecError",
+    "LedgerError",
     "ProfileError",
     "ToleranceError",
 ]
@@ -98,3 +102,17 @@ class ToleranceError(HushrecError):
 
     code = "tolerance"
     exit_code = 7
+
+
+class BudgetError(HushrecError):
+    """A privacy budget would be overspent, or its rules broken; nothing was spent."""
+
+    code = "budget"
+    exit_code = 8
+
+
+class LedgerError(HushrecError):
+    """A privacy ledger is missing, damaged, foreign, altered, older than its anchor, or cannot be written."""
+
+    code = "ledger"
+    exit_code = 9
