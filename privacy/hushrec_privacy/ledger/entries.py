@@ -199,7 +199,7 @@ def entry_bytes(entry: Entry) -> bytes:
     >>> entry_bytes(Close("ab" * 32))[:30]
     b'{"kind":"close","plan":"ababab'
     """
-    data = encode({"kind": entry.kind, **_told(entry)})
+    data = encode(_fields(entry))
     if len(data) > LARGEST_ENTRY_BYTES:
         raise ConfigError(f"a ledger entry has {len(data)} bytes; at most {LARGEST_ENTRY_BYTES} are allowed")
     return data
@@ -223,19 +223,23 @@ def read_entry(data: bytes, *, name: str = "the entry") -> Entry:
     fields = decode(data, name=name, error=LedgerError)
     if not isinstance(fields, dict) or not isinstance(fields.get("kind"), str):
         raise LedgerError(f"{name} is no ledger entry")
-    kind = _KINDS.get(fields.pop("kind"))
+    kind = _KINDS.get(fields["kind"])
     if kind is None:
         raise LedgerError(f"{name} is of a kind that this hushrec does not know; update hushrec")
+    told = {key: value for key, value in fields.items() if key != "kind"}
     try:
-        if "limits" in fields:
-            fields["limits"] = Limits(**fields["limits"])
-        entry = kind(**fields)
-        same = entry_bytes(entry) == data  # one meaning has one byte string: no default is spelled out or left out
+        if "limits" in told:
+            told["limits"] = Limits(**told["limits"])
+        entry = kind(**told)
     except (TypeError, ConfigError) as error:  # TypeError: a field is missing, or one that this version does not know
         raise LedgerError(f"{name} has a wrong field ({error})") from error
-    if not same:
+    if _fields(entry) != fields:  # one meaning has one byte string: no default is spelled out or left out
         raise LedgerError(f"{name} is not written as hushrec writes it")
     return entry
+
+
+def _fields(entry: Entry) -> dict[str, object]:
+    return {"kind": entry.kind, **_told(entry)}
 
 
 def _told(values: "Entry | Limits") -> dict[str, object]:

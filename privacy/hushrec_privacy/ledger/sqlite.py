@@ -20,6 +20,7 @@ from typing import Any
 
 from hushrec_privacy.errors import LedgerError
 from hushrec_privacy.ledger.chain import Anchor, Record, follows
+from hushrec_privacy.ledger.entries import Spend, read_entry
 
 __all__ = ["SqliteLedgerStore"]
 
@@ -29,23 +30,30 @@ SMALLEST_DATABASE_BYTES = 512  # SQLite takes a shorter file for an empty one an
 BUSY_S = 10.0
 ROWS_AT_ONCE = 1_000
 
+# The three columns of a spend repeat what its entry says, in the order of canonical JSON; `quick_check` compares them.
+# Types are checked by hand: STRICT tables need SQLite 3.37, which some supported systems do not have.
 SCHEMA = (
     """CREATE TABLE entries(
     n INTEGER PRIMARY KEY CHECK (n >= 0),
     previous BLOB NOT NULL CHECK (typeof(previous) = 'blob' AND length(previous) = 32),
     hash BLOB NOT NULL CHECK (typeof(hash) = 'blob' AND length(hash) = 32),
     entry TEXT NOT NULL CHECK (typeof(entry) = 'text'),
-    plan TEXT GENERATED ALWAYS AS (json_extract(entry, '$.plan')) VIRTUAL,
-    last INTEGER GENERATED ALWAYS AS (json_extract(entry, '$.last')) VIRTUAL
-) STRICT""",
-    "CREATE UNIQUE INDEX spent_once ON entries(plan, last) WHERE last IS NOT NULL",
+    plan TEXT,
+    first INTEGER,
+    last INTEGER,
+    CHECK (CASE instr(entry, '"kind":"spend"') WHEN 0
+        THEN plan IS NULL AND first IS NULL AND last IS NULL
+        ELSE ifnull(instr(entry,
+            '"first":' || first || ',"kind":"spend","last":' || last || ',"plan":"' || plan || '"'), 0)
+        END)
+)""",
+    "CREATE UNIQUE INDEX spent_once ON entries(plan, last)",
     """CREATE TRIGGER entries_continue BEFORE INSERT ON entries
 WHEN NEW.n IS NOT (SELECT coalesce(max(n), -1) + 1 FROM entries)
     OR NEW.previous IS NOT coalesce((SELECT hash FROM entries ORDER BY n DESC LIMIT 1), zeroblob(32))
 BEGIN SELECT RAISE(ABORT, 'the entry does not follow the last one'); END""",
     """CREATE TRIGGER entries_increase BEFORE INSERT ON entries
-WHEN EXISTS (SELECT 1 FROM entries
-    WHERE plan = json_extract(NEW.entry, '$.plan') AND last >= json_extract(NEW.entry, '$.first'))
+WHEN EXISTS (SELECT 1 FROM entries WHERE plan = NEW.plan AND last >= NEW.first)
 BEGIN SELECT RAISE(ABORT, 'a round would be spent twice'); END""",
     "CREATE TRIGGER entries_stay BEFORE UPDATE ON entries BEGIN SELECT RAISE(ABORT, 'entries are never changed'); END",
     "CREATE TRIGGER entries_last BEFORE DELETE ON entries BEGIN SELECT RAISE(ABORT, 'entries are never deleted'); END",
@@ -102,6 +110,9 @@ class SqliteLedgerStore:
         Raises:
             LedgerError: See there; also: another process holds the file for more than ten seconds.
         """
+        entry = read_entry(record.entry)
+        spent = (entry.plan, entry.first, entry.last) if isinstance(entry, Spend) else (None, None, None)
+        row = (record.index, record.previous, record.hash, record.entry, *spent)
         with self._guarded("cannot be written"):
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -110,10 +121,7 @@ class SqliteLedgerStore:
                 if not follows(record, self._last()):
                     self._db.execute("ROLLBACK")
                     return False
-                self._db.execute(
-                    "INSERT INTO entries(n, previous, hash, entry) VALUES (?, ?, ?, CAST(? AS TEXT))",
-                    (record.index, record.previous, record.hash, record.entry),
-                )
+                self._db.execute("INSERT INTO entries VALUES (?, ?, ?, CAST(? AS TEXT), ?, ?, ?)", row)
                 self._db.execute("COMMIT")
             except BaseException:
                 if self._db.in_transaction:
