@@ -20,6 +20,7 @@ LONGEST_DECIMAL = 1_100  # characters; the longest float64 has 1,076
 _DECIMAL = re.compile(r"(?:0|[1-9][0-9]*)(?:\.[0-9]*[1-9])?", re.ASCII)
 _KEY = re.compile(r"[ !#-\[\]-~]+", re.ASCII)  # printable and never escaped
 _EXACT = Context(prec=4 * LONGEST_DECIMAL, traps=[Inexact, InvalidOperation, Overflow])
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
 _UP = Context(prec=17, rounding=ROUND_CEILING)  # 17 digits: at most 1e-16 relative above
 
 
@@ -37,7 +38,7 @@ def encode(value: object) -> bytes:
     """
     try:
         _check(value)
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")).encode()
+        return _JSON.encode(value).encode()
     except UnicodeEncodeError as error:
         raise ConfigError("a string for canonical JSON is no valid Unicode (half of a surrogate pair)") from error
     except RecursionError as error:

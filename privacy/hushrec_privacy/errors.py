@@ -8,7 +8,9 @@
     ├── ProfileError      a profile file cannot be used                      name another file
     ├── CatalogError      an unknown column of the catalogue was named       use a column that exists
     ├── ToleranceError    a bundle would rank worse than allowed             loosen the pruning, train longer
-    ├── PlanError         a plan is unsigned, damaged or past what is allowed fetch it again, or plan anew
+    ├── BudgetError       a privacy budget would be overspent                stop, or make a new plan
+    ├── LedgerError       a privacy ledger is damaged, foreign or altered    restore it, or look who changed it
+    ├── PlanError         a plan is unsigned, damaged or past a limit        fetch it again, or plan anew
     └── NoiseStateError   the noise of a plan is spent, lost or damaged      abandon the round, or end the plan
 
 `code` is stable, names the page docs/errors/<code>.md, and is what programs branch on; the wording may change.
@@ -19,12 +21,14 @@ shop's own tools name file, row and column.
 from typing import ClassVar
 
 __all__ = [
+    "BudgetError",
     "BundleError",
     "CatalogError",
     "CheckpointError",
     "ConfigError",
     "DataError",
     "HushrecError",
+    "LedgerError",
     "NoiseStateError",
     "PlanError",
     "ProfileError",
@@ -116,3 +120,17 @@ class NoiseStateError(HushrecError):
 
     code = "noise-state"
     exit_code = 1
+
+
+class BudgetError(HushrecError):
+    """A privacy budget would be overspent, or its rules broken; nothing was spent."""
+
+    code = "budget"
+    exit_code = 8
+
+
+class LedgerError(HushrecError):
+    """A privacy ledger is missing, damaged, foreign, altered, older than its anchor, or cannot be written."""
+
+    code = "ledger"
+    exit_code = 9
