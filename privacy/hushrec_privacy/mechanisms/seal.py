@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hushrec_privacy.errors import ConfigError, NoiseStateError
 
-__all__ = ["RowPlace", "SealKey", "open_row", "seal_row"]
+__all__ = ["RowPlace", "SealKey", "open_row", "seal_row", "unusable"]
 
 _FORMAT = b"hushrec noise row 1\0"
 _NONCE_BYTES, _KEY_BYTES = 12, 32

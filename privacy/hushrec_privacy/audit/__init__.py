@@ -1,0 +1,9 @@
+"""What a mechanism and a training run really give away, against what is claimed; importing this loads nothing else.
+
+mechanism   noise, clipping, participations and sampling of a mechanism, by draws
+draws       tests of drawn noise
+findings    what an audit of a mechanism returns
+one_run     lower bound of epsilon from the canaries of one training run
+power       what such a bound can show at best
+tails       chi-square and binomial tails
+"""
