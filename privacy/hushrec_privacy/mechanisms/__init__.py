@@ -6,5 +6,6 @@ discrete_gaussian   exact discrete Gaussian noise
 toeplitz            coefficients of the square-root Toeplitz matrix
 banded              correlated noise over rounds on the integer lattice
 noise_store         its sealed state in SQLite
+float_gaussian      noise in floating point, for central training
 seal                the key of that state, and sealing one row
 """
