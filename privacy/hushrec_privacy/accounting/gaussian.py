@@ -35,7 +35,6 @@ _LOG_ROOT_TWO_PI = 0.5 * math.log(2 * math.pi)
 _UP = 1 + 4 * 2.0**-52
 """Covers the rounding of a few operations."""
 _FRACTION_FROM = 3.0  # above it Mills ratios come from a continued fraction, below from erfc
-_FRACTION_TERMS = 80
 _NODES = 12
 _SMALL_SHIFT = 0.5
 _ERROR = 1e-12  # relative, of everything but the exponent -a^2/2
@@ -249,7 +248,7 @@ def _ratio(x: float) -> float:
     h is I_1.
     """
     value = 0.0
-    for n in range(_FRACTION_TERMS, 0, -1):
+    for n in range(12 + int(300 / (x * x)), 0, -1):  # the rest is below exp(-2 x sqrt(2 n)), under 1e-23
         value = 1 / (x + (n + 1) * value)
     return value
 

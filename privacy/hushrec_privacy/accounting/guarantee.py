@@ -91,6 +91,8 @@ def compose(guarantees: Iterable[Guarantee]) -> Guarantee:
         found = sorted({str(getattr(part, name)) for part in parts})
         if len(found) > 1:
             raise ConfigError(f"guarantees of different {name} cannot be composed: {' and '.join(found)}")
+    if len(parts) == 1:
+        return parts[0]
     return Guarantee(
         epsilon=_sum_above(part.epsilon for part in parts),
         delta=min(1.0, _sum_above(part.delta for part in parts)),

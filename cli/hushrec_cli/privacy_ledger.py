@@ -1,0 +1,203 @@
+"""The commands `privacy ledger ...`, `privacy report` and `privacy card`: what was spent, told to those who ask."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hushrec_cli.options import Json
+from hushrec_cli.output import Cell, print_data, print_json, print_table, say
+from hushrec_cli.page import Section, Table, render_page
+from hushrec_cli.plots import Lines
+from hushrec_cli.privacy import say_assumptions
+
+if TYPE_CHECKING:
+    from hushrec_privacy.ledger import Anchor, Entry, SqliteLedgerStore
+    from hushrec_privacy.report.spending import SpendingReport
+
+__all__ = ["card", "ledger", "ledger_app", "report", "show", "verify"]
+
+ledger_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+LedgerFile = Annotated[Path, typer.Argument(metavar="LEDGER", help="A privacy ledger, such as runs/shop/ledger.db.")]
+AnchorText = Annotated[
+    str | None,
+    typer.Option(
+        "--anchor", metavar="INDEX:HASH", help="A head of this ledger that was kept elsewhere; shows older copies."
+    ),
+]
+
+
+@ledger_app.callback()
+def ledger() -> None:
+    """Look into a privacy ledger, and verify it.
+
+    Example: hushrec privacy ledger verify runs/shop/ledger.db
+    """
+
+
+@ledger_app.command()
+def verify(ledger: LedgerFile, anchor: AnchorText = None, as_json: Json = False) -> None:
+    """Check every entry of a ledger: chain, limits, and that it is no older than an anchor.
+
+    Without --anchor an older copy of the same ledger cannot be told from the newest one.
+
+    Example: hushrec privacy ledger verify runs/shop/ledger.db
+    """
+    from hushrec_privacy.ledger import verify as verify_store
+
+    with _opened(ledger) as store:
+        totals = verify_store(store, anchor=_anchor(anchor))
+    facts = {"entries": totals.entries, "plans": len(totals.plans), "head": str(totals.head), "rho": totals.rho}
+    if as_json:
+        print_json({"verified": True, "anchored": anchor is not None, **facts})
+        return
+    say(f"verified: {totals.entries} entries of {len(totals.plans)} plans")
+    if anchor is None:
+        say("without --anchor nobody can tell this ledger from an older copy of it; keep this head elsewhere:")
+    print_data(str(totals.head))
+
+
+@ledger_app.command()
+def show(ledger: LedgerFile, as_json: Json = False) -> None:
+    """List every entry of a ledger, after verifying it.
+
+    Example: hushrec privacy ledger show runs/shop/ledger.db
+    """
+    from hushrec_privacy.ledger import history
+    from hushrec_privacy.ledger import verify as verify_store
+
+    with _opened(ledger) as store:
+        verify_store(store)
+        rows = [_entry_row(anchor, entry) for anchor, entry in history(store)]
+    if as_json:
+        print_json({"entries": rows})
+        return
+    print_table(
+        ["entry", "kind", "plan", "rounds", "rho", "epsilon", "hash begins"],
+        [[row[name] for name in ("index", "kind", "plan", "rounds", "rho", "epsilon", "hash")] for row in rows],
+    )
+
+
+def _entry_row(anchor: "Anchor", entry: "Entry") -> dict[str, Any]:
+    first, last = getattr(entry, "first", None), getattr(entry, "last", None)
+    return {
+        "index": anchor.index,
+        "kind": entry.kind,
+        "plan": getattr(entry, "plan", "")[:16],
+        "rounds": "" if first is None else str(first) if first == last else f"{first}-{last}",
+        "rho": getattr(entry, "rho", None) or "",
+        "epsilon": getattr(entry, "epsilon", None) or "",
+        "hash": anchor.hash.hex()[:16],
+    }
+
+
+def report(
+    ledger: LedgerFile,
+    html: Annotated[Path | None, typer.Option(help="Write a page with plots here.")] = None,
+    anchor: AnchorText = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a ledger has spent and has left, and all that the number depends on.
+
+    Delta is the one that each plan in the ledger states.
+
+    Example: hushrec privacy report runs/shop/ledger.db --html privacy.html
+    """
+    from hushrec_privacy.report.spending import spending_report
+
+    with _opened(ledger) as store:
+        found = spending_report(store, anchor=_anchor(anchor), curves=html is not None)
+    if html is not None:
+        html.write_text(_page(found), encoding="utf-8")
+    if as_json:
+        print_json(found.to_dict())
+        return
+    print_table(["property", "value"], _total_rows(found))
+    print_data("")
+    print_table(_PLAN_COLUMNS, _plan_rows(found))
+    say_assumptions(found.total)
+
+
+_PLAN_COLUMNS = ("plan begins", "rounds spent", "rounds left", "epsilon spent", "epsilon at the end", "delta")
+
+
+def _total_rows(found: "SpendingReport") -> list[list[Cell]]:
+    total = found.total
+    rows: list[list[Cell]] = [["epsilon", f"{total.epsilon:.6g}"], ["delta", f"{total.delta:g}"]]
+    rows += [[name, value] for name, value in found.nist_fields().items() if name != "privacy parameters"]
+    rows += [[f"slack: {name}", f"{size:.3g}"] for name, size in total.slack]
+    if any(plan.demo for plan in found.plans):
+        rows.append(["DEMO", "made under limits that protect nobody"])
+    return [*rows, ["entries", found.entries], ["head, to keep elsewhere", str(found.head)]]
+
+
+def _plan_rows(found: "SpendingReport") -> list[list[Cell]]:
+    return [
+        [
+            plan.plan[:16] + (" DEMO" if plan.demo else ""),
+            plan.rounds,
+            plan.rounds_left,
+            f"{plan.spent.epsilon:.6g}",
+            f"{plan.whole.epsilon:.6g}",
+            f"{plan.spent.delta:g}",
+        ]
+        for plan in found.plans
+    ]
+
+
+def _page(found: "SpendingReport") -> str:
+    curves = tuple(
+        (plan.plan[:8], tuple((float(rounds), epsilon) for rounds, epsilon in plan.curve)) for plan in found.plans
+    )
+    noise = tuple(
+        (plan.plan[:8], tuple((float(rounds), plan.noise_multiplier or 0.0) for rounds, _ in plan.curve))
+        for plan in found.plans
+        if plan.noise_multiplier is not None
+    )
+    plots = [Lines("epsilon over the rounds spent", "rounds spent", curves)]
+    if noise:
+        plots.append(Lines("noise over the bound of one contribution (the signal is at most 1)", "rounds spent", noise))
+    sections = [
+        Section(
+            "What is promised", (), (Table(("property", "value"), tuple(tuple(row) for row in _total_rows(found))),)
+        ),
+        Section("Each plan", (), (Table(_PLAN_COLUMNS, tuple(tuple(row) for row in _plan_rows(found))),)),
+        Section("Over time", (), tuple(plots)),
+        Section("It holds only if", tuple(f"• {line}" for line in found.total.assumptions)),
+        Section("What it does not cover", tuple(f"• {line}" for line in found.to_dict()["not_covered"])),
+    ]
+    return render_page("Privacy report", sections)
+
+
+def card(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The folder of a bundle.")],
+    out: Annotated[Path | None, typer.Option(help="Write the page here instead of printing it.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Make the one page of Markdown about a bundle's privacy that a shop can publish.
+
+    Example: hushrec privacy card shop.hush --out privacy.md
+    """
+    from hushrec.bundle import Bundle
+    from hushrec.deployment_facts import deployment_facts, facts_page
+
+    facts = deployment_facts(Bundle.open(bundle, verify=True).manifest)
+    if out is not None:
+        out.write_text(facts_page(facts), encoding="utf-8")
+    if as_json:
+        print_json(facts)
+    elif out is None:
+        print_data(facts_page(facts).rstrip("\n"))
+
+
+def _opened(path: Path) -> "SqliteLedgerStore":
+    from hushrec_privacy.ledger import SqliteLedgerStore
+
+    return SqliteLedgerStore(path, read_only=True)
+
+
+def _anchor(text: str | None) -> "Anchor | None":
+    from hushrec_privacy.ledger import Anchor
+
+    return None if text is None else Anchor.parse(text)

@@ -1,0 +1,166 @@
+"""What a ledger has spent and has left, per plan and in all, as plain values: tables and pages are made elsewhere.
+
+The fields follow what NIST SP 800-226 (Guidelines for Evaluating Differential Privacy Guarantees) asks of a statement:
+unit, neighbours, parameters, mechanism and composition, trust model, what the implementation adds, what is not covered.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from hushrec_privacy.accounting.guarantee import Guarantee, compose, number
+from hushrec_privacy.errors import ConfigError
+from hushrec_privacy.ledger.chain import Anchor, LedgerStore
+from hushrec_privacy.ledger.entries import Spend
+from hushrec_privacy.ledger.ledger import history, verify
+from hushrec_privacy.ledger.openings import guarantee_after
+from hushrec_privacy.ledger.rules import PlanTotals
+
+__all__ = ["NOT_COVERED", "PlanReport", "SpendingReport", "spending_report"]
+
+NOT_COVERED = (
+    "who takes part and when: check-in times, network addresses and the number of participants",
+    "what a shopper does in the shop itself: orders, web logs and anything sent outside hushrec",
+    "facts about many shoppers at once: differential privacy hides one unit, not a trend",
+    "a device, server or training machine that is taken over while it works on the raw data",
+    "timing and other side channels of the noise sampler",
+)
+
+_POINTS = 50
+
+
+@dataclass(frozen=True)
+class PlanReport:
+    """One plan of the ledger.
+
+    Attributes:
+        plan: Its id.
+        spent: What holds after the rounds that are spent.
+        whole: What will hold if every round is spent that the limits still allow.
+        rounds: Rounds spent.
+        rounds_left: Rounds that may still be spent.
+        closed: Whether it has ended.
+        demo: Whether it was made under limits that protect nobody.
+        curve: (number of rounds spent, epsilon after them) at up to 50 of the spends; empty if not asked for.
+        noise_multiplier: Noise over the bound of one contribution; None if the mechanism has none.
+    """
+
+    plan: str
+    spent: Guarantee
+    whole: Guarantee
+    rounds: int
+    rounds_left: int
+    closed: bool
+    demo: bool
+    curve: tuple[tuple[int, float], ...]
+    noise_multiplier: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "plan": self.plan,
+            "demo": self.demo,
+            "closed": self.closed,
+            "spent": {"rounds": self.rounds, "epsilon": number(self.spent.epsilon), "delta": self.spent.delta},
+            "left": {"rounds": self.rounds_left, "epsilon_at_the_end": number(self.whole.epsilon)},
+            "mechanism": self.spent.mechanism,
+            "assumptions": list(self.spent.assumptions),
+            "slack": dict(self.spent.slack),
+            "curve": [[rounds, number(epsilon)] for rounds, epsilon in self.curve],
+        }
+
+
+@dataclass(frozen=True)
+class SpendingReport:
+    """A whole ledger.
+
+    Attributes:
+        total: All plans together, by basic composition where there are several.
+        plans: One report a plan, in the order in which they were opened.
+        entries: Entries of the ledger.
+        head: Its last one: the anchor to keep elsewhere.
+    """
+
+    total: Guarantee
+    plans: tuple[PlanReport, ...]
+    entries: int
+    head: Anchor
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            **self.total.to_dict(),
+            "plans": [plan.to_dict() for plan in self.plans],
+            "not_covered": list(NOT_COVERED),
+            "nist_sp_800_226": self.nist_fields(),
+            "entries": self.entries,
+            "head": str(self.head),
+        }
+
+    def nist_fields(self) -> dict[str, str]:
+        """What NIST SP 800-226 asks, by name."""
+        total = self.total
+        return {
+            "privacy parameters": f"epsilon {number(total.epsilon)}, delta {total.delta:g}",
+            "unit of privacy": total.unit,
+            "neighbouring datasets": total.adjacency,
+            "mechanism": total.mechanism,
+            "composition": "exact inside a plan; epsilons and deltas of several plans are added",
+            "trust model": total.trust,
+            "bounded contributions": "L2 clipping of each unit's whole contribution, a bounded number of times",
+            "implementation": "noise from the operating system's randomness; rounding is part of the stated epsilon",
+            "data exposure": "this ledger holds parameters and counts only; no record of any shopper",
+            "not covered": "; ".join(NOT_COVERED),
+        }
+
+
+def spending_report(store: LedgerStore, *, anchor: Anchor | None = None, curves: bool = False) -> SpendingReport:
+    """Verify a ledger and say what it has spent.
+
+    Args:
+        store: The ledger.
+        anchor: A point of it kept elsewhere; without one an older copy of the ledger passes.
+        curves: Compute epsilon over time as well.
+
+    Raises:
+        LedgerError: The ledger is damaged, altered, or older than the anchor.
+        ConfigError: It holds no plan yet.
+    """
+    totals = verify(store, anchor=anchor)
+    if not totals.plans:
+        raise ConfigError("the ledger has no plan yet; nothing was spent and there is nothing to report")
+    spends: dict[str, list[Spend]] = {plan: [] for plan in totals.plans}
+    if curves:
+        for _, entry in history(store):
+            if isinstance(entry, Spend):
+                spends[entry.plan].append(entry)
+    plans = tuple(_plan_report(plan, spends[name]) for name, plan in totals.plans.items())
+    return SpendingReport(compose(plan.spent for plan in plans), plans, totals.entries, totals.head)
+
+
+def _plan_report(plan: PlanTotals, spends: list[Spend]) -> PlanReport:
+    opened, left = plan.opened, plan.rounds_left
+    last = opened.limits.max_rounds if left else plan.last
+    noise = opened.parameters.get("noise_multiplier")
+    return PlanReport(
+        plan=opened.plan,
+        spent=guarantee_after(opened, plan.rounds, plan.last),
+        whole=guarantee_after(opened, plan.rounds + left, last),
+        rounds=plan.rounds,
+        rounds_left=left,
+        closed=plan.closed,
+        demo=opened.demo,
+        curve=_curve(plan, spends),
+        noise_multiplier=None if noise is None else float(noise),
+    )
+
+
+def _curve(plan: PlanTotals, spends: list[Spend]) -> tuple[tuple[int, float], ...]:
+    """Epsilon after up to 50 of the spends; fewer where one costs seconds."""
+    most = 12 if plan.opened.mechanism == "poisson-gaussian" else _POINTS
+    step = max(1, -(-len(spends) // most))
+    points, rounds = [], 0
+    for index, spend in enumerate(spends):
+        rounds += spend.last - spend.first + 1
+        if (len(spends) - 1 - index) % step == 0:
+            points.append((rounds, guarantee_after(plan.opened, rounds, spend.last).epsilon))
+    return tuple(points)

@@ -1,0 +1,118 @@
+"""The report: computed from the ledger alone, and never below what was spent."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hushrec_privacy.accounting import compose, poisson_epsilon
+from hushrec_privacy.errors import ConfigError, LedgerError
+from hushrec_privacy.ledger import Ledger, MemoryLedgerStore, Open, SqliteLedgerStore
+from hushrec_privacy.ledger.openings import (
+    counts_opening,
+    guarantee_after,
+    plan_opening,
+    run_id,
+    training_opening,
+)
+from hushrec_privacy.plans.plan import Plan
+from hushrec_privacy.plans.planner import Request, make_plan
+from hushrec_privacy.report.spending import NOT_COVERED, spending_report
+
+
+def a_plan() -> Plan:
+    found = make_plan(Request(population=20_000, cohort=1000, rounds=100, delta=1e-6, epsilon=2.0))
+    assert found is not None
+    return found
+
+
+def training(steps: int = 300) -> Open:
+    return training_opening(run_id(kind="training"), sampling_rate=0.05, noise_multiplier=2.0, steps=steps, delta=1e-6)
+
+
+def test_a_whole_plan_costs_what_it_states() -> None:
+    plan = a_plan()
+    ledger, store = begun()
+    ledger.open_plan(plan_opening(plan))
+    assert spending_report(store).total.epsilon == 0
+    ledger.spend(plan.plan_id, 1)
+    ledger.spend(plan.plan_id, 40)
+    part = spending_report(store, curves=True).plans[0]
+    assert 0 < part.spent.epsilon < part.whole.epsilon == pytest.approx(float(plan.epsilon), rel=1e-9)
+    assert (part.rounds, part.rounds_left) == (2, 60)
+    assert [rounds for rounds, _ in part.curve] == [1, 2]
+    ledger.spend(plan.plan_id, 100)
+    assert spending_report(store).total.epsilon == pytest.approx(float(plan.epsilon), rel=1e-9)
+
+
+def begun() -> tuple[Ledger, MemoryLedgerStore]:
+    store = MemoryLedgerStore()
+    return Ledger.begin(store), store
+
+
+def test_rounds_that_were_left_out_are_counted_up_to_the_last() -> None:
+    opened = plan_opening(a_plan())
+    assert guarantee_after(opened, 1, 90).epsilon == guarantee_after(opened, 90, 90).epsilon
+
+
+def test_training_and_tables_add_up() -> None:
+    ledger, store = begun()
+    ledger.open_plan(training())
+    ledger.spend(training().plan, 1, 250)
+    tables = counts_opening(run_id(kind="tables"), noise_multiplier=10.0, releases=2, delta=1e-7)
+    ledger.open_plan(tables)
+    ledger.spend(tables.plan, 1, 2)
+    found = spending_report(store, curves=True)
+    assert found.plans[0].spent.epsilon == poisson_epsilon(0.05, 250, 2.0, 1e-6)
+    assert found.total == compose(plan.spent for plan in found.plans)
+    assert found.total.adjacency == "add-or-remove"
+    assert found.plans[0].noise_multiplier == 2.0
+
+
+@pytest.mark.parametrize(
+    "changes", [{"mechanism": "laplace"}, {"parameters": {}}, {"parameters": {"sampling_rate": "7"}}, {"delta": "1"}]
+)
+def test_what_the_ledger_does_not_explain_has_no_guarantee(changes: dict[str, object]) -> None:
+    if changes == {"delta": "1"}:
+        with pytest.raises(ConfigError, match="delta"):
+            guarantee_after(replace(training(), delta="1"), 1, 1)
+        return
+    opened = replace(training(), **changes)  # type: ignore[arg-type]
+    found = guarantee_after(opened, 1, 1)
+    assert found.to_dict()["epsilon"] == "inf"
+    assert "no guarantee" in found.mechanism
+
+
+def test_an_empty_ledger_has_nothing_to_report() -> None:
+    _, store = begun()
+    with pytest.raises(ConfigError, match="no plan yet"):
+        spending_report(store)
+
+
+def test_a_report_says_what_a_standard_asks_and_what_is_not_covered() -> None:
+    ledger, store = begun()
+    ledger.open_plan(training())
+    ledger.spend(training().plan, 1)
+    shown = json.loads(json.dumps(spending_report(store).to_dict(), allow_nan=False))
+    assert set(shown) >= {"epsilon", "delta", "adjacency", "assumptions", "unit", "mechanism", "trust", "slack"}
+    assert shown["not_covered"] == list(NOT_COVERED)
+    assert "unit of privacy" in shown["nist_sp_800_226"]
+
+
+def test_an_older_copy_is_found_by_its_anchor(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    with SqliteLedgerStore.create(path) as store:
+        ledger = Ledger.begin(store)
+        ledger.open_plan(training())
+        ledger.spend(training().plan, 1)
+    older = path.read_bytes()
+    with SqliteLedgerStore(path) as store:
+        anchor = Ledger(store).spend(training().plan, 2)
+    for name in tmp_path.iterdir():
+        name.unlink()
+    path.write_bytes(older)
+    path.chmod(0o600)
+    with SqliteLedgerStore(path, read_only=True) as store:
+        assert spending_report(store).plans[0].rounds == 1, "without an anchor nobody can tell"
+        with pytest.raises(LedgerError, match="older copy"):
+            spending_report(store, anchor=anchor)
