@@ -1,0 +1,208 @@
+"""The commands `privacy ...` as an officer and a script use them: real processes, real files."""
+
+import json
+import math
+import os
+from pathlib import Path
+
+import pytest
+from hushrec_privacy.ledger import Ledger, SqliteLedgerStore
+from hushrec_privacy.ledger.openings import plan_opening
+from hushrec_privacy.plans.plan import Plan
+from hushrec_privacy.plans.signing import verified_plan
+
+from tests.e2e.commands import hushrec
+from tests.tiny_bundle import write_tiny_bundle
+
+CONTRACT = {"epsilon", "delta", "adjacency", "assumptions"}
+BANDED = ("--rounds", 2000, "--bands", 200, "--min-separation", 200, "--participations", 10)
+FLEET = ("--population", 200_000, "--cohort", 1000, "--rounds", 2000, "--delta", 1e-6)
+
+
+def told(*arguments: object, code: int = 0) -> dict[str, object]:
+    """The one JSON object of a command."""
+    done = hushrec("privacy", *arguments, "--json")
+    assert done.returncode == code, done.stderr
+    found = json.loads(done.stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "epsilon", "adjacency"),
+    [
+        (("gaussian", "--noise-multiplier", 8.35, "--participations", 2, "--delta", 1e-10), 0.9935499, "zero-out"),
+        (("banded-toeplitz", "--noise-multiplier", 10, *BANDED, "--delta", 1e-6), 2.3764889, "zero-out"),
+        (
+            ("poisson-gaussian", "--noise-multiplier", 1, "--sampling-rate", 0.01, "--steps", 1000, "--delta", 1e-6),
+            2.1245,
+            "add-or-remove",
+        ),
+    ],
+)
+def test_epsilon_of_each_mechanism(arguments: tuple[object, ...], epsilon: float, adjacency: str) -> None:
+    found = told("epsilon", "--mechanism", *arguments)
+    assert found.keys() >= CONTRACT
+    assert found["epsilon"] == pytest.approx(epsilon, rel=1e-4)
+    assert found["adjacency"] == adjacency
+    assert found["assumptions"]
+
+
+def test_the_banded_sensitivity_is_told() -> None:
+    found = told("epsilon", "--mechanism", "banded-toeplitz", "--noise-multiplier", 10, *BANDED, "--delta", 1e-6)
+    assert found["sensitivity_squared"] == pytest.approx(27.5238497, rel=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("z", "delta", "mechanism"),
+    [
+        (0, 1e-6, ("gaussian", "--participations", 1)),
+        (1, 0, ("gaussian", "--participations", 1)),
+        (1, 0, ("banded-toeplitz", *BANDED)),
+        (0, 1e-6, ("poisson-gaussian", "--sampling-rate", 0.1, "--steps", 3)),
+    ],
+)
+def test_no_guarantee_is_the_word_inf(z: float, delta: float, mechanism: tuple[object, ...]) -> None:
+    found = told("epsilon", "--mechanism", *mechanism, "--noise-multiplier", z, "--delta", delta)
+    assert found["epsilon"] == "inf"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--noise-multiplier", "nan", "--participations", 1, "--delta", 1e-6),
+        ("--noise-multiplier", -1, "--participations", 1, "--delta", 1e-6),
+        ("--noise-multiplier", 1, "--participations", -1, "--delta", 1e-6),
+        ("--noise-multiplier", 1, "--participations", 1, "--delta", "nan"),
+        ("--noise-multiplier", 1, "--participations", 1, "--delta", -1e-6),
+        ("--noise-multiplier", 1, "--participations", 1, "--delta", 1),
+        ("--noise-multiplier", 1, "--delta", 1e-6),
+        ("--noise-multiplier", 1, "--participations", 1, "--delta", 1e-6, "--steps", 3),
+        ("--noise-multiplier", "many", "--participations", 1, "--delta", 1e-6),
+    ],
+)
+def test_wrong_input_is_wrong_usage(arguments: tuple[object, ...]) -> None:
+    done = hushrec("privacy", "epsilon", "--mechanism", "gaussian", *arguments, "--json")
+    assert done.returncode == 2
+    assert not done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_a_table_for_people_names_what_must_hold() -> None:
+    done = hushrec(
+        *("privacy", "epsilon", "--mechanism", "gaussian", "--noise-multiplier", 1),
+        *("--participations", 3, "--delta", 1e-6),
+    )
+    assert "zero-out" in done.stdout
+    assert "It holds only if" in done.stderr
+
+
+def test_from_a_plan_to_a_signature_to_a_ledger_to_a_report(tmp_path: Path) -> None:
+    plan_file, key = tmp_path / "plan.json", tmp_path / "plan.key"
+    found = told("plan", *FLEET, "--epsilon", 2, "--out", plan_file, "--html", tmp_path / "plan.html")
+    assert found.keys() >= CONTRACT
+    assert 1.99 < float(str(found["epsilon"])) <= 2
+    assert float(str(found["amplification_would_falsely_promise"])) < 0.2
+    signed = told("sign", plan_file, "--key", key, "--new-key")
+    signature = Path(str(signed["signature"])).read_bytes()
+    plan = verified_plan(plan_file.read_bytes(), signature, bytes.fromhex(str(signed["public_key"])))
+    assert plan.plan_id == found["plan_id"] == signed["plan_id"]
+
+    path = tmp_path / "ledger.db"
+    with SqliteLedgerStore.create(path) as store:
+        ledger = Ledger.begin(store)
+        ledger.open_plan(plan_opening(plan))
+        for number in (1, 2, 7):
+            ledger.spend(plan.plan_id, number)
+    reported = told("report", path, "--html", tmp_path / "report.html")
+    assert reported.keys() >= CONTRACT
+    assert reported["delta"] == 1e-6, "of the plan in the ledger"
+    assert 0 < float(str(reported["epsilon"])) < 2
+    for page in ("plan.html", "report.html"):
+        text = (tmp_path / page).read_text(encoding="utf-8")
+        assert text.count("<svg") == 2 if page == "plan.html" else "<svg" in text
+        assert "http" not in text
+
+    verified = told("ledger", "verify", path)
+    assert verified["entries"] == 5
+    assert told("ledger", "verify", path, "--anchor", verified["head"])["anchored"] is True
+    entries = told("ledger", "show", path)["entries"]
+    assert isinstance(entries, list)
+    assert [entry["kind"] for entry in entries] == ["genesis", "open", "spend", "spend", "spend"]
+
+
+def test_an_edited_ledger_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    with SqliteLedgerStore.create(path) as store:
+        Ledger.begin(store, lifetime_rho="0.5")
+    for name in tmp_path.iterdir():
+        data = name.read_bytes()
+        name.write_bytes(data.replace(b'"0.5"', b'"9.5"'))
+    done = hushrec("privacy", "ledger", "verify", path)
+    assert done.returncode == 9
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", [("report",), ("ledger", "verify"), ("ledger", "show")])
+def test_what_is_no_ledger_is_refused(tmp_path: Path, command: tuple[str, ...]) -> None:
+    (tmp_path / "text").write_text("not a ledger")
+    (tmp_path / "empty").touch()
+    for name in ("text", "empty", "missing", "."):
+        done = hushrec("privacy", *command, tmp_path / name)
+        assert done.returncode == 9, (name, done.stderr)
+        assert "Traceback" not in done.stderr
+
+
+def test_a_damaged_plan_and_an_open_key_are_refused(tmp_path: Path) -> None:
+    plan_file, key = tmp_path / "plan.json", tmp_path / "plan.key"
+    told("plan", *FLEET, "--epsilon", 2, "--out", plan_file)
+    told("sign", plan_file, "--key", key, "--new-key")
+    assert hushrec("privacy", "sign", plan_file, "--key", key, "--new-key").returncode == 2, "never overwritten"
+    key.chmod(0o644)
+    assert "chmod 600" in hushrec("privacy", "sign", plan_file, "--key", key).stderr
+    key.chmod(0o600)
+    plan_file.write_bytes(plan_file.read_bytes().replace(b'"rounds":2000', b'"rounds":1999'))
+    assert hushrec("privacy", "sign", plan_file, "--key", key).returncode == 10
+    assert Plan.decode(plan_file.read_bytes()).rounds == 1999
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (*FLEET,),
+        (*FLEET, "--epsilon", 1, "--noise-multiplier", 1),
+        (*FLEET, "--epsilon", "nan"),
+        (*FLEET, "--noise-multiplier", -3),
+        (*FLEET, "--epsilon", 0),
+        (*FLEET, "--epsilon", 1, "--min-separation", 201),
+    ],
+)
+def test_a_plan_that_cannot_be_is_wrong_usage(arguments: tuple[object, ...]) -> None:
+    done = hushrec("privacy", "plan", *arguments, "--json")
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_card_of_a_private_bundle_promises_nothing(tmp_path: Path) -> None:
+    bundle = write_tiny_bundle(tmp_path / "shop.hush")
+    facts = told("card", bundle)
+    assert facts["epsilon"] == "inf"
+    assert math.isfinite(float(str(facts["delta"])))
+    done = hushrec("privacy", "card", bundle)
+    assert done.stdout.startswith("# Privacy of this model: no guarantee for this bundle\n")
+    hushrec("privacy", "card", bundle, "--out", tmp_path / "privacy.md")
+    assert (tmp_path / "privacy.md").read_text(encoding="utf-8") == done.stdout
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_ledger_without_rights_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    with SqliteLedgerStore.create(path) as store:
+        Ledger.begin(store)
+    path.chmod(0)
+    assert hushrec("privacy", "report", path).returncode == 9
+
+
+def test_help_names_every_command() -> None:
+    text = hushrec("privacy", "--help").stdout
+    assert all(name in text for name in ("epsilon", "plan", "sign", "report", "card", "ledger"))
