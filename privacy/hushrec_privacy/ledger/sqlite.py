@@ -30,22 +30,27 @@ SMALLEST_DATABASE_BYTES = 512  # SQLite takes a shorter file for an empty one an
 BUSY_S = 10.0
 ROWS_AT_ONCE = 1_000
 
-# The three columns of a spend repeat what its entry says, in the order of canonical JSON; `quick_check` compares them.
-# Types are checked by hand: STRICT tables need SQLite 3.37, which some supported systems do not have.
+# The last three columns repeat what a spend's entry says, in the order of canonical JSON. Types are checked by hand:
+# STRICT tables need SQLite 3.37, which some supported systems do not have.
+SOUND = """typeof(n) = 'integer' AND n >= 0
+    AND typeof(previous) = 'blob' AND length(previous) = 32
+    AND typeof(hash) = 'blob' AND length(hash) = 32
+    AND typeof(entry) = 'text'
+    AND CASE instr(entry, '"kind":"spend"') WHEN 0
+        THEN plan IS NULL AND first IS NULL AND last IS NULL
+        ELSE ifnull(instr(entry,
+            '"first":' || first || ',"kind":"spend","last":' || last || ',"plan":"' || plan || '"'), 0) > 0
+        END"""
 SCHEMA = (
-    """CREATE TABLE entries(
-    n INTEGER PRIMARY KEY CHECK (n >= 0),
-    previous BLOB NOT NULL CHECK (typeof(previous) = 'blob' AND length(previous) = 32),
-    hash BLOB NOT NULL CHECK (typeof(hash) = 'blob' AND length(hash) = 32),
-    entry TEXT NOT NULL CHECK (typeof(entry) = 'text'),
+    f"""CREATE TABLE entries(
+    n INTEGER PRIMARY KEY,
+    previous BLOB NOT NULL,
+    hash BLOB NOT NULL,
+    entry TEXT NOT NULL,
     plan TEXT,
     first INTEGER,
     last INTEGER,
-    CHECK (CASE instr(entry, '"kind":"spend"') WHEN 0
-        THEN plan IS NULL AND first IS NULL AND last IS NULL
-        ELSE ifnull(instr(entry,
-            '"first":' || first || ',"kind":"spend","last":' || last || ',"plan":"' || plan || '"'), 0)
-        END)
+    CHECK ({SOUND})
 )""",
     "CREATE UNIQUE INDEX spent_once ON entries(plan, last)",
     """CREATE TRIGGER entries_continue BEFORE INSERT ON entries
@@ -185,9 +190,13 @@ class SqliteLedgerStore:
             (mode,) = self._db.execute("PRAGMA journal_mode = DELETE").fetchone()
             if mode != b"delete":
                 raise LedgerError(f"{self.path}: its file system keeps no journal; put it on a local disk")
-        (state,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+        (state,) = self._db.execute("PRAGMA integrity_check(1)").fetchone()
         if state != b"ok":
             raise LedgerError(f"{self.path}: is damaged ({state.decode(errors='replace')}); restore the newest copy")
+        if self._tables():  # read-only, SQLite leaves out what CHECK says
+            wrong = self._db.execute(f"SELECT n FROM entries WHERE ({SOUND}) IS NOT 1 LIMIT 1").fetchone()
+            if wrong is not None:
+                raise LedgerError(f"{self.path}: is damaged (row {wrong[0]}); restore the newest copy")
 
     def _tables(self) -> int:
         (count,) = self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
