@@ -36,6 +36,13 @@ def train(
     min_shoppers: Annotated[
         int, typer.Option(help="Leave pairs of items that fewer shoppers made out of the tables. No privacy guarantee.")
     ] = 1,
+    epsilon: Annotated[
+        float | None, typer.Option(help="Train under differential privacy: the budget of one user, tables included.")
+    ] = None,
+    delta: Annotated[float | None, typer.Option(help="Delta of that budget; default: users^-1.1.")] = None,
+    max_grad_norm: Annotated[
+        float | None, typer.Option(help="L2 norm that one user's gradient is clipped to; default: .5.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed, data and machine give the same model.")] = 0,
     max_minutes: Annotated[
         float | None, typer.Option(help="Time limit; the training schedule is shortened to fit.")
@@ -48,6 +55,9 @@ def train(
     What differs between shops (history, layers, epochs, filtering) is decided from the data and printed. The folder
     keeps the prepared events, with pseudonyms instead of user ids, so that `hushrec quantize` can measure, and a page
     about the run, report.html.
+
+    With --epsilon every number that is learned is noised, for each user as a whole; --items must name the catalogue,
+    and ledger.db keeps what was spent. The figures that are printed come from private events: keep them.
 
     Example: hushrec train events.csv --items items.csv --out runs/shop
     """
@@ -64,6 +74,9 @@ def train(
         columns=columns,
         attributes=comma_list(attributes),
         min_shoppers=min_shoppers,
+        epsilon=epsilon,
+        delta=delta,
+        max_grad_norm=max_grad_norm,
         device=device,
     )
     with ProgressLine() as progress:
@@ -76,7 +89,11 @@ def train(
 
 
 def _show(report: "TrainReport") -> None:
-    say(f"best epoch {report.best_epoch} of {len(report.epochs)}, {report.seconds:.0f} s of training")
+    if report.privacy is None:
+        say(f"best epoch {report.best_epoch} of {len(report.epochs)}, {report.seconds:.0f} s of training")
+    else:
+        say(f"{report.privacy['steps']} steps, {report.seconds:.0f} s")
+        say(f"what it cost: hushrec privacy report {report.out / 'ledger.db'}")
     say(f"{report.users:,} test users, {report.items:,} items")
     say(f"protocol {report.protocol}, {report.protocol_sha256[:16]}")
     print_table(_QUALITY, _quality_rows(report))
@@ -103,16 +120,23 @@ def _write_page(report: "TrainReport") -> None:
             ),
             (quality,),
         ),
-        Section(
-            "Training",
-            (f"{report.seconds:.0f} seconds; epoch {report.best_epoch} of {len(report.epochs)} was kept.",),
-            (_curve(report, "loss", "Loss in training"), _curve(report, "ndcg@10", "Validation NDCG@10")),
-        ),
+        _training_section(report),
         Section("What the data decided", tuple(report.decisions)),
         Section("What reading found", tuple(report.warnings) or ("Nothing odd.",)),
     ]
     page = render_page(f"Training run {report.out.name}", sections)
     (report.out / "report.html").write_text(page, encoding="utf-8")
+
+
+def _training_section(report: "TrainReport") -> Section:
+    if report.privacy is not None:
+        rows = tuple((name, str(value)) for name, value in report.privacy.items() if not isinstance(value, list | dict))
+        return Section("Privacy", tuple(report.privacy["assumptions"]), (Table(("property", "value"), rows),))
+    return Section(
+        "Training",
+        (f"{report.seconds:.0f} seconds; epoch {report.best_epoch} of {len(report.epochs)} was kept.",),
+        (_curve(report, "loss", "Loss in training"), _curve(report, "ndcg@10", "Validation NDCG@10")),
+    )
 
 
 def _curve(report: "TrainReport", key: str, title: str) -> Lines:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,19 @@ from typing import Any
 import torch
 from hushrec.counts import Blend
 from hushrec_privacy import checks
+from hushrec_privacy.accounting.claims import SESSION, USER
+from hushrec_privacy.accounting.gaussian import check_delta
 from hushrec_privacy.errors import ConfigError
 
 from hushrec_model.blend import BlendScorer, fit_blend
 from hushrec_model.counting import count_tables
 from hushrec_model.evaluate import evaluate
+from hushrec_model.items import Items
+from hushrec_model.log import Log
 from hushrec_model.model import ModelScorer
 from hushrec_model.prepared import save_prepared
+from hushrec_model.private_data import COUNTS_FILE, popularity_part, public_items, public_log, public_split
+from hushrec_model.private_pipeline import CHECKPOINT, PrivateOptions, train_with_privacy
 from hushrec_model.progress import Progress, silent
 from hushrec_model.protocols import PROTOCOLS
 from hushrec_model.pseudonyms import load_or_create_key
@@ -44,6 +50,9 @@ class TrainOptions:
         attributes: Further item columns to learn from.
         device: A torch device.
         min_shoppers: Pairs of items that fewer shoppers made are left out of the count tables; no privacy guarantee.
+        epsilon: Train under user-level differential privacy with this budget, tables included; None: without.
+        delta: Of that budget; None: N^-1.1.
+        max_grad_norm: L2 bound of one user's gradient; None: the default of private training.
     """
 
     protocol: str = "leave-one-out"
@@ -54,6 +63,9 @@ class TrainOptions:
     attributes: tuple[str, ...] = ()
     device: str = "cpu"
     min_shoppers: int = 1
+    epsilon: float | None = None
+    delta: float | None = None
+    max_grad_norm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +85,7 @@ class TrainReport:
         test: HR@10 and NDCG@10 of "model" and "blend".
         decisions: What the data decided, one sentence each.
         warnings: What reading found, one sentence each.
+        privacy: What private training guarantees; None without.
     """
 
     out: Path
@@ -87,6 +100,7 @@ class TrainReport:
     test: dict[str, dict[str, float]]
     decisions: list[str]
     warnings: list[str]
+    privacy: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -123,6 +137,8 @@ def train(
     key = load_or_create_key(out / "pseudonym.key")
     log, known, warnings = read_log(events, items, columns=options.columns, attributes=options.attributes, key=key)
     progress("read", 1, 1, f"{len(log):,} events of {len(log.users):,} users on {len(log.items):,} items")
+    if options.epsilon is not None:
+        return _train_privately(log, known, warnings, out, options, progress)
     split = split_log(log, options.protocol, test_from=options.test_from)
     features = split_features(split, known)
     settings, decisions = decide(split, len(log.behaviors), options.seed)
@@ -151,6 +167,7 @@ def train(
         "test_from": options.test_from.isoformat() if options.test_from else None,
         "protocol_sha256": split.protocol_sha256,
         "min_shoppers": options.min_shoppers,
+        "origins": {"model.pt": "private", PREPARED: "private", "run.json": "private"},
         "events": str(events),
         "prepared": {"path": PREPARED, "sha256": prepared},
         "report": report.to_dict(),
@@ -160,12 +177,74 @@ def train(
     return report
 
 
+def _train_privately(
+    log: Log, known: Items, warnings: list[str], out: Path, options: TrainOptions, progress: Progress
+) -> TrainReport:
+    """The same folder, but all of it that ships was noised."""
+    began = time.monotonic()
+    sessions = options.protocol == "sessions" and log.session is None
+    public = public_log(log)
+    split = public_split(split_log(public, options.protocol, test_from=options.test_from), public)
+    features = split_features(split, public_items(known))
+    begin_run(out)
+    prepared = save_prepared(out / PREPARED, log, known)
+    chosen = PrivateOptions(
+        epsilon=options.epsilon or 0.0,
+        delta=options.delta,
+        seed=options.seed,
+        unit=SESSION if sessions else USER,
+        **({} if options.max_grad_norm is None else {"max_grad_norm": options.max_grad_norm}),
+    )
+    done = train_with_privacy(split, features, out, chosen, progress)
+    split = replace(split, filter_seen=done.counts.filter_seen)
+    notes = [*split.notes, *done.decisions()]
+    for line in [*warnings, *notes]:
+        progress("decide", 0, 1, line)
+    scores = {}
+    for name, queries in (("validation", split.valid), ("test", split.test)):
+        found = evaluate(done.scorer(), queries, len(split.items))
+        scores[name] = {"hr@10": found.hr, "ndcg@10": found.ndcg}
+    report = TrainReport(
+        out=out,
+        protocol=split.protocol,
+        protocol_sha256=split.protocol_sha256,
+        users=len(split.test),
+        items=len(split.items),
+        epochs=[],
+        best_epoch=0,
+        seconds=time.monotonic() - began,
+        validation={"blend": scores["validation"]["ndcg@10"]},
+        test={"blend": scores["test"]},
+        decisions=notes,
+        warnings=warnings,
+        privacy={**done.guarantee.to_dict(), "run": done.run, "steps": done.steps, "ledger_head": done.anchor},
+    )
+    facts = {
+        "protocol": split.protocol,
+        "test_from": options.test_from.isoformat() if options.test_from else None,
+        "protocol_sha256": split.protocol_sha256,
+        "min_shoppers": 1,
+        "privacy": report.privacy,
+        "origins": {"model.pt": done.origin(), COUNTS_FILE: done.origin(), PREPARED: "private", "run.json": "private"},
+        "prepared": {"path": PREPARED, "sha256": prepared},
+        "report": report.to_dict(),
+    }
+    save_run(out, done.model, done.as_settings(), [popularity_part()], facts)
+    (out / CHECKPOINT).unlink(missing_ok=True)
+    return report
+
+
 def _check(options: TrainOptions) -> None:
     checks.one_of(PROTOCOLS, protocol=options.protocol)
     if options.max_minutes is not None:
         checks.positive(max_minutes=options.max_minutes)
     checks.at_least(0, seed=options.seed)
     checks.at_least(1, min_shoppers=options.min_shoppers)
+    if options.epsilon is None:
+        if options.delta is not None or options.max_grad_norm is not None:
+            raise ConfigError("delta and max_grad_norm mean something to private training only; give epsilon too")
+    else:
+        _check_private(options)
     if options.seed > _MAX_SEED:
         raise ConfigError(f"seed is {options.seed}; it must be at most {_MAX_SEED}")
     try:
@@ -173,6 +252,21 @@ def _check(options: TrainOptions) -> None:
     except (RuntimeError, AssertionError) as error:  # how torch says that it does not know or have it
         reason = str(error).partition("\n")[0]
         raise ConfigError(f"device {options.device!r} cannot be used ({reason}); use cpu") from error
+
+
+def _check_private(options: TrainOptions) -> None:
+    checks.positive(epsilon=options.epsilon or 0.0)
+    if options.delta is not None:
+        check_delta(options.delta)
+        checks.positive(delta=options.delta)
+    if options.max_grad_norm is not None:
+        checks.positive(max_grad_norm=options.max_grad_norm)
+    if options.min_shoppers > 1:
+        raise ConfigError("min_shoppers is for count tables without privacy; private training releases none of pairs")
+    if options.max_minutes is not None:
+        raise ConfigError("max_minutes would make the number of steps depend on the machine; leave it out with epsilon")
+    if options.device != "cpu":
+        raise ConfigError(f"device is {options.device!r}; private training runs on the cpu")
 
 
 def _make_folder(out: Path) -> None:

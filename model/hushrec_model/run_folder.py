@@ -2,6 +2,7 @@
 
 run.json       protocol, settings, blend, scores, and the path and sha256 of the prepared events
 model.pt       weights of the best epoch
+ledger.db, private.json, counts.npz, private.pt   of a private run: what was spent, its options, its tables, its state
 prepared/      the events as they were read: pseudonyms instead of user ids
 training.pt    state after the last finished epoch; only while training runs
 pseudonym.key  the key behind the pseudonyms; it never leaves the shop
@@ -28,6 +29,7 @@ from hushrec_model.log import Log
 from hushrec_model.model import Model
 from hushrec_model.network import EncoderShape
 from hushrec_model.prepared import load_prepared
+from hushrec_model.private_data import COUNTS_FILE, Counts, load_counts, public_items, public_log, public_split
 from hushrec_model.protocols import PROTOCOLS
 from hushrec_model.settings import Settings
 from hushrec_model.splits import Split, split_log
@@ -53,6 +55,7 @@ class Run:
         blend: Parts of the blend.
         facts: The whole of run.json.
         min_shoppers: Of the count tables.
+        counts: Tables released under differential privacy, if the run was private: then nothing else is counted.
     """
 
     log: Log
@@ -64,9 +67,12 @@ class Run:
     blend: list[BlendPart]
     facts: dict[str, Any]
     min_shoppers: int
+    counts: Counts | None = None
 
     def tables(self) -> dict[str, NDArray[np.generic]]:
-        """Count the tables of the training part, as the blend was fitted on."""
+        """Count the tables of the training part, as the blend was fitted on; of a private run, those it released."""
+        if self.counts is not None:
+            return {"popularity": self.counts.popularity}
         return count_tables(self.split.train, len(self.split.items), min_shoppers=self.min_shoppers)
 
 
@@ -135,14 +141,19 @@ def load_run(folder: Path) -> Run:
     except (OSError, ValueError, KeyError, TypeError, ConfigError, msgspec.MsgspecError) as error:
         raise CheckpointError(f"{folder / _RUN}: cannot be read ({error}); train again") from error
     log, known = load_prepared(prepared, sha256)
+    counts = load_counts(folder / COUNTS_FILE) if facts.get("privacy") else None
+    if counts is not None:
+        log, known = public_log(log), public_items(known)
     split = split_log(log, facts["protocol"], test_from=test_from)
+    if counts is not None:
+        split = public_split(split, log, filter_seen=counts.filter_seen)
     features = split_features(split, known)
-    model = build_model(split, features, settings)
+    model = build_model(split, features, settings, seen=None if counts is None else counts.popularity[1:] + 1)
     try:
         model.load_state_dict(load_state(folder / _MODEL)["model"])
     except (RuntimeError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder / _MODEL}: does not fit {_RUN}; train again") from error
-    return Run(log, known, split, features, settings, model.eval(), blend, facts, min_shoppers)
+    return Run(log, known, split, features, settings, model.eval(), blend, facts, min_shoppers, counts)
 
 
 def _settings(saved: dict[str, Any]) -> Settings:

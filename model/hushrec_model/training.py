@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hushrec_model.batches import Windows
@@ -66,19 +67,26 @@ class _State:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-def build_model(split: Split, features: ItemFeatures, settings: Settings) -> Model:
+def build_model(
+    split: Split,
+    features: ItemFeatures,
+    settings: Settings,
+    *,
+    seen: NDArray[np.float32] | None = None,
+) -> Model:
     """An untrained model for a split; initial weights come from torch's global generator.
 
     Args:
         split: Decides the catalogue and which items training sees.
         features: Content of its V items.
         settings: Sizes and dropout.
+        seen: How often each item is taken to have been trained, shape (V,); None: counted in the training part.
     """
-    seen = np.bincount(split.train.item, minlength=len(split.items) + 1)[1 : len(split.items) + 1]
+    counted = np.bincount(split.train.item, minlength=len(split.items) + 1) if seen is None else np.append(0, seen)
     return Model(
         settings.shape,
         features,
-        seen,
+        counted[1 : len(split.items) + 1].astype(np.int64),
         dropout=settings.dropout,
         attention_dropout=settings.attention_dropout,
         id_dropout=settings.id_dropout,

@@ -26,14 +26,7 @@ from hushrec_quantize.graphs import Graphs
 
 __all__ = ["Content", "pack_arrays", "write_model_bundle"]
 
-_ORIGINS = {
-    "encoder.onnx": "public",
-    "scorer.onnx": "public",
-    "encoder.bin": "private",
-    "items.bin": "private",
-    "features.bin": "private",
-    "neighbours.bin": "private",
-}
+_PUBLIC = ("encoder.onnx", "scorer.onnx")  # their shapes come from settings; all else was learned or counted
 _DTYPES = {"float32": "<f4", "uint8": "|u1", "uint32": "<u4"}
 
 
@@ -109,6 +102,7 @@ def write_model_bundle(
     public_catalog: bool,
     model_version: int,
     card: dict[str, Any],
+    learned: str = "private",
 ) -> Bundle:
     """Write the bundle of one model.
 
@@ -123,6 +117,7 @@ def write_model_bundle(
         public_catalog: Whether nothing of the catalogue was learned from the log.
         model_version: Rises with each release.
         card: JSON values for the model card.
+        learned: Origin of everything learned or counted: "private", or "dp(run)".
 
     Raises:
         BundleError: The place holds something else, or the disk refused.
@@ -167,5 +162,6 @@ def write_model_bundle(
             "neighbours.bin": neighbours,
             "catalog.sqlite": catalog,
         }
-        origins = {**_ORIGINS, "catalog.sqlite": "public" if public_catalog else "private"}
+        origins = {name: "public" if name in _PUBLIC else learned for name in files}
+        origins["catalog.sqlite"] = "public" if public_catalog else "private"
         return write_bundle(out, manifest, files, origins)

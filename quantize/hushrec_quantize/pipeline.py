@@ -1,6 +1,7 @@
 """From a training folder to a bundle: prune, fine-tune, export, int8, pack, verify. What `hushrec quantize` calls."""
 
 import copy
+import math
 import tempfile
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
@@ -18,6 +19,7 @@ from hushrec_model.progress import Progress, silent
 from hushrec_model.run_folder import Run, catalog_items, load_run
 from hushrec_model.training import train_model, validation_sample
 from hushrec_privacy import checks
+from hushrec_privacy.errors import ConfigError
 from numpy.typing import NDArray
 
 from hushrec_quantize.bundle_scorer import BundleScorer
@@ -49,12 +51,12 @@ class QuantizeOptions:
     """What the caller of one quantization chooses.
 
     Attributes:
-        prune: Share of the encoder's weights to remove, 0 to below 1.
+        prune: Share of the encoder's weights to remove, 0 to below 1; None: a quarter, but nothing of a private run.
         model_version: Of the release; at least 1.
         tolerance: What the bundle may lose.
     """
 
-    prune: float = DEFAULT_PRUNE
+    prune: float | None = None
     model_version: int = 1
     tolerance: Tolerance = field(default_factory=Tolerance)
 
@@ -129,7 +131,8 @@ def quantize(
         BundleError: `out` holds something else, or the disk refused.
     """
     options = options or QuantizeOptions()
-    checks.share(prune=options.prune)
+    if options.prune is not None:
+        checks.share(prune=options.prune)
     checks.at_least(1, model_version=options.model_version)
     refuse_foreign(out.resolve())
     return _Quantization(load_run(run), options, progress).run(out)
@@ -138,6 +141,10 @@ def quantize(
 class _Quantization:
     def __init__(self, run: Run, options: QuantizeOptions, progress: Progress) -> None:
         self.trained, self.options, self.progress = run, options, progress
+        self.privacy: dict[str, Any] | None = run.facts.get("privacy")
+        if self.privacy is not None and options.prune:
+            raise ConfigError("this run was trained privately, and pruning would train on events: leave --prune out")
+        self.share = (0.0 if self.privacy else DEFAULT_PRUNE) if options.prune is None else options.prune
         self.split = run.split
         self.index = validation_sample(self.split.valid, _SAMPLE)
         self.tables = run.tables()
@@ -149,9 +156,7 @@ class _Quantization:
         self._step("trained, float32", self.trained.model, trained, 1.0)
         model = self._pruned(trained)
         floating = self._alone(model)
-        blend, _ = fit_blend(
-            model, self.split.valid, self.tables, filter_seen=self.split.filter_seen, progress=self.progress
-        )
+        blend = self._blend(model)
         scorer = ModelScorer(model, filter_seen=self.split.filter_seen)
         blended = self._measure(BlendScorer(scorer, Blend(blend, self.tables), filter_seen=self.split.filter_seen))
         self.progress("int8", 0, 1)
@@ -162,9 +167,10 @@ class _Quantization:
         with tempfile.TemporaryDirectory() as folder:
             draft = self._write(Path(folder) / "draft.hush", graphs, content, blend, {})
             found = self._verify(draft, model, graphs, trained, floating, blended)
-        check(found, self.options.tolerance)
+        if self.privacy is None:  # otherwise whether there is a bundle would tell of private events
+            check(found, self.options.tolerance)
         self.progress("write", 0, 1)
-        bundle = self._write(out, graphs, content, blend, self._results(found))
+        bundle = self._write(out, graphs, content, blend, {} if self.privacy else self._results(found))
         self.progress("write", 1, 1)
         size = len(graphs.encoder_onnx) + len(graphs.encoder_bin)
         return QuantizeReport(
@@ -177,12 +183,19 @@ class _Quantization:
             bundle_bytes=bundle.size,
         )
 
+    def _blend(self, model: Model) -> list[BlendPart]:
+        """Fitted on validation; fixed beforehand where that would use private events."""
+        if self.privacy is not None:
+            return self.trained.blend
+        seen = self.split.filter_seen
+        return fit_blend(model, self.split.valid, self.tables, filter_seen=seen, progress=self.progress)[0]
+
     def _pruned(self, trained: Measured) -> Model:
         """Prune and fine-tune, and keep the better of the two; the trained model itself if nothing is to be removed."""
-        if not self.options.prune:
+        if not self.share:
             return self.trained.model
         self.progress("prune", 0, 1)
-        model = prune(self.trained.model, self.split, self.options.prune, seed=self.trained.settings.seed)
+        model = prune(self.trained.model, self.split, self.share, seed=self.trained.settings.seed)
         found = self._alone(model)
         shape = model.encoder.shape
         self._step(
@@ -269,11 +282,13 @@ class _Quantization:
             "made_by": f"hushrec {version('hushrec')}",
             "protocol": facts["protocol"],
             "test_from": facts["test_from"],
-            "protocol_sha256": facts["protocol_sha256"],
-            "min_shoppers": self.trained.min_shoppers,
             "parameters": encoder_parameters(content.model.encoder),
             **results,
         }
+        if self.privacy is None:
+            card |= {"protocol_sha256": facts["protocol_sha256"], "min_shoppers": self.trained.min_shoppers}
+        else:
+            card |= {"headline": _headline(self.privacy), "privacy": self.privacy}
         return write_model_bundle(
             out,
             graphs,
@@ -286,10 +301,16 @@ class _Quantization:
             and bool((self.split.catalog <= self.trained.log.listed).all()),
             model_version=self.options.model_version,
             card=card,
+            learned="private" if self.privacy is None else f"dp({self.privacy['run']})",
         )
 
     def _results(self, found: Verification) -> dict[str, Any]:
         return {"verification": asdict(found), "validation_ndcg@10": self.steps[-1].ndcg10}
+
+
+def _headline(privacy: dict[str, Any]) -> str:
+    epsilon = math.ceil(privacy["epsilon"] * 1000) / 1000  # a published number is never rounded down
+    return f"epsilon {epsilon:g} at delta {privacy['delta']:.3g} for {privacy['unit']}"
 
 
 def _lost(before: float, after: float) -> float:

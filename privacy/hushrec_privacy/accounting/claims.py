@@ -11,6 +11,7 @@ __all__ = [
     "CENTRAL_TRUST",
     "DEVICE",
     "ROUNDS_TRUST",
+    "SESSION",
     "USER",
     "banded_guarantee",
     "banded_mu",
@@ -21,6 +22,7 @@ __all__ = [
 DEVICE = "one enrolled device (one account), over every round and every published model"
 USER = "one user with all of one user's events, over the whole training run"
 ROUNDS_TRUST = "the server adds the noise and keeps its state secret; secure aggregation hides single updates from it"
+SESSION = "one session: the log has no users, and who has several sessions is protected that much less"
 CENTRAL_TRUST = "whoever trains sees the log; the guarantee is towards those who see the published model"
 
 _ROUNDS = (
@@ -119,7 +121,9 @@ def banded_guarantee(
     )
 
 
-def poisson_guarantee(sampling_rate: float, steps: int, noise_multiplier: float, delta: float) -> Guarantee:
+def poisson_guarantee(
+    sampling_rate: float, steps: int, noise_multiplier: float, delta: float, *, released_mu: float = 0.0
+) -> Guarantee:
     """Central training over Poisson-sampled batches.
 
     Args:
@@ -127,6 +131,7 @@ def poisson_guarantee(sampling_rate: float, steps: int, noise_multiplier: float,
         steps: T.
         noise_multiplier: z, standard deviation of the noise over the clip norm.
         delta: 0 to 1.
+        released_mu: Separation of what Gaussian noise over all users released beside the steps.
 
     Raises:
         ConfigError: An argument is NaN or out of range.
@@ -135,13 +140,14 @@ def poisson_guarantee(sampling_rate: float, steps: int, noise_multiplier: float,
     4.887
     """
     return Guarantee(
-        epsilon=poisson_epsilon(sampling_rate, steps, noise_multiplier, delta),
+        epsilon=poisson_epsilon(sampling_rate, steps, noise_multiplier, delta, released_mu=released_mu),
         delta=delta,
         unit=USER,
         adjacency="add-or-remove",
         mechanism=(
             f"Poisson-sampled Gaussian, sampling rate {sampling_rate:g}, {steps} steps, noise multiplier "
             f"{noise_multiplier:g}, privacy loss distribution"
+            + (f"; Gaussian releases of counts, mu {released_mu:.4g}, composed exactly" if released_mu else "")
         ),
         trust=CENTRAL_TRUST,
         assumptions=(

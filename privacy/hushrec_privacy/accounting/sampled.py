@@ -37,7 +37,9 @@ _TRUSTED = 0.02  # share of delta that the error of the FFT may be; it moves eps
 _TOLERANCE = 1e-3
 
 
-def poisson_epsilon(sampling_rate: float, steps: int, noise_multiplier: float, delta: float) -> float:
+def poisson_epsilon(
+    sampling_rate: float, steps: int, noise_multiplier: float, delta: float, *, released_mu: float = 0.0
+) -> float:
     """An epsilon of a whole training run, at most about 0.1 % above the tight one while delta is at least 1e-11.
 
     Args:
@@ -45,6 +47,8 @@ def poisson_epsilon(sampling_rate: float, steps: int, noise_multiplier: float, d
         steps: T.
         noise_multiplier: z, standard deviation of the noise over the clip norm.
         delta: 0 (included) to 1 (excluded).
+        released_mu: Separation of what Gaussian noise over all users released beside the steps, such as tables of
+            counts; composed exactly.
 
     Returns:
         0 to infinity; infinity where no noise is added, or for delta 0.
@@ -58,19 +62,20 @@ def poisson_epsilon(sampling_rate: float, steps: int, noise_multiplier: float, d
     _check(sampling_rate, steps, noise_multiplier)
     check_delta(delta)
     if steps == 0 or sampling_rate == 0:
-        return 0.0
+        return gaussian_epsilon(released_mu, delta)
     if noise_multiplier == 0 or delta == 0:
         return math.inf
-    unsampled = gaussian_epsilon(mu_of_participations(noise_multiplier, steps), delta)
+    mu = math.hypot(mu_of_participations(noise_multiplier, steps), released_mu)
+    unsampled = gaussian_epsilon(mu, delta)
     if sampling_rate == 1 or unsampled == 0 or _largest_loss(noise_multiplier) > _LARGEST:
         return unsampled  # taking everybody is a bound for taking some
     error = _FFT_ERROR * steps
     found = unsampled
     if error <= _TRUSTED * delta:
-        composed = _loss(sampling_rate, steps, noise_multiplier, error)
+        composed = _loss(sampling_rate, steps, noise_multiplier, error, released_mu)
         found = min(found, float(composed.get_epsilon_for_delta(delta - error)))
     if found == unsampled or error > _TRUSTED * delta:
-        found = min(found, _renyi(sampling_rate, steps, noise_multiplier).get_epsilon(delta))
+        found = min(found, _renyi(sampling_rate, steps, noise_multiplier, released_mu).get_epsilon(delta))
     return max(0.0, float(found))
 
 
@@ -99,14 +104,16 @@ def poisson_delta(sampling_rate: float, steps: int, noise_multiplier: float, eps
     if sampling_rate == 1 or _largest_loss(noise_multiplier) > _LARGEST:
         return unsampled
     error = _FFT_ERROR * steps
-    composed = _loss(sampling_rate, steps, noise_multiplier, error)
+    composed = _loss(sampling_rate, steps, noise_multiplier, error, 0.0)
     found = float(composed.get_delta_for_epsilon(epsilon)) + error
     if error > _TRUSTED * found:
-        found = min(found, float(_renyi(sampling_rate, steps, noise_multiplier).get_delta(epsilon)))
+        found = min(found, float(_renyi(sampling_rate, steps, noise_multiplier, 0.0).get_delta(epsilon)))
     return min(1.0, unsampled, found)
 
 
-def poisson_noise_multiplier(sampling_rate: float, steps: int, epsilon: float, delta: float) -> float:
+def poisson_noise_multiplier(
+    sampling_rate: float, steps: int, epsilon: float, delta: float, *, released_mu: float = 0.0
+) -> float:
     """A noise multiplier with which a run stays within (epsilon, delta); at most about 0.1 % above the least.
 
     Args:
@@ -114,6 +121,7 @@ def poisson_noise_multiplier(sampling_rate: float, steps: int, epsilon: float, d
         steps: T.
         epsilon: At least 0, or infinity.
         delta: 0 (included) to 1 (excluded).
+        released_mu: As for `poisson_epsilon`; it is paid for from the same epsilon.
 
     Returns:
         z; 0 if no noise is needed.
@@ -132,9 +140,12 @@ def poisson_noise_multiplier(sampling_rate: float, steps: int, epsilon: float, d
         return 0.0
     if epsilon == 0 or delta == 0:
         raise ConfigError("no finite noise reaches epsilon or delta 0 here; allow a little more")
+    if gaussian_epsilon(released_mu, delta) >= epsilon:
+        raise ConfigError("what is released beside the steps costs the whole epsilon; allow a larger one")
 
     def holds(noise_multiplier: float) -> bool:
-        return poisson_epsilon(sampling_rate, steps, noise_multiplier, delta) <= epsilon
+        found = poisson_epsilon(sampling_rate, steps, noise_multiplier, delta, released_mu=released_mu)
+        return found <= epsilon
 
     enough = 1.0
     while not holds(enough):
@@ -155,17 +166,23 @@ def _check(sampling_rate: float, steps: int, noise_multiplier: float) -> None:
     check_noise(noise_multiplier)
 
 
-def _loss(sampling_rate: float, steps: int, noise_multiplier: float, error: float) -> "PrivacyLossDistribution":
+def _loss(
+    sampling_rate: float, steps: int, noise_multiplier: float, error: float, released_mu: float
+) -> "PrivacyLossDistribution":
     """The composed privacy loss, cut where less mass than the FFT's own error is left."""
     from dp_accounting.pld import privacy_loss_distribution as pld  # a second to import
 
+    interval = _grid(sampling_rate, steps, noise_multiplier)
     one = pld.from_gaussian_mechanism(
-        noise_multiplier,
-        sampling_prob=sampling_rate,
-        value_discretization_interval=_grid(sampling_rate, steps, noise_multiplier),
-        use_connect_dots=True,
+        noise_multiplier, sampling_prob=sampling_rate, value_discretization_interval=interval, use_connect_dots=True
     )
-    return one.self_compose(steps, tail_mass_truncation=min(1e-15, error))
+    all_steps = one.self_compose(steps, tail_mass_truncation=min(1e-15, error))
+    if not released_mu:
+        return all_steps
+    released = pld.from_gaussian_mechanism(
+        1 / released_mu, value_discretization_interval=interval, use_connect_dots=True
+    )
+    return all_steps.compose(released, tail_mass_truncation=min(1e-15, error))
 
 
 def _grid(sampling_rate: float, steps: int, noise_multiplier: float) -> float:
@@ -187,10 +204,11 @@ def _largest_loss(noise_multiplier: float) -> float:
     return (_TAIL + 0.5 / noise_multiplier) / noise_multiplier
 
 
-def _renyi(sampling_rate: float, steps: int, noise_multiplier: float) -> Any:
+def _renyi(sampling_rate: float, steps: int, noise_multiplier: float, released_mu: float) -> Any:
     import dp_accounting
     from dp_accounting.rdp import RdpAccountant
 
     orders = [*(1 + 2 ** (n / 6) for n in range(-18, 25)), *(round(2 ** (n / 4)) for n in range(17, 53))]
     step = dp_accounting.PoissonSampledDpEvent(sampling_rate, dp_accounting.GaussianDpEvent(noise_multiplier))
-    return RdpAccountant(orders).compose(step, steps)
+    accountant = RdpAccountant(orders).compose(step, steps)
+    return accountant.compose(dp_accounting.GaussianDpEvent(1 / released_mu)) if released_mu else accountant

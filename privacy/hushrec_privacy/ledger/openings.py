@@ -46,15 +46,25 @@ def plan_opening(plan: Plan) -> Open:
 
 
 def training_opening(
-    run: str, *, sampling_rate: float, noise_multiplier: float, steps: int, delta: float, unit: str = USER
+    run: str,
+    *,
+    sampling_rate: float,
+    noise_multiplier: float,
+    steps: int,
+    delta: float,
+    released_mu: float = 0.0,
+    unit: str = USER,
 ) -> Open:
     """The entry that opens a central training run over Poisson-sampled steps.
+
+    With `released_mu` its first round is the release of tables, and the steps come after it.
 
     Args:
         run: Id of the run, from `run_id`.
         sampling_rate: q.
         noise_multiplier: z.
         steps: T, the most that may be taken.
+        released_mu: Separation of tables that Gaussian noise over all users releases before the steps; 0: none.
         delta: Of the guarantee.
         unit: Whose presence is hidden.
     """
@@ -62,6 +72,9 @@ def training_opening(
         "sampling_rate": canonical.float_text(sampling_rate),
         "noise_multiplier": canonical.float_text(noise_multiplier),
     }
+    if released_mu:
+        parameters["released_mu"] = canonical.float_text_up(released_mu)
+        steps += 1
     return _central(run, POISSON, parameters, steps=steps, delta=delta, unit=unit)
 
 
@@ -141,7 +154,10 @@ def _banded(opened: Open, rounds: int, last: int) -> Guarantee:
 def _poisson(opened: Open, rounds: int, last: int) -> Guarantee:
     del last
     rate, noise = (_number(opened, name) for name in ("sampling_rate", "noise_multiplier"))
-    return replace(poisson_guarantee(rate, rounds, noise, float(opened.delta)), unit=opened.unit)
+    released = _number(opened, "released_mu") if "released_mu" in opened.parameters else 0.0
+    steps = rounds - 1 if released else rounds
+    found = poisson_guarantee(rate, steps, noise, float(opened.delta), released_mu=released)
+    return replace(found, unit=opened.unit)
 
 
 def _gaussian(opened: Open, rounds: int, last: int) -> Guarantee:

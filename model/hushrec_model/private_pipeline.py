@@ -1,0 +1,252 @@
+"""From event and item files to a folder trained under user-level differential privacy: `hushrec train --epsilon`.
+
+Everything that leaves the folder later (weights, popularity, the one decision) was noised; the ledger beside it knows
+what that cost. Scores on validation and test are computed for the shop's own eyes, from private events, and go into no
+bundle. `--seed` decides initial weights and candidates, never noise or sampling.
+"""
+
+import json
+import secrets
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hushrec.counts import Blend
+from hushrec_privacy import canonical
+from hushrec_privacy.accounting import Guarantee, gaussian_epsilon, poisson_noise_multiplier
+from hushrec_privacy.accounting.claims import USER
+from hushrec_privacy.errors import BudgetError, CheckpointError, ConfigError
+from hushrec_privacy.ledger import Ledger, SqliteLedgerStore
+from hushrec_privacy.ledger.entries import Open
+from hushrec_privacy.ledger.openings import guarantee_after, run_id, training_opening
+from hushrec_privacy.randomness import OsRandom
+
+from hushrec_model.blend import BlendScorer
+from hushrec_model.features import ItemFeatures
+from hushrec_model.model import Model, ModelScorer
+from hushrec_model.network import EncoderShape
+from hushrec_model.private_data import (
+    COUNTS_FILE,
+    COUNTS_NOISE,
+    Counts,
+    counts_mu,
+    load_counts,
+    popularity_part,
+    release_counts,
+    save_counts,
+)
+from hushrec_model.private_training import BudgetSpentError, PrivateSettings, train_private
+from hushrec_model.progress import Progress, silent
+from hushrec_model.settings import Settings
+from hushrec_model.splits import Split
+from hushrec_model.user_sequences import UserSequences
+
+__all__ = ["CHECKPOINT", "LEDGER", "PrivateOptions", "PrivateRun", "default_delta", "train_with_privacy"]
+
+LEDGER, CHECKPOINT = "ledger.db", "private.pt"
+_RUN = "private.json"
+
+# Chosen on validation of public data (docs/benchmarks.md), the same for every shop: nothing here depends on the log.
+_SHAPE = EncoderShape(heads=(2,), channels=(88,), max_history=50)
+_GROUPS = ("encoder", "features", "rows")
+_SAMPLING_RATE, _STEPS, _LEARNING_RATE = 0.1, 100, 0.01
+
+
+@dataclass(frozen=True)
+class PrivateOptions:
+    """What the caller of one private run chooses.
+
+    Attributes:
+        epsilon: Of the whole run, tables included.
+        delta: Of the whole run; None: N^-1.1.
+        max_grad_norm: C, the L2 bound of one user's gradient.
+        seed: Of initial weights and candidates.
+        unit: Whom one user of the log stands for.
+    """
+
+    epsilon: float
+    delta: float | None = None
+    max_grad_norm: float = 0.5
+    seed: int = 0
+    unit: str = USER
+
+
+@dataclass(frozen=True)
+class PrivateRun:
+    """A finished private run.
+
+    Attributes:
+        model: The trained model.
+        settings: How it was trained.
+        counts: What was released before.
+        guarantee: What all of it costs together.
+        run: Its id in the ledger.
+        steps: Steps taken.
+        anchor: The ledger's head, to be kept elsewhere.
+    """
+
+    model: Model
+    settings: PrivateSettings
+    counts: Counts
+    guarantee: Guarantee
+    run: str
+    steps: int
+    anchor: str
+
+    def scorer(self) -> BlendScorer:
+        """The model with its popularity, as a bundle ranks."""
+        seen = self.counts.filter_seen
+        blend = Blend([popularity_part()], {"popularity": self.counts.popularity})
+        return BlendScorer(ModelScorer(self.model, filter_seen=seen), blend, filter_seen=seen)
+
+    def decisions(self) -> list[str]:
+        """What was decided, one sentence each."""
+        g, s = self.guarantee, self.settings
+        return [
+            f"epsilon {g.epsilon:.4g} at delta {g.delta:.3g} for {g.unit}",
+            f"{self.steps} steps of about {s.sampling_rate * s.population:,.0f} users, noise multiplier "
+            f"{s.noise_multiplier:.4g}, clip {s.max_grad_norm:g}; sizes are fixed beforehand, not decided from the log",
+            f"seen items are {'left out' if self.counts.filter_seen else 'kept'}: by a noised count of who returns",
+            f"keep the ledger's head elsewhere: {self.anchor}",
+        ]
+
+    def as_settings(self) -> Settings:
+        """The part of the settings that says how to build the model."""
+        return Settings(
+            shape=self.settings.shape, dropout=0.0, attention_dropout=0.0, id_dropout=0.0, seed=self.settings.seed
+        )
+
+    def origin(self) -> str:
+        """What a part made by this run carries in a bundle."""
+        return f"dp({self.run})"
+
+
+def default_delta(users: int) -> float:
+    """N^-1.1, below one user's share.
+
+    >>> round(default_delta(10_000), 7)
+    3.98e-05
+    """
+    return float(max(users, 2) ** -1.1)
+
+
+def train_with_privacy(
+    split: Split, features: ItemFeatures, out: Path, options: PrivateOptions, progress: Progress = silent
+) -> PrivateRun:
+    """Release counts and train, both paid for in the ledger of the folder before they are drawn.
+
+    A run that was interrupted goes on when called again: what the lost steps cost stays counted, and training ends
+    when the budget is spent, with fewer steps than planned.
+
+    Args:
+        split: From `private_data.public_split`.
+        features: Content of its items; public.
+        out: Folder of the run.
+        options: See `PrivateOptions`.
+        progress: Told of the steps, never of a loss.
+
+    Raises:
+        ConfigError: The budget cannot be met, or an option is out of range.
+        CheckpointError: The folder holds a run of other options, or one that died while it released its counts.
+        LedgerError: The ledger is damaged or cannot be written.
+    """
+    users = len(UserSequences(split.train, _SHAPE.max_history))
+    if not users:
+        raise ConfigError("no user has two events on items of the items file; nothing can be learned")
+    delta = default_delta(users) if options.delta is None else options.delta
+    facts = _begun(out / _RUN, options, delta, users)
+    opened = _opening(facts)
+    with _ledger(out / LEDGER) as store:
+        ledger = Ledger(store)
+        ledger.open_plan(opened)
+        counts = _counts(out / COUNTS_FILE, ledger, opened, split)
+        settings = _settings(facts)
+        trained = train_private(
+            split,
+            features,
+            settings,
+            spend=lambda _first, steps: _spend(ledger, opened, steps),
+            prior=np.log1p(counts.popularity / np.float32(COUNTS_NOISE)).astype(np.float32),
+            checkpoint=out / CHECKPOINT,
+            progress=progress,
+        )
+        spent = ledger.plan(opened.plan)
+        guarantee = guarantee_after(opened, spent.rounds, spent.last)
+        anchor = str(ledger.totals().head)
+    return PrivateRun(trained.model, settings, counts, guarantee, opened.plan, trained.steps, anchor)
+
+
+def _begun(path: Path, options: PrivateOptions, delta: float, users: int) -> dict[str, Any]:
+    """The public facts of the run: chosen once, kept in the folder, and the same at every resume."""
+    chosen: dict[str, Any] = {**asdict(options), "delta": delta, "users": users}
+    if path.exists():
+        try:
+            kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            same = all(kept[name] == value for name, value in chosen.items())
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{path}: cannot be read; train into another folder") from error
+        if not same:
+            raise CheckpointError(f"{path}: this run was begun with other options or data; choose another folder")
+        return kept
+    if gaussian_epsilon(counts_mu(), delta) >= options.epsilon:
+        raise ConfigError(f"epsilon is {options.epsilon:g}; the tables of counts alone cost more: allow a larger one")
+    noise = poisson_noise_multiplier(_SAMPLING_RATE, _STEPS, options.epsilon, delta, released_mu=counts_mu())
+    facts = chosen | {"noise_multiplier": noise, "nonce": secrets.token_hex(16)}
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(facts), encoding="utf-8")
+    part.replace(path)
+    return facts
+
+
+def _opening(facts: dict[str, Any]) -> Open:
+    run = run_id(kind="hushrec-training", nonce=facts["nonce"], noise=canonical.float_text(facts["noise_multiplier"]))
+    return training_opening(
+        run,
+        sampling_rate=_SAMPLING_RATE,
+        noise_multiplier=facts["noise_multiplier"],
+        steps=_STEPS,
+        delta=facts["delta"],
+        released_mu=counts_mu(),
+        unit=facts["unit"],
+    )
+
+
+def _ledger(path: Path) -> SqliteLedgerStore:
+    if path.exists():
+        return SqliteLedgerStore(path)
+    store = SqliteLedgerStore.create(path)
+    Ledger.begin(store)
+    return store
+
+
+def _counts(path: Path, ledger: Ledger, opened: Open, split: Split) -> Counts:
+    """The released counts: drawn once, after they were paid for."""
+    if ledger.plan(opened.plan).rounds:
+        return load_counts(path)  # a run that died between paying and saving never published them, and cannot go on
+    ledger.spend(opened.plan, 1)
+    counts = release_counts(split.train, len(split.items), OsRandom())
+    save_counts(path, counts)
+    return counts
+
+
+def _settings(facts: dict[str, Any]) -> PrivateSettings:
+    return PrivateSettings(
+        shape=_SHAPE,
+        groups=_GROUPS,
+        sampling_rate=_SAMPLING_RATE,
+        steps=_STEPS,
+        noise_multiplier=facts["noise_multiplier"],
+        population=facts["users"],
+        max_grad_norm=facts["max_grad_norm"],
+        learning_rate=_LEARNING_RATE,
+        seed=facts["seed"],
+    )
+
+
+def _spend(ledger: Ledger, opened: Open, steps: int) -> None:
+    last = ledger.plan(opened.plan).last
+    try:
+        ledger.spend(opened.plan, last + 1, last + steps)
+    except BudgetError as error:
+        raise BudgetSpentError from error

@@ -1,0 +1,144 @@
+"""`hushrec train --epsilon` to a bundle: what is paid, what ships, and what a killed run leaves."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from hushrec.bundle import Bundle
+from hushrec.manifest import NO_GUARANTEE
+from hushrec_privacy.ledger import Ledger, SqliteLedgerStore
+
+from tests.e2e.commands import HUSHREC, hushrec, write_shop
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return write_shop(tmp_path_factory.mktemp("shop"), users=400)
+
+
+@pytest.fixture(scope="module")
+def trained(shop: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A private run of a made-up shop."""
+    out = tmp_path_factory.mktemp("runs") / "private"
+    done = hushrec("train", shop[0], "--items", shop[1], "--out", out, "--epsilon", 8, "--delta", 1e-4)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_the_ledger_knows_what_the_run_cost(trained: Path) -> None:
+    facts = json.loads((trained / "run.json").read_text(encoding="utf-8"))["privacy"]
+    reported = json.loads(hushrec("privacy", "report", trained / "ledger.db", "--json").stdout)
+    assert reported["epsilon"] == facts["epsilon"]
+    assert 7.9 < facts["epsilon"] <= 8
+    assert reported["delta"] == 1e-4
+    assert reported["adjacency"] == "add-or-remove"
+    assert reported["plans"][0]["left"]["rounds"] == 0
+    assert reported["head"] == facts["ledger_head"]
+
+
+def test_the_bundle_carries_the_guarantee_in_its_first_line(trained: Path, tmp_path: Path) -> None:
+    done = hushrec("quantize", trained, "--out", tmp_path / "shop.hush")
+    assert done.returncode == 0, done.stderr
+    bundle = Bundle.open(tmp_path / "shop.hush", verify=True)
+    origins = {name: info.origin for name, info in bundle.manifest.files.items()}
+    run = json.loads((trained / "run.json").read_text(encoding="utf-8"))["privacy"]["run"]
+    assert set(origins.values()) == {"public", f"dp({run})"}
+    assert origins["items.bin"] == origins["neighbours.bin"] == origins["encoder.bin"] == f"dp({run})"
+    headline = str(bundle.manifest.card["headline"])
+    assert re.match(r"epsilon (7\.9\d+|8) at delta 0\.0001 for one user", headline)
+    figures = [key for key in bundle.manifest.card if "ndcg" in key or "verification" in key or "sha256" in key]
+    assert not figures, "figures of private events stay with the shop"
+    card = hushrec("privacy", "card", tmp_path / "shop.hush")
+    assert card.stdout.startswith(f"# Privacy of this model: {headline}\n")
+    assert json.loads(hushrec("privacy", "card", tmp_path / "shop.hush", "--json").stdout)["private_parts"] == []
+    asked = hushrec("recommend", tmp_path / "shop.hush", "--history", "sku-1,sku-2", "--json")
+    assert asked.returncode == 0, asked.stderr
+
+
+def test_pruning_on_private_events_is_refused(trained: Path, tmp_path: Path) -> None:
+    done = hushrec("quantize", trained, "--out", tmp_path / "shop.hush", "--prune", 0.2)
+    assert done.returncode == 2
+    assert "leave --prune out" in done.stderr
+    assert not (tmp_path / "shop.hush").exists()
+
+
+def test_evaluation_takes_a_private_run(trained: Path, shop: tuple[Path, Path]) -> None:
+    done = hushrec("evaluate", trained, shop[0], "--json")
+    assert done.returncode == 0, done.stderr
+    assert 0 <= json.loads(done.stdout)["ndcg@10"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--epsilon", "nan"), "epsilon"),
+        (("--epsilon", -1), "epsilon"),
+        (("--epsilon", 0), "epsilon"),
+        (("--epsilon", 1e-3), "allow a larger one"),
+        (("--epsilon", 1, "--delta", 0), "delta"),
+        (("--epsilon", 1, "--delta", 1), "delta"),
+        (("--epsilon", 1, "--max-grad-norm", 0), "max_grad_norm"),
+        (("--epsilon", 1, "--min-shoppers", 5), "min_shoppers"),
+        (("--epsilon", 1, "--max-minutes", 5), "max_minutes"),
+        (("--delta", 1e-5), "epsilon"),
+        (("--max-grad-norm", 1), "epsilon"),
+    ],
+)
+def test_options_that_contradict_privacy_are_wrong_usage(
+    shop: tuple[Path, Path], tmp_path: Path, options: tuple[object, ...], message: str
+) -> None:
+    done = hushrec("train", shop[0], "--items", shop[1], "--out", tmp_path / "run", *options)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_catalogue_from_the_log_is_refused(shop: tuple[Path, Path], tmp_path: Path) -> None:
+    done = hushrec("train", shop[0], "--out", tmp_path / "run", "--epsilon", 4)
+    assert done.returncode == 2
+    assert "needs --items" in done.stderr
+
+
+def test_a_run_without_epsilon_has_no_guarantee(shop: tuple[Path, Path], tmp_path: Path) -> None:
+    done = hushrec("train", shop[0], "--items", shop[1], "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    facts = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
+    assert facts["origins"]["model.pt"] == "private"
+    assert hushrec("quantize", tmp_path / "run", "--out", tmp_path / "shop.hush").returncode == 0
+    assert Bundle.open(tmp_path / "shop.hush").manifest.card["headline"] == NO_GUARANTEE
+
+
+def test_a_killed_run_goes_on_and_forgets_nothing_it_spent(shop: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [HUSHREC, "train", shop[0], "--items", shop[1], "--out", out, "--epsilon", "8", "--delta", "1e-4"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    deadline = time.monotonic() + 120
+    while spent(out) < 11 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = spent(out)
+    assert 11 <= before < 101
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads((out / "run.json").read_text(encoding="utf-8"))["privacy"]
+    assert spent(out) == 101, "tables and a hundred steps, the lost ones among them"
+    assert facts["steps"] <= 100
+    assert facts["epsilon"] <= 8
+    other = hushrec("train", shop[0], "--items", shop[1], "--out", out, "--epsilon", 4, "--delta", 1e-4)
+    assert other.returncode == 4
+    assert "other options" in other.stderr
+
+
+def spent(out: Path) -> int:
+    """Rounds that the ledger of a run counts."""
+    if not (out / "counts.npz").exists():
+        return 0
+    with SqliteLedgerStore(out / "ledger.db", read_only=True) as store:
+        return sum(plan.rounds for plan in Ledger(store).totals().plans.values())
