@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 from hushrec_privacy.audit.findings import MechanismAudit
 from hushrec_privacy.audit.mechanism import AuditedMechanism, MechanismClaim, audit_mechanism
+from hushrec_privacy.audit.rounds import AuditedRounds
 from hushrec_privacy.errors import ConfigError
 from hushrec_privacy.mechanisms import banded, clipping, rounding
-from hushrec_privacy.mechanisms.banded import BandedNoise, NoisePlan
+from hushrec_privacy.mechanisms.banded import NoisePlan
 from hushrec_privacy.mechanisms.discrete_gaussian import sample_discrete_gaussian
-from hushrec_privacy.mechanisms.noise_store import SqliteNoiseStore
-from hushrec_privacy.mechanisms.seal import SealKey
 from hushrec_privacy.randomness import OsRandom
 from numpy.typing import NDArray
 from scipy import stats
@@ -33,7 +32,7 @@ CLAIM = MechanismClaim(
     participations=2,
     separation=3,
     clip_norm=CLIP,
-    norm_bound=rounding.rounded_norm_bound(256 * CLIP, 1000),
+    norm_bound=rounding.rounded_norm_bound(256 * CLIP * (1 + 1e-6), 1000),
     batches=400,
     population=5000,
     sampling_rate=0.1,
@@ -57,31 +56,18 @@ class Record:
         return True
 
 
-class Shop:
-    """The product's code put together as one mechanism, its state in a folder."""
+class Shop(AuditedRounds):
+    """The product's rounds, a participant's record, and Poisson sampling."""
 
     def __init__(self, folder: Path, source: Source = OsRandom) -> None:
-        self._folder, self._source = folder, source
-        self._plan = NoisePlan(ID, DRAWS, CLAIM.bands, CLAIM.rounds, SIGMA)
-        self.restart()
-        self._noise.begin(self._store)
+        self._record_path = folder / "record"
+        plan = NoisePlan(ID, DRAWS, CLAIM.bands, CLAIM.rounds, SIGMA)
+        super().__init__(folder, plan, clip_norm=CLIP, scale=256.0, source=source)
 
     def restart(self) -> None:
         """Nothing but the folder stays."""
-        self._random = self._source()
-        self._store = SqliteNoiseStore(self._folder / "noise.db")
-        self._noise = BandedNoise(self._plan, SealKey(bytes(32)), self._random)
-        self._record = Record(self._folder / "record")
-
-    def draw(self, number: int) -> NDArray[np.int64]:
-        """The noise of a round."""
-        with self._store.transaction(ID) as rows:
-            return self._noise.draw(rows, number)
-
-    def contribute(self, update: NDArray[np.float32]) -> NDArray[np.int64]:
-        """Clip, then round onto a lattice of 1/256."""
-        clipped = clipping.clip_update(update, clip_norm=CLIP).astype(np.float64)
-        return rounding.round_conditionally(self._random, clipped * 256, clip_norm=256 * CLIP)
+        super().restart()
+        self._record = Record(self._record_path)
 
     def admit(self, number: int) -> bool:
         """Ask the record."""
@@ -103,8 +89,7 @@ def audit(tmp_path: Path) -> Callable[..., MechanismAudit]:
         folder = tmp_path / str(next(_folders))
         folder.mkdir()
         shop = Shop(folder, source)
-        whole = AuditedMechanism(shop.draw, shop.restart, shop.contribute, shop.admit, shop.batch_size)
-        return audit_mechanism(whole, CLAIM)
+        return audit_mechanism(shop.mechanism(admit=shop.admit, batch_size=shop.batch_size), CLAIM)
 
     return run
 
