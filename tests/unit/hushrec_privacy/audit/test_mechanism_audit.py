@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hushrec_privacy.audit import mechanism as mechanism_module
+from hushrec_privacy.audit.draws import noise_reuse, noise_scale, noise_shape
 from hushrec_privacy.audit.findings import MechanismAudit
 from hushrec_privacy.audit.mechanism import AuditedMechanism, MechanismClaim, audit_mechanism
 from hushrec_privacy.audit.rounds import AuditedRounds
@@ -314,3 +316,23 @@ def test_a_level_outside_0_to_1_is_refused(level: float) -> None:
 def test_a_claim_that_contradicts_itself_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         MechanismClaim(**({"sigma": 1.0} | fields))
+
+
+def test_each_p_value_of_sound_noise_is_uniform() -> None:
+    rng, found = np.random.default_rng(6), []
+    for _ in range(800):
+        rows = rng.normal(0, 2.0, (3, 5000))
+        findings = (noise_scale(rows[0], 2.0, 0.05), noise_shape(rows[0], 0.05), noise_reuse(rows, 0.05))
+        found.append([finding.p_value for finding in findings])
+    for p_values in zip(*found, strict=True):
+        assert stats.kstest(p_values, "uniform").pvalue > 1e-6
+
+
+def test_the_tests_share_the_level_so_that_together_they_keep_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mechanism_module, "MIN_DRAWS", 2000)
+    rng, runs, claim = np.random.default_rng(7), 400, MechanismClaim(sigma=1.0, rounds=2)
+    alone = MechanismClaim(sigma=1.0)
+    for stated in (claim, alone):
+        fair = AuditedMechanism(lambda _: rng.normal(0, 1, 2000))
+        alarms = sum(not audit_mechanism(fair, stated, level=0.5).passed for _ in range(runs))
+        assert stats.binomtest(alarms, runs, 0.5).pvalue > 1e-6
