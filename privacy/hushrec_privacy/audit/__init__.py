@@ -5,5 +5,6 @@ draws       tests of drawn noise
 findings    what an audit of a mechanism returns
 one_run     lower bound of epsilon from the canaries of one training run
 power       what such a bound can show at best
+rounds      the product's own rounds as the auditor sees them
 tails       chi-square and binomial tails
 """

@@ -56,15 +56,19 @@ def chi_square_quantile(chance: float, freedom: int) -> float:
     """
     if not 0 < chance < 1:
         raise ConfigError(f"chance is {chance!r}; it must be above 0 and below 1")
-    low, high = 0.0, freedom + 10 * math.sqrt(2 * freedom) + 10
+    spread = 10 * math.sqrt(2 * freedom)
+    low, high = max(0.0, freedom - spread), freedom + spread
+    low = low if chi_square_lower(low, freedom) < chance else 0.0
     while chi_square_lower(high, freedom) < chance:
         high *= 2
-    for _ in range(100):
+    for _ in range(200):
         middle = (low + high) / 2
         if chi_square_lower(middle, freedom) < chance:
             low = middle
         else:
             high = middle
+        if high - low <= 1e-13 * high:
+            break
     return (low + high) / 2
 
 

@@ -99,12 +99,22 @@ class BandedNoise:
         """
         store.begin(self._plan.plan_id, dimension=self._plan.dimension, bands=self._plan.bands)
 
+    def end(self, store: NoiseStore) -> None:
+        """Delete the state of a plan that stops before its last round; no round of it can be drawn after that.
+
+        Raises:
+            NoiseStateError: It never began, or the store cannot be used.
+        """
+        with store.transaction(self._plan.plan_id) as rows:
+            rows.state()
+            rows.append(self._plan.rounds, None, first_kept=self._plan.rounds + 1)
+
     def draw(self, rows: NoiseRows, round_number: int) -> NDArray[np.int64]:
         """Draw the noise of a round and put the new state into the open transaction.
 
         Store the noised sum in the same transaction, and publish only after it was committed. If it is not, the state
         is as before and the round may be drawn anew. Rounds left out are abandoned for good: nothing may be published
-        for them.
+        for them. The last round deletes the state.
 
         Guarantee:
             Over any committed rounds, z = C w to one rounding, z independent and exactly discrete Gaussian. A round
@@ -166,10 +176,11 @@ class BandedNoise:
         largest = max(int(noise.max()), -int(noise.min()))
         if largest * int(self._coefficients.sum()) > _ROOM:  # never by chance: a broken source
             raise NoiseStateError("the noise drawn is larger than possible; nothing was stored")
-        row = None
-        if self._plan.bands > 1:
+        row, first_kept = None, round_number + 1
+        if self._plan.bands > 1 and round_number < self._plan.rounds:  # the last round leaves nothing to correlate
             row = SealedRow(last, seal_row(self._key, noise, self._place(round_number, last)))
-        rows.append(round_number, row, first_kept=round_number - self._plan.bands + 2)
+            first_kept = round_number - self._plan.bands + 2
+        rows.append(round_number, row, first_kept=first_kept)
 
     def _place(self, round_number: int, previous: int) -> RowPlace:
         return RowPlace(self._plan.plan_id, round_number, previous, self._plan.dimension)

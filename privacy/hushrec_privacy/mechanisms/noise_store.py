@@ -1,7 +1,8 @@
 """Where the sealed rows of noise live, one transaction a round; and the store in one SQLite file.
 
-Knows nothing of keys or noise (see `seal.py`, `banded.py`). The file is as secret as the raw sums once the key is
-known: leave it out of backups, for an older copy set back would make noise be used twice.
+Knows nothing of keys or noise (see `seal.py`, `banded.py`). With the key, the file and the releases give the raw sums:
+leave it out of backups. An older copy set back is not noticed here. No noise is used twice by it, for every draw is
+new, but its later rounds count as abandoned, and only the ledger keeps them from being released a second time.
 """
 
 import os
@@ -20,10 +21,10 @@ __all__ = ["NoiseRows", "NoiseStore", "PlanState", "SealedRow", "SqliteNoiseRows
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS noise_plan (
-    plan TEXT PRIMARY KEY, dimension INTEGER NOT NULL, bands INTEGER NOT NULL, last_round INTEGER NOT NULL) STRICT;
+    plan TEXT PRIMARY KEY, dimension INTEGER NOT NULL, bands INTEGER NOT NULL, last_round INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS noise_row (
     plan TEXT NOT NULL, round INTEGER NOT NULL, previous INTEGER NOT NULL, sealed BLOB NOT NULL,
-    PRIMARY KEY (plan, round)) STRICT;
+    PRIMARY KEY (plan, round));
 """
 
 
@@ -86,8 +87,10 @@ class SqliteNoiseRows:
         if not found:
             raise NoiseStateError("this plan has no noise state in this file; begin it once, when the plan begins")
         newest = _run(self.connection, "SELECT coalesce(max(round), 0) FROM noise_row WHERE plan = ?", self._plan)
-        dimension, bands, last_round = found[0]
-        return PlanState(dimension, bands, last_round, newest[0][0])
+        values = (*found[0], *newest[0])
+        if not all(isinstance(value, int) for value in values):  # SQLite would keep a text in a column of integers
+            raise _damaged()
+        return PlanState(*values)
 
     def row(self, round_number: int) -> SealedRow | None:
         """The row of a round, or None.
@@ -97,7 +100,12 @@ class SqliteNoiseRows:
         """
         wanted = "SELECT previous, sealed FROM noise_row WHERE plan = ? AND round = ?"
         found = _run(self.connection, wanted, self._plan, round_number)
-        return SealedRow(*found[0]) if found else None
+        if not found:
+            return None
+        previous, sealed = found[0]
+        if not isinstance(previous, int) or not isinstance(sealed, bytes):
+            raise _damaged()
+        return SealedRow(previous, sealed)
 
     def append(self, round_number: int, row: SealedRow | None, *, first_kept: int) -> None:
         """Set the last round, add its row if there is one, and delete every row before round `first_kept`.
@@ -140,6 +148,7 @@ class SqliteNoiseStore:
         except OSError as error:
             raise ConfigError(f"{path}: the noise state cannot be opened: {error.strerror}") from error
         with self._connected() as connection:
+            _run(connection, "PRAGMA page_size = 65536")  # rows are megabytes; no effect on a file that exists
             _run(connection, "PRAGMA journal_mode = WAL")
             for statement in filter(str.strip, _TABLES.split(";")):
                 _run(connection, statement)
@@ -165,12 +174,8 @@ class SqliteNoiseStore:
         """
         with self._connected() as connection:
             _run(connection, "BEGIN IMMEDIATE")
-            try:
-                yield SqliteNoiseRows(connection, plan_id)
-                _run(connection, "COMMIT")
-            finally:
-                if connection.in_transaction:
-                    connection.rollback()
+            yield SqliteNoiseRows(connection, plan_id)
+            _run(connection, "COMMIT")  # if this is not reached, closing rolls back
 
     @contextmanager
     def _connected(self) -> Iterator["sqlite3.Connection"]:
@@ -182,12 +187,16 @@ class SqliteNoiseStore:
             yield connection
 
 
+def _damaged() -> NoiseStateError:
+    return NoiseStateError("the file of the noise state is damaged; end this plan and begin a new one")
+
+
 def _run(connection: "sqlite3.Connection", statement: str, *values: int | str | bytes) -> list[tuple[Any, ...]]:
     import sqlite3
 
     try:
         return connection.execute(statement, values).fetchall()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # the second from a damaged schema
         held = "locked" in str(error)
         why = "another process holds it; try again" if held else f"SQLite says: {error}"
         raise NoiseStateError(f"the file of the noise state cannot be used: {why}") from error

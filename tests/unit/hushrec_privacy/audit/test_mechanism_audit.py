@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hushrec_privacy.audit import mechanism as mechanism_module
+from hushrec_privacy.audit.draws import noise_reuse, noise_scale, noise_shape
 from hushrec_privacy.audit.findings import MechanismAudit
 from hushrec_privacy.audit.mechanism import AuditedMechanism, MechanismClaim, audit_mechanism
+from hushrec_privacy.audit.rounds import AuditedRounds
 from hushrec_privacy.errors import ConfigError
 from hushrec_privacy.mechanisms import banded, clipping, rounding
-from hushrec_privacy.mechanisms.banded import BandedNoise, NoisePlan
+from hushrec_privacy.mechanisms.banded import NoisePlan
 from hushrec_privacy.mechanisms.discrete_gaussian import sample_discrete_gaussian
-from hushrec_privacy.mechanisms.noise_store import SqliteNoiseStore
-from hushrec_privacy.mechanisms.seal import SealKey
 from hushrec_privacy.randomness import OsRandom
 from numpy.typing import NDArray
 from scipy import stats
@@ -33,7 +34,7 @@ CLAIM = MechanismClaim(
     participations=2,
     separation=3,
     clip_norm=CLIP,
-    norm_bound=rounding.rounded_norm_bound(256 * CLIP, 1000),
+    norm_bound=rounding.rounded_norm_bound(256 * CLIP * (1 + 1e-6), 1000),
     batches=400,
     population=5000,
     sampling_rate=0.1,
@@ -57,31 +58,18 @@ class Record:
         return True
 
 
-class Shop:
-    """The product's code put together as one mechanism, its state in a folder."""
+class Shop(AuditedRounds):
+    """The product's rounds, a participant's record, and Poisson sampling."""
 
     def __init__(self, folder: Path, source: Source = OsRandom) -> None:
-        self._folder, self._source = folder, source
-        self._plan = NoisePlan(ID, DRAWS, CLAIM.bands, CLAIM.rounds, SIGMA)
-        self.restart()
-        self._noise.begin(self._store)
+        self._record_path = folder / "record"
+        plan = NoisePlan(ID, DRAWS, CLAIM.bands, CLAIM.rounds, SIGMA)
+        super().__init__(folder, plan, clip_norm=CLIP, scale=256.0, source=source)
 
     def restart(self) -> None:
         """Nothing but the folder stays."""
-        self._random = self._source()
-        self._store = SqliteNoiseStore(self._folder / "noise.db")
-        self._noise = BandedNoise(self._plan, SealKey(bytes(32)), self._random)
-        self._record = Record(self._folder / "record")
-
-    def draw(self, number: int) -> NDArray[np.int64]:
-        """The noise of a round."""
-        with self._store.transaction(ID) as rows:
-            return self._noise.draw(rows, number)
-
-    def contribute(self, update: NDArray[np.float32]) -> NDArray[np.int64]:
-        """Clip, then round onto a lattice of 1/256."""
-        clipped = clipping.clip_update(update, clip_norm=CLIP).astype(np.float64)
-        return rounding.round_conditionally(self._random, clipped * 256, clip_norm=256 * CLIP)
+        super().restart()
+        self._record = Record(self._record_path)
 
     def admit(self, number: int) -> bool:
         """Ask the record."""
@@ -103,8 +91,7 @@ def audit(tmp_path: Path) -> Callable[..., MechanismAudit]:
         folder = tmp_path / str(next(_folders))
         folder.mkdir()
         shop = Shop(folder, source)
-        whole = AuditedMechanism(shop.draw, shop.restart, shop.contribute, shop.admit, shop.batch_size)
-        return audit_mechanism(whole, CLAIM)
+        return audit_mechanism(shop.mechanism(admit=shop.admit, batch_size=shop.batch_size), CLAIM)
 
     return run
 
@@ -329,3 +316,23 @@ def test_a_level_outside_0_to_1_is_refused(level: float) -> None:
 def test_a_claim_that_contradicts_itself_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         MechanismClaim(**({"sigma": 1.0} | fields))
+
+
+def test_each_p_value_of_sound_noise_is_uniform() -> None:
+    rng, found = np.random.default_rng(6), []
+    for _ in range(800):
+        rows = rng.normal(0, 2.0, (3, 5000))
+        findings = (noise_scale(rows[0], 2.0, 0.05), noise_shape(rows[0], 0.05), noise_reuse(rows, 0.05))
+        found.append([finding.p_value for finding in findings])
+    for p_values in zip(*found, strict=True):
+        assert stats.kstest(p_values, "uniform").pvalue > 1e-6
+
+
+def test_the_tests_share_the_level_so_that_together_they_keep_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mechanism_module, "MIN_DRAWS", 2000)
+    rng, runs, claim = np.random.default_rng(7), 400, MechanismClaim(sigma=1.0, rounds=2)
+    alone = MechanismClaim(sigma=1.0)
+    for stated in (claim, alone):
+        fair = AuditedMechanism(lambda _: rng.normal(0, 1, 2000))
+        alarms = sum(not audit_mechanism(fair, stated, level=0.5).passed for _ in range(runs))
+        assert stats.binomtest(alarms, runs, 0.5).pvalue > 1e-6

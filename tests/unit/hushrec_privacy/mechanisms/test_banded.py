@@ -105,16 +105,45 @@ def test_the_state_never_holds_more_than_the_band(tmp_path: Path) -> None:
         with sqlite3.connect(tmp_path / "noise.db") as connection:
             held = [row[0] for row in connection.execute("SELECT round FROM noise_row ORDER BY round")]
         connection.close()
-        assert held == list(range(max(1, number - 2), number + 1))
+        assert held == (list(range(max(1, number - 2), number + 1)) if number < 40 else [])
+
+
+def test_a_plan_that_ends_early_leaves_no_state_and_draws_no_more(tmp_path: Path) -> None:
+    store, noise = _begun(tmp_path, SMALL, OsRandom())
+    _draw(store, noise, [1, 2])
+    noise.end(store)
+    with store.transaction(ID) as rows:
+        assert rows.state() == (6, 4, 40, 0)
+    with pytest.raises(NoiseStateError, match="spent"):
+        _draw(store, noise, [3])
+    with pytest.raises(NoiseStateError, match="begun before"):
+        noise.begin(store)
+    with pytest.raises(NoiseStateError, match="no noise state"):
+        BandedNoise(NoisePlan(OTHER_ID, 6, 4, 40, 1000), SealKey(KEY), OsRandom()).end(store)
+
+
+def test_an_older_copy_set_back_draws_new_noise_and_counts_the_rounds_since_as_abandoned(tmp_path: Path) -> None:
+    store, noise = _begun(tmp_path, SMALL, FixedRandom(6))
+    drawn = _draw(store, noise, range(1, 6))
+    copy = (tmp_path / "noise.db").read_bytes()
+    later = _draw(store, noise, range(6, 9))
+    (tmp_path / "noise.db").write_bytes(copy)
+    again = _draw(store, noise, [6, 9])
+    assert not np.array_equal(later[0], again[0])
+    source = FixedRandom(6)
+    z = np.array([sample_discrete_gaussian(source, 6, 1000) for _ in range(10)])
+    kept = np.array([1, 2, 3, 4, 5, 6, 9]) - 1
+    whole = np.concatenate([drawn, again])
+    assert np.abs(_matrix(SMALL)[np.ix_(kept, kept)] @ whole - z[[0, 1, 2, 3, 4, 8, 9]]).max() <= 0.6
 
 
 def test_the_file_stops_growing_when_the_band_is_full(tmp_path: Path) -> None:
-    plan = NoisePlan(ID, 2000, 5, 200, 1000)
+    plan = NoisePlan(ID, 8000, 5, 200, 1000)
     store, noise = _begun(tmp_path, plan, OsRandom())
     _draw(store, noise, range(1, 20))
     early = (tmp_path / "noise.db").stat().st_size
-    _draw(store, noise, range(20, 200))
-    assert (tmp_path / "noise.db").stat().st_size <= early + 4 * 16_000
+    _draw(store, noise, range(20, 80))
+    assert (tmp_path / "noise.db").stat().st_size <= early + 2 * 64_000
 
 
 def test_the_file_is_its_owners_alone_and_shows_no_noise(tmp_path: Path) -> None:
@@ -196,6 +225,9 @@ def test_another_key_is_refused_and_changes_nothing(tmp_path: Path) -> None:
         "UPDATE noise_plan SET last_round = 0",
         "UPDATE noise_plan SET last_round = 9",
         "UPDATE noise_plan SET last_round = 11",
+        "UPDATE noise_plan SET last_round = 'ten'",
+        "UPDATE noise_row SET previous = 'eight' WHERE round = 9",
+        "UPDATE noise_row SET sealed = 'text' WHERE round = 9",
         "UPDATE noise_plan SET bands = 3",
         "UPDATE noise_plan SET dimension = 5",
     ],
@@ -211,6 +243,25 @@ def test_a_changed_state_is_refused(tmp_path: Path, change: str) -> None:
     for _ in range(2):
         with pytest.raises(NoiseStateError):
             _draw(store, noise, [11])
+
+
+def test_no_flipped_byte_of_the_file_is_worse_than_refused(tmp_path: Path) -> None:
+    store, noise = _begun(tmp_path, SMALL, OsRandom())
+    _draw(store, noise, range(1, 11))
+    whole = (tmp_path / "noise.db").read_bytes()
+    used = [at for at, byte in enumerate(whole) if byte]
+    rng, refused = np.random.default_rng(0), 0
+    for at in rng.choice(used, 300):
+        changed = bytearray(whole)
+        changed[at] ^= 1 << rng.integers(8)
+        (tmp_path / "noise.db").write_bytes(changed)
+        try:
+            _draw(SqliteNoiseStore(tmp_path / "noise.db"), noise, [11])
+        except NoiseStateError:
+            refused += 1
+        for journal in tmp_path.glob("noise.db-*"):
+            journal.unlink()
+    assert refused > 100
 
 
 def test_rows_of_another_plan_are_refused(tmp_path: Path) -> None:
