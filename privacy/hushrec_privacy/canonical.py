@@ -61,13 +61,13 @@ def decode(data: bytes, *, name: str = "the document", error: type[HushrecError]
     {'a': 1}
     """
     try:
-        value = json.loads(data.decode(), object_pairs_hook=_object, parse_float=_no_float, parse_constant=_no_float)
+        value = json.loads(data.decode(), parse_float=_no_float, parse_constant=_no_float)
         canonical = encode(value) == data
     except (ValueError, RecursionError, ConfigError) as fault:  # also a wrong code unit of UTF-8
         raise error(f"{name} is not canonical JSON ({fault})") from fault
     if not canonical:
         raise error(
-            f"{name} is not canonical JSON (whitespace, the order of keys, or a number or escape written oddly)"
+            f"{name} is not canonical JSON (whitespace, keys out of order or there twice, or a needless escape)"
         )
     return value
 
@@ -182,13 +182,6 @@ def _check(value: object) -> None:
             _check(item)
     else:
         raise ConfigError(f"a {type(value).__name__} cannot be in canonical JSON; leave it out or write it as a string")
-
-
-def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise ValueError("a key is there twice")
-    return value
 
 
 def _no_float(text: str) -> NoReturn:

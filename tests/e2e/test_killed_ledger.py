@@ -1,4 +1,4 @@
-"""Two processes race for one budget, and one of them is killed at every step of a spend: nothing is spent twice or lost."""
+"""Two processes race for one budget, one is killed at every step of a spend: nothing is spent twice, nothing lost."""
 
 import importlib.util
 import subprocess
