@@ -9,11 +9,22 @@ import json
 import math
 import re
 from decimal import ROUND_CEILING, Context, Decimal, Inexact, InvalidOperation, Overflow
+from functools import lru_cache
 from typing import Any, NoReturn
 
 from hushrec_privacy.errors import ConfigError, HushrecError
 
-__all__ = ["add_decimals", "decimal", "decode", "encode", "float_text", "float_text_up", "subtract_decimals"]
+__all__ = [
+    "add_decimals",
+    "add_exactly",
+    "decimal",
+    "decimal_text",
+    "decode",
+    "encode",
+    "float_text",
+    "float_text_up",
+    "subtract_decimals",
+]
 
 LARGEST_INTEGER = 2**53 - 1  # larger ones change silently in languages whose only number is a float64
 LONGEST_DECIMAL = 1_100  # characters; the longest float64 has 1,076
@@ -61,13 +72,13 @@ def decode(data: bytes, *, name: str = "the document", error: type[HushrecError]
     {'a': 1}
     """
     try:
-        value = json.loads(data.decode(), object_pairs_hook=_object, parse_float=_no_float, parse_constant=_no_float)
+        value = json.loads(data.decode(), parse_float=_no_float, parse_constant=_no_float)
         canonical = encode(value) == data
     except (ValueError, RecursionError, ConfigError) as fault:  # also a wrong code unit of UTF-8
         raise error(f"{name} is not canonical JSON ({fault})") from fault
     if not canonical:
         raise error(
-            f"{name} is not canonical JSON (whitespace, the order of keys, or a number or escape written oddly)"
+            f"{name} is not canonical JSON (whitespace, keys out of order or there twice, or a needless escape)"
         )
     return value
 
@@ -86,11 +97,12 @@ def decimal(text: object, *, name: str = "the number", error: type[HushrecError]
     >>> decimal("0.25")
     Decimal('0.25')
     """
-    if not (isinstance(text, str) and len(text) <= LONGEST_DECIMAL and _DECIMAL.fullmatch(text)):
+    number = _number(text) if isinstance(text, str) else None
+    if number is None:
         shown = repr(text)
         shown = shown if len(shown) <= 40 else f"{shown[:40]}…"
         raise error(f"{name} is {shown}; it must be a decimal string such as '0.25' or '3', without needless zeros")
-    return Decimal(text)
+    return number
 
 
 def float_text(value: float) -> str:
@@ -105,7 +117,7 @@ def float_text(value: float) -> str:
     >>> float_text(8.35), float_text(1e-6), float_text(3.0)
     ('8.35', '0.000001', '3')
     """
-    return _plain(Decimal(repr(_finite(value))))
+    return decimal_text(Decimal(repr(_finite(value))))
 
 
 def float_text_up(value: float) -> str:
@@ -122,7 +134,17 @@ def float_text_up(value: float) -> str:
     >>> float_text_up(0.1), float_text_up(0.5)
     ('0.10000000000000001', '0.5')
     """
-    return _plain(_UP.create_decimal(Decimal(_finite(value))))
+    return decimal_text(_UP.create_decimal(Decimal(_finite(value))))
+
+
+def decimal_text(value: Decimal) -> str:
+    """Write a number that is at least 0 in its one decimal notation.
+
+    >>> decimal_text(Decimal("2.50"))
+    '2.5'
+    """
+    text = format(value, "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def add_decimals(*texts: str) -> str:
@@ -136,8 +158,17 @@ def add_decimals(*texts: str) -> str:
     """
     total = Decimal(0)
     for text in texts:
-        total = _EXACT.add(total, decimal(text))
-    return _plain(total)
+        total = add_exactly(total, decimal(text))
+    return decimal_text(total)
+
+
+def add_exactly(one: Decimal, other: Decimal) -> Decimal:
+    """Add two numbers as `decimal` reads them, or such sums, without rounding.
+
+    >>> add_exactly(Decimal("1"), Decimal("1e-60")) > 1
+    True
+    """
+    return _EXACT.add(one, other)
 
 
 def subtract_decimals(whole: str, part: str) -> str:
@@ -152,18 +183,18 @@ def subtract_decimals(whole: str, part: str) -> str:
     left = _EXACT.subtract(decimal(whole), decimal(part))
     if left < 0:
         raise ConfigError(f"{part} cannot be taken from {whole}: the difference would be negative")
-    return _plain(left)
+    return decimal_text(left)
+
+
+@lru_cache(maxsize=1_024)  # the rounds of a plan mostly cost the same
+def _number(text: str) -> Decimal | None:
+    return Decimal(text) if len(text) <= LONGEST_DECIMAL and _DECIMAL.fullmatch(text) else None
 
 
 def _finite(value: float) -> float:
     if isinstance(value, bool) or not (math.isfinite(value) and value >= 0):
         raise ConfigError(f"{value!r} cannot be written as a decimal string; it must be finite and at least 0")
     return abs(float(value))  # no sign at 0
-
-
-def _plain(value: Decimal) -> str:
-    text = format(value, "f")
-    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _check(value: object) -> None:
@@ -182,13 +213,6 @@ def _check(value: object) -> None:
             _check(item)
     else:
         raise ConfigError(f"a {type(value).__name__} cannot be in canonical JSON; leave it out or write it as a string")
-
-
-def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise ValueError("a key is there twice")
-    return value
 
 
 def _no_float(text: str) -> NoReturn:

@@ -4,10 +4,9 @@ Plain values in canonical JSON, so that another program can recompute every ε f
 changes its meaning: new meaning, new `kind` or new field. Knows nothing of order and limits (see `rules`).
 """
 
-import dataclasses
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import ClassVar
 
 from hushrec_privacy.canonical import LARGEST_INTEGER, decimal, decode, encode
@@ -188,6 +187,7 @@ class Close:
 
 Entry = Genesis | Open | Spend | Close
 _KINDS: dict[str, type[Entry]] = {kind.kind: kind for kind in (Genesis, Open, Spend, Close)}
+_NAMES = {kind: tuple(each.name for each in fields(kind)) for kind in (Limits, *_KINDS.values())}
 
 
 def entry_bytes(entry: Entry) -> bytes:
@@ -199,7 +199,7 @@ def entry_bytes(entry: Entry) -> bytes:
     >>> entry_bytes(Close("ab" * 32))[:30]
     b'{"kind":"close","plan":"ababab'
     """
-    data = encode(_fields(entry))
+    data = encode(_all_fields(entry))
     if len(data) > LARGEST_ENTRY_BYTES:
         raise ConfigError(f"a ledger entry has {len(data)} bytes; at most {LARGEST_ENTRY_BYTES} are allowed")
     return data
@@ -220,39 +220,37 @@ def read_entry(data: bytes, *, name: str = "the entry") -> Entry:
     """
     if len(data) > LARGEST_ENTRY_BYTES:
         raise LedgerError(f"{name} has {len(data)} bytes; at most {LARGEST_ENTRY_BYTES} are allowed")
-    fields = decode(data, name=name, error=LedgerError)
-    if not isinstance(fields, dict) or not isinstance(fields.get("kind"), str):
+    given = decode(data, name=name, error=LedgerError)
+    if not isinstance(given, dict) or not isinstance(given.get("kind"), str):
         raise LedgerError(f"{name} is no ledger entry")
-    kind = _KINDS.get(fields["kind"])
+    kind = _KINDS.get(given["kind"])
     if kind is None:
         raise LedgerError(f"{name} is of a kind that this hushrec does not know; update hushrec")
-    told = {key: value for key, value in fields.items() if key != "kind"}
+    told = {key: value for key, value in given.items() if key != "kind"}
     try:
         if "limits" in told:
             told["limits"] = Limits(**told["limits"])
         entry = kind(**told)
     except (TypeError, ConfigError) as error:  # TypeError: a field is missing, or one that this version does not know
         raise LedgerError(f"{name} has a wrong field ({error})") from error
-    if _fields(entry) != fields:  # one meaning has one byte string: no default is spelled out or left out
+    if _all_fields(entry) != given:  # one meaning has one byte string: no default is spelled out or left out
         raise LedgerError(f"{name} is not written as hushrec writes it")
     return entry
 
 
-def _fields(entry: Entry) -> dict[str, object]:
+def _all_fields(entry: Entry) -> dict[str, object]:
     return {"kind": entry.kind, **_told(entry)}
 
 
 def _told(values: "Entry | Limits") -> dict[str, object]:
     """The fields that are not None, those of `Limits` in an object of their own."""
     told: dict[str, object] = {}
-    for each in dataclasses.fields(values):
-        value = getattr(values, each.name)
-        if isinstance(value, Limits):
-            value = _told(value)
-        elif isinstance(value, Mapping):
-            value = dict(value)
+    for name in _NAMES[type(values)]:
+        value = getattr(values, name)
         if value is not None:
-            told[each.name] = value
+            told[name] = value
+    if isinstance(values, Open):
+        told.update(parameters=dict(values.parameters), limits=_told(values.limits))
     return told
 
 

@@ -209,7 +209,7 @@ class Ledger:
         """
         with self._lock:
             self._known = _catch_up(self._store, self._known)
-            return Totals(self._known.genesis, self._known.head, dict(self._known.plans), self._known.rho)
+            return Totals(self._known.genesis, self._known.head, dict(self._known.plans), self._known.spent)
 
     def plan(self, plan: str) -> PlanTotals:
         """What one plan has spent.

@@ -6,8 +6,9 @@ means anything. Sums are exact (decimals). Computes no ε: that is the accountin
 """
 
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 
-from hushrec_privacy.canonical import add_decimals, decimal, subtract_decimals
+from hushrec_privacy.canonical import add_exactly, decimal, decimal_text, subtract_decimals
 from hushrec_privacy.errors import BudgetError
 from hushrec_privacy.ledger.chain import Anchor
 from hushrec_privacy.ledger.entries import Close, Entry, Genesis, Open, Spend
@@ -23,7 +24,7 @@ class PlanTotals:
         opened: Its first entry.
         rounds: How many rounds are spent.
         last: The last spent round; 0: none.
-        rho: Sum of the ρ of its spends, a decimal string.
+        spent: Sum of the ρ of its spends, exact.
         epsilon: The ε that its last spend told, a decimal string; None: none did.
         closed: Whether nothing more may be spent.
     """
@@ -31,9 +32,14 @@ class PlanTotals:
     opened: Open
     rounds: int = 0
     last: int = 0
-    rho: str = "0"
+    spent: Decimal = Decimal(0)
     epsilon: str | None = None
     closed: bool = False
+
+    @property
+    def rho(self) -> str:
+        """Sum of the ρ of its spends, a decimal string."""
+        return decimal_text(self.spent)
 
     @property
     def rounds_left(self) -> int:
@@ -54,13 +60,18 @@ class Totals:
         genesis: Its first entry.
         head: Its last entry, to be kept elsewhere as an anchor.
         plans: The plans by id, in the order in which they were opened.
-        rho: Sum of the ρ of all spends, a decimal string.
+        spent: Sum of the ρ of all spends, exact.
     """
 
     genesis: Genesis
     head: Anchor
     plans: dict[str, PlanTotals] = field(default_factory=dict)
-    rho: str = "0"
+    spent: Decimal = Decimal(0)
+
+    @property
+    def rho(self) -> str:
+        """Sum of the ρ of all spends, a decimal string."""
+        return decimal_text(self.spent)
 
     @property
     def entries(self) -> int:
@@ -134,15 +145,15 @@ def count_entry(entry: Entry, totals: Totals | None, head: Anchor) -> Totals:
     elif isinstance(entry, Close):
         totals.plans[entry.plan] = replace(totals.plans[entry.plan], closed=True)
     else:
-        plan, rho = totals.plans[entry.plan], entry.rho or "0"
+        plan, rho = totals.plans[entry.plan], decimal(entry.rho or "0")
         totals.plans[entry.plan] = PlanTotals(
             opened=plan.opened,
             rounds=plan.rounds + entry.last - entry.first + 1,
             last=entry.last,
-            rho=add_decimals(plan.rho, rho),
+            spent=add_exactly(plan.spent, rho),
             epsilon=entry.epsilon or plan.epsilon,
         )
-        totals.rho = add_decimals(totals.rho, rho)
+        totals.spent = add_exactly(totals.spent, rho)
     totals.head = head
     return totals
 
@@ -183,9 +194,13 @@ def _check_rho(entry: Spend, plan: PlanTotals, totals: Totals) -> None:
         if limit is not None or lifetime is not None:
             raise BudgetError(f"{_named(entry.plan)}: ρ is limited here, so every spend must tell its own")
         return
-    for whole, spent, name in ((limit, plan.rho, _named(entry.plan)), (lifetime, totals.rho, "all plans together")):
-        if whole is not None and decimal(add_decimals(spent, entry.rho)) > decimal(whole):
-            raise BudgetError(f"{name}: ρ {spent} of {whole} is spent; {entry.rho} more would be too much")
+    rho = decimal(entry.rho)
+    for whole, spent, plans in ((limit, plan.spent, entry.plan), (lifetime, totals.spent, None)):
+        if whole is not None and add_exactly(spent, rho) > decimal(whole):
+            name = "all plans together" if plans is None else _named(plans)
+            raise BudgetError(
+                f"{name}: ρ {decimal_text(spent)} of {whole} is spent; {entry.rho} more would be too much"
+            )
 
 
 def _check_epsilon(entry: Spend, plan: PlanTotals) -> None:

@@ -420,3 +420,11 @@ def test_a_ledger_put_back_while_it_is_open_is_found(kept: int) -> None:
     for use in (ledger.totals, ledger.anchor, lambda: ledger.spend(plan.plan, 9, rho="0")):
         with pytest.raises(LedgerError, match="put back or rewritten while it was open"):
             use()
+
+
+def test_another_history_put_in_its_place_while_it_is_open_is_found() -> None:
+    store, ledger, plan = spent_ledger()
+    store.records[6] = forged(store, 6, entry_bytes(Spend(plan.plan, 5, 5, "0")))
+    verify(store)
+    with pytest.raises(LedgerError, match="put back or rewritten while it was open"):
+        ledger.spend(plan.plan, 6, rho="0")

@@ -432,3 +432,61 @@ def test_threads_never_spend_a_round_twice(path: Path) -> None:
             thread.join()
         assert len(set(done)) == len(done) >= 40
         assert shared.plan(PLAN.plan).rounds == own.plan(PLAN.plan).rounds == len(done) + 5
+
+
+@pytest.fixture
+def torn(path: Path) -> Path:
+    """A copy of the ledger taken in the middle of a write that has reached the file: torn pages, and a journal."""
+    copy = path.with_name("torn.sqlite")
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'").fetchall():
+            database.execute(f"DROP TRIGGER {name}")
+        shutil.copy(path, path.with_name("whole.sqlite"))
+        database.execute("PRAGMA cache_size = 1")
+        database.execute("PRAGMA ignore_check_constraints = ON")
+        database.execute("BEGIN IMMEDIATE")
+        for n in range(7, 200):
+            database.execute("INSERT INTO entries VALUES (?, zeroblob(32), zeroblob(32), '{}', 'x', ?, ?)", (n, n, n))
+        shutil.copy(path, copy)
+        shutil.copy(f"{path}-journal", f"{copy}-journal")
+        database.execute("ROLLBACK")
+    assert copy.read_bytes() != path.with_name("whole.sqlite").read_bytes()
+    return copy
+
+
+def test_a_torn_write_is_rolled_back_by_the_next_one_to_open(torn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(product, "SCHEMA", [statement for statement in product.SCHEMA if "TRIGGER" not in statement])
+    with SqliteLedgerStore(torn) as store:
+        assert verify(store).rho == "2.5"
+    assert not Path(f"{torn}-journal").exists()
+    assert spent(torn) == "2.5"
+
+
+def test_a_torn_write_is_not_taken_for_a_ledger_by_one_who_only_reads(
+    torn: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(product, "SCHEMA", [statement for statement in product.SCHEMA if "TRIGGER" not in statement])
+    before = torn.read_bytes()
+    with pytest.raises(LedgerError, match=r"torn\.sqlite: is not a ledger that can be used"):
+        spent(torn)
+    assert torn.read_bytes() == before
+
+
+def test_any_mixture_of_pages_of_two_moments_is_refused_or_is_one_of_the_two(path: Path) -> None:
+    """A write of which only some pages reached the disk, and whose journal is lost."""
+    page, moments = 4096, [path.read_bytes()]
+    with SqliteLedgerStore(path) as store:
+        ledger = Ledger(store)
+        for round_ in range(6, 30):
+            ledger.spend(PLAN.plan, round_, rho="0.01")
+    moments.append(path.read_bytes())
+    places = range(0, len(moments[1]), page)
+    refused = 0
+    for kept in range(2 ** len(places)):
+        pages = [moments[kept >> index & 1][start : start + page] for index, start in enumerate(places)]
+        path.write_bytes(b"".join(part.ljust(page, b"\0") for part in pages))
+        try:
+            assert spent(path) in ("2.5", "2.74")
+        except LedgerError:
+            refused += 1
+    assert refused >= 2 ** len(places) / 2
