@@ -16,6 +16,7 @@ import math
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,11 @@ def main() -> None:
     parser.add_argument("--heads", type=int, default=2)
     parser.add_argument("--channels", type=int, default=88)
     parser.add_argument("--history", type=int, default=50)
+    parser.add_argument("--scale", type=float, default=20.0, help="score scale at the start")
+    parser.add_argument("--start", default="random", choices=("random", "mean"))
+    parser.add_argument(
+        "--push-seen", action="store_true", help="let filtered items be candidates"
+    )
     parser.add_argument("--averaging", type=float, default=0.25)
     parser.add_argument("--prior-noise", type=float, default=10.0, help="noise of the popularity table; 0: no table")
     parser.add_argument("--bound", type=int, default=20, help="newest items of a user that a count table counts")
@@ -121,10 +127,13 @@ def trained_scorer(
         learning_rate=options.lr,
         negatives=options.negatives,
         averaging=options.averaging,
+        score_scale=options.scale,
+        start=options.start,
         seed=options.seed,
     )
     facts["noise_multiplier"] = noise
-    trained = train_private(split, features, settings, spend=nothing, prior=prior)
+    known = replace(split, filter_seen=split.filter_seen and not options.push_seen)
+    trained = train_private(known, features, settings, spend=nothing, prior=prior)
     return WithPrior(trained.model, prior, filter_seen=split.filter_seen)
 
 
@@ -137,13 +146,13 @@ class WithPrior:
 
     def __init__(self, model: Model, prior: Floats | None, *, filter_seen: bool) -> None:
         self._scorer = ModelScorer(model, filter_seen=filter_seen)
-        self._prior = 0.0 if prior is None else prior
+        self._prior = np.float32(0) if prior is None else prior
 
     def top(self, queries: Queries, index: NDArray[np.int64], k: int) -> NDArray[np.int32]:
         """As every scorer."""
         result = np.zeros((len(index), k), np.int32)
         for rows, scores in self._scorer.score_blocks(queries, index):
-            result[rows] = best_items(scores.numpy() + self._prior, k)
+            result[rows] = best_items((scores.numpy() + self._prior).astype(np.float32), k)
         return result
 
 
@@ -167,7 +176,8 @@ def newest(split: Split, bound: int) -> Iterator[NDArray[np.int64]]:
 
 def log_popularity(counts: Floats, scale: float) -> Floats:
     """log(1 + counts / scale): what lies in the noise comes out equal."""
-    return np.log1p(counts / np.float32(scale))
+    logarithm: Floats = np.log1p(counts / np.float32(scale)).astype(np.float32)
+    return logarithm
 
 
 def counts_scorer(split: Split, options: argparse.Namespace, delta: float, facts: dict[str, Any]) -> Any:

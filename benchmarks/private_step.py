@@ -150,7 +150,8 @@ class Peer(nn.Module):
         target = (user * own[:, 1:]).sum(2)
         others = user @ shared.transpose(1, 2) + self.extra
         others = others.masked_fill(self.candidates.items == items[:, 1:, None], float("-inf"))
-        return (torch.logaddexp(target, torch.logsumexp(others, 2)) - target).mean(1)
+        losses: Tensor = (torch.logaddexp(target, torch.logsumexp(others, 2)) - target).mean(1)
+        return losses
 
 
 def by_opacus(way: str, model: Model, users: UserSequences, candidates: Candidates) -> Step:
@@ -175,7 +176,7 @@ def by_opacus(way: str, model: Model, users: UserSequences, candidates: Candidat
         optimizer.zero_grad(set_to_none=True)
         losses_backward(way, module, optimizer, batch)
         optimizer.step()
-        return {ours(name): weight.grad.clone() for weight, name in names.items()}
+        return {ours(name): weight.grad for weight, name in names.items() if weight.grad is not None}
 
     return step
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from hushrec_model.checkpoint import fingerprint, load_state, save_state
 from hushrec_model.features import ItemFeatures
 from hushrec_model.model import Model
-from hushrec_model.network import EncoderShape
+from hushrec_model.network import HEAD_WIDTH, Encoder, EncoderShape
 from hushrec_model.poisson import PoissonSampler
 from hushrec_model.private_optimizer import PrivateOptimizer
 from hushrec_model.progress import Progress, silent
@@ -33,6 +33,7 @@ from hushrec_model.user_step import GROUPS, Candidates, UserStep
 __all__ = ["BudgetSpentError", "PrivateSettings", "PrivatelyTrained", "Spend", "build_public_model", "train_private"]
 
 _WARM_UP = 0.05
+_DECAY = 0.5  # of a starting attention, in nats an event
 _EPSILON = 1e-12  # of Adam: means of clipped gradients are far below its usual 1e-8
 
 Spend = Callable[[int, int], None]
@@ -56,6 +57,8 @@ class PrivateSettings:
         max_grad_norm: C.
         learning_rate: Highest learning rate.
         negatives: Candidates of a step, from the catalogue.
+        score_scale: What cosines are multiplied by at the start.
+        start: Encoder before the first step: "random", or "mean", the decayed mean of the history.
         averaging: Share of the steps, at the end, that the kept weights are an average of.
         block: Steps that are spent and saved together.
         seed: Of initial weights and candidates; never of noise or sampling.
@@ -70,6 +73,8 @@ class PrivateSettings:
     max_grad_norm: float = 0.5
     learning_rate: float = 5e-3
     negatives: int = 1024
+    score_scale: float = 20.0
+    start: str = "random"
     averaging: float = 0.25
     block: int = 10
     seed: int = 0
@@ -82,6 +87,8 @@ class PrivateSettings:
         """
         checks.at_least(1, steps=self.steps, population=self.population, negatives=self.negatives, block=self.block)
         checks.positive(max_grad_norm=self.max_grad_norm, learning_rate=self.learning_rate)
+        checks.positive(score_scale=self.score_scale)
+        checks.one_of(("random", "mean"), start=self.start)
         checks.share(averaging=self.averaging)
         if not self.groups:
             raise ConfigError(f"groups is empty; name at least one of {', '.join(GROUPS)}")
@@ -110,7 +117,26 @@ def build_public_model(features: ItemFeatures, settings: PrivateSettings) -> Mod
     if "rows" not in settings.groups and not isinstance(model.items.content(), float):
         with torch.no_grad():
             model.items.id.weight.zero_()  # random rows that stay would only blur the content
+    with torch.no_grad():
+        model.encoder.scale.weight.fill_(settings.score_scale)
+        if settings.start == "mean":
+            _start_as_mean(model.encoder)
     return model
+
+
+def _start_as_mean(encoder: Encoder) -> None:
+    """Weights by which the user vector is the newest item plus the decayed mean of the history, and nothing else."""
+    first = encoder.layers[0]
+    inner = first.heads * HEAD_WIDTH
+    for block in encoder.layers:
+        block.merge.weight.zero_()
+        block.contract.weight.zero_()
+    queries, keys, values, _ = torch.split(first.project.weight, [inner, inner, inner, encoder.shape.width])
+    queries.mul_(0.1)
+    keys.mul_(0.1)
+    values.copy_(torch.eye(inner, encoder.shape.width))
+    first.merge.weight.copy_(2 * torch.eye(encoder.shape.width, inner))
+    first.distance.weight.copy_(-_DECAY * torch.arange(encoder.shape.max_history)[:, None])
 
 
 def train_private(
@@ -176,7 +202,7 @@ class _Run:
         self.settings, self.path, self.step = settings, path, 0
         self.model = build_public_model(features, settings)
         self.users = UserSequences(split.train, settings.shape.max_history)
-        self.user_step = UserStep(self.model, settings.groups, settings.max_grad_norm)
+        self.user_step = UserStep(self.model, settings.groups, settings.max_grad_norm, filter_seen=split.filter_seen)
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.offset = torch.zeros(len(split.items) + 1) if prior is None else torch.from_numpy(prior)
         random = OsRandom()

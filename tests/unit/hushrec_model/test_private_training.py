@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hushrec_model import private_training
 from hushrec_model.evaluate import evaluate
 from hushrec_model.model import Model, ModelScorer
 from hushrec_model.poisson import PoissonSampler
+from hushrec_model.private_optimizer import PrivateOptimizer
 from hushrec_model.private_training import (
     BudgetSpentError,
     PrivatelyTrained,
@@ -129,7 +129,7 @@ def test_a_killed_run_spends_again_for_what_it_does_again(
 ) -> None:
     """Killed in its step number `at`: every noised step ever taken was told of before."""
     spent, taken, path = [0], [0], tmp_path / "training.pt"
-    honest = private_training.PrivateOptimizer.step_on
+    honest = PrivateOptimizer.step_on
 
     def step_on(*given: object) -> None:
         taken[0] += 1
@@ -141,7 +141,7 @@ def test_a_killed_run_spends_again_for_what_it_does_again(
     def spend(_first: int, steps: int) -> None:
         spent[0] += steps
 
-    monkeypatch.setattr(private_training.PrivateOptimizer, "step_on", step_on)
+    monkeypatch.setattr(PrivateOptimizer, "step_on", step_on)
     with pytest.raises(KilledError):
         train(spend=spend, checkpoint=path)
     assert train(spend=spend, checkpoint=path).steps == SETTINGS.steps
