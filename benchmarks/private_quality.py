@@ -59,9 +59,7 @@ def main() -> None:
     parser.add_argument("--history", type=int, default=50)
     parser.add_argument("--scale", type=float, default=20.0, help="score scale at the start")
     parser.add_argument("--start", default="random", choices=("random", "mean"))
-    parser.add_argument(
-        "--push-seen", action="store_true", help="let filtered items be candidates"
-    )
+    parser.add_argument("--push-seen", action="store_true", help="let filtered items be candidates")
     parser.add_argument("--averaging", type=float, default=0.25)
     parser.add_argument("--prior-noise", type=float, default=10.0, help="noise of the popularity table; 0: no table")
     parser.add_argument("--bound", type=int, default=20, help="newest items of a user that a count table counts")

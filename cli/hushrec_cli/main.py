@@ -13,7 +13,18 @@ from typing import Annotated
 import typer
 from hushrec_privacy.errors import HushrecError
 
-from hushrec_cli import bundle, demo, evaluate, privacy, privacy_ledger, privacy_plan, quantize, recommend, train
+from hushrec_cli import (
+    bundle,
+    demo,
+    evaluate,
+    privacy,
+    privacy_audit,
+    privacy_ledger,
+    privacy_plan,
+    quantize,
+    recommend,
+    train,
+)
 from hushrec_cli.output import print_data, say
 
 __all__ = ["EXIT_BUG", "EXIT_FAILED", "EXIT_INTERRUPTED", "EXIT_USAGE", "app", "run"]
@@ -43,6 +54,7 @@ privacy.app.command()(privacy_plan.plan)
 privacy.app.command()(privacy_plan.sign)
 privacy.app.command()(privacy_ledger.report)
 privacy.app.command()(privacy_ledger.card)
+privacy.app.command()(privacy_audit.audit)
 privacy.app.add_typer(privacy_ledger.ledger_app, name="ledger")
 app.add_typer(privacy.app, name="privacy")
 

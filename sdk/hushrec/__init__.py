@@ -19,12 +19,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hushrec_privacy.errors import (
+        BudgetError,
         BundleError,
         CatalogError,
         CheckpointError,
         ConfigError,
         DataError,
         HushrecError,
+        LedgerError,
+        NoiseStateError,
+        PlanError,
         ProfileError,
         ToleranceError,
     )
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
     from hushrec.recommender import Recommendation, Recommender
 
 __all__ = [
+    "BudgetError",
     "Bundle",
     "BundleError",
     "Catalog",
@@ -48,6 +53,9 @@ __all__ = [
     "Engine",
     "HushrecError",
     "Item",
+    "LedgerError",
+    "NoiseStateError",
+    "PlanError",
     "Profile",
     "ProfileError",
     "Reason",

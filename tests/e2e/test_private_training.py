@@ -15,6 +15,8 @@ from hushrec_privacy.ledger import Ledger, SqliteLedgerStore
 
 from tests.e2e.commands import HUSHREC, hushrec, write_shop
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
