@@ -23,7 +23,7 @@ from hushrec_privacy.accounting.gaussian import gaussian_epsilon, mu_of_particip
 from hushrec_privacy.ledger import Ledger, SqliteLedgerStore
 from hushrec_privacy.ledger.openings import plan_opening
 from hushrec_privacy.plans.planner import Request, make_plan
-from machine import machine
+from machine import main as say_machine
 from opacus.accountants.prv import PRVAccountant
 
 HUSHREC = Path(sys.executable).with_name("hushrec")
@@ -33,7 +33,7 @@ ENTRIES = 10_000
 
 def main() -> None:
     """Print two tables."""
-    print(machine())
+    say_machine()
     print("\nvalue\tours\tindependent\tsource")
     for name, ours, other, source in values():
         print(f"{name}\t{ours:.10g}\t{other:.10g}\t{source}")
