@@ -1,8 +1,7 @@
 """Carry per-user gradients of item vectors on to the tables that the vectors are summed from.
 
 The content of an item is a linear map of each table (a mean of attribute or word rows, a price row, a projection), so
-its gradient is the transposed map. Shapes: B users, M candidates that all share, K history slots of each user, n rows
-of a table, D width.
+its gradient is the transposed map. Shapes: B users, R item vectors of each, n rows of a table, D width.
 """
 
 from typing import Protocol
@@ -21,14 +20,12 @@ __all__ = ["ContentMap", "content_maps"]
 class ContentMap(Protocol):
     """How the vectors of the V items come from one table."""
 
-    def gradients(self, candidates: Tensor, shared: Tensor, items: Tensor, own: Tensor) -> Tensor:
+    def gradients(self, items: Tensor, rows: Tensor) -> Tensor:
         """Gradient of the table for each user.
 
         Args:
-            candidates: Item of each shared row, 1 to V, shape (M,).
-            shared: Gradient of these rows, shape (B, M, D).
-            items: Item of each slot, 0 for none, shape (B, K).
-            own: Gradient of the slots, zero where there is no item, shape (B, K, D).
+            items: Item of each row, 1 to V, 0 for none, shape (B, R).
+            rows: Gradient of the item's vector, shape (B, R, D); rows of one item add up, those without one are lost.
 
         Returns:
             Shape (B, n, D), or (B, D, n) for a projection.
@@ -59,18 +56,15 @@ class _Means:
         shares = np.repeat(1.0 / np.maximum(counts, 1), counts)
         self._map = sparse.csr_matrix((shares, values, np.append(0, offsets)), shape=(len(offsets), rows))
 
-    def gradients(self, candidates: Tensor, shared: Tensor, items: Tensor, own: Tensor) -> Tensor:
-        users, slots, width = own.shape
-        rows = self._map.shape[1]
-        kind = own.numpy().dtype
-        flat = shared.transpose(0, 1).reshape(len(candidates), users * width).numpy()
-        of_shared = self._map[candidates.numpy()].T.astype(kind) @ flat
+    def gradients(self, items: Tensor, rows: Tensor) -> Tensor:
+        users, slots, width = rows.shape
+        entries = self._map.shape[1]
+        flat = rows.reshape(users * slots, width).numpy()
         chosen = self._map[items.flatten().numpy()].tocoo()
-        place = chosen.row // slots * rows + chosen.col
-        carry = sparse.csr_matrix((chosen.data.astype(kind), (place, chosen.row)), shape=(users * rows, users * slots))
-        of_own = carry @ own.reshape(users * slots, width).numpy()
-        found = torch.from_numpy(of_own).view(users, rows, width)
-        return found + torch.from_numpy(np.asarray(of_shared)).view(rows, users, width).transpose(0, 1)
+        place = chosen.row // slots * entries + chosen.col  # one matrix for all users, each in a block of its own
+        shape = (users * entries, users * slots)
+        carry = sparse.csr_matrix((chosen.data.astype(flat.dtype), (place, chosen.row)), shape=shape)
+        return torch.from_numpy(carry @ flat).view(users, entries, width)
 
 
 class _Projection:
@@ -79,6 +73,5 @@ class _Projection:
     def __init__(self, vectors: Tensor) -> None:
         self._vectors = nn.functional.pad(vectors, (0, 0, 1, 0))
 
-    def gradients(self, candidates: Tensor, shared: Tensor, items: Tensor, own: Tensor) -> Tensor:
-        vectors = self._vectors.to(own.dtype)
-        return shared.transpose(1, 2) @ vectors[candidates] + own.transpose(1, 2) @ vectors[items]
+    def gradients(self, items: Tensor, rows: Tensor) -> Tensor:
+        return rows.transpose(1, 2) @ self._vectors.to(rows.dtype)[items]

@@ -181,8 +181,10 @@ class UserStep:
         shared.scatter_add_(1, place[:, :, None].expand_as(own), own * both)
         own = own * ~both
         of_weights = {f"encoder.{name}": grad for name, grad in found.items()}
-        for name, part in self._maps.items():
-            of_weights[name] = part.gradients(candidates.items, shared, batch.items, own)
+        if self._maps:
+            items = torch.cat([candidates.items.expand(len(own), -1), batch.items], 1)
+            rows = torch.cat([shared, own], 1)
+            of_weights |= {name: part.gradients(items, rows) for name, part in self._maps.items()}
         return UserGradients(of_weights, candidates.items, shared, batch.items, own, self._rows)
 
     def clipped_sum(self, users: NDArray[np.int64], sequences: UserSequences, candidates: Candidates) -> Weights:
