@@ -5,7 +5,6 @@ the format. Sealing does not detect a whole database set back to an older copy: 
 """
 
 import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -14,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hushrec_privacy.errors import ConfigError, NoiseStateError
+from hushrec_privacy.key_files import KEY_BYTES, create_key, read_key
 
 __all__ = ["RowPlace", "SealKey", "open_row", "seal_row", "unusable"]
 
 _FORMAT = b"hushrec noise row 1\0"
-_NONCE_BYTES, _KEY_BYTES = 12, 32
+_NONCE_BYTES = 12
 
 
 class SealKey:
@@ -31,8 +31,8 @@ class SealKey:
     __slots__ = ("_key",)
 
     def __init__(self, key: bytes) -> None:
-        if not isinstance(key, bytes) or len(key) != _KEY_BYTES:
-            raise ConfigError(f"a seal key has {_KEY_BYTES} bytes")
+        if not isinstance(key, bytes) or len(key) != KEY_BYTES:
+            raise ConfigError(f"a seal key has {KEY_BYTES} bytes")
         self._key = key
 
     @classmethod
@@ -45,16 +45,7 @@ class SealKey:
         Raises:
             ConfigError: The file exists or cannot be written.
         """
-        key = os.urandom(_KEY_BYTES)
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(key)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise ConfigError(f"{path}: the seal key cannot be written: {error.strerror}") from error
-        return cls(key)
+        return cls(create_key(path, "seal key"))
 
     @classmethod
     def read(cls, path: Path) -> "SealKey":
@@ -63,17 +54,7 @@ class SealKey:
         Raises:
             ConfigError: No such plain file, others may read it, or it does not hold exactly 32 bytes.
         """
-        try:
-            with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0)), "rb") as file:
-                state = os.fstat(file.fileno())
-                key = file.read(_KEY_BYTES + 1)
-        except OSError as error:
-            raise ConfigError(f"{path}: the seal key cannot be read: {error.strerror}") from error
-        if not stat.S_ISREG(state.st_mode) or len(key) != _KEY_BYTES:
-            raise ConfigError(f"{path}: not a seal key, which is a file of {_KEY_BYTES} bytes")
-        if os.name == "posix" and state.st_mode & 0o077:
-            raise ConfigError(f"{path}: others may read or change this key; set its mode to 0600")
-        return cls(key)
+        return cls(read_key(path, "seal key"))
 
     def reveal(self) -> bytes:
         """The bytes themselves, for the cipher alone."""

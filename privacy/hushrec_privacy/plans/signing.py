@@ -4,11 +4,11 @@ The shop's plan key signs nothing else; its public half ships in the bundle. A p
 `verified_plan`, so that no unsigned byte is ever parsed into something that acts.
 """
 
-import os
 from pathlib import Path
 from typing import NoReturn
 
 from hushrec_privacy.errors import ConfigError, PlanError
+from hushrec_privacy.key_files import KEY_BYTES, create_key, read_key
 from hushrec_privacy.plans.plan import Plan
 
 __all__ = ["SIGNATURE_BYTES", "PlanKey", "verified_plan"]
@@ -25,7 +25,7 @@ class PlanKey:
     """
 
     def __init__(self, secret: bytes) -> None:
-        if len(secret) != 32:
+        if len(secret) != KEY_BYTES:
             raise ConfigError("a plan key has 32 bytes; make one with: hushrec privacy sign --new-key FILE")
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # slow to import
 
@@ -36,29 +36,18 @@ class PlanKey:
         """Make a key from the operating system's randomness and keep it in a file that only its owner can read.
 
         Raises:
-            ConfigError: The file exists already; no key is ever overwritten.
+            ConfigError: The file exists already, or cannot be written; no key is ever overwritten.
         """
-        secret = os.urandom(32)
-        try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError as error:
-            raise ConfigError(f"{path}: exists already; a plan key is never overwritten") from error
-        with os.fdopen(handle, "wb") as file:
-            file.write(secret)
-            file.flush()
-            os.fsync(file.fileno())
-        return cls(secret)
+        return cls(create_key(path, "plan key"))
 
     @classmethod
     def read(cls, path: Path) -> "PlanKey":
         """Read a key from its file.
 
         Raises:
-            ConfigError: It is not a key, or others can read it.
+            ConfigError: No such plain file, others may read it, or it does not hold exactly 32 bytes.
         """
-        if path.stat().st_mode & 0o077:
-            raise ConfigError(f"{path}: others can read this key; take their rights away: chmod 600 {path}")
-        return cls(path.read_bytes())
+        return cls(read_key(path, "plan key"))
 
     def public(self) -> bytes:
         """The public half, 32 bytes: what devices check with."""
