@@ -49,8 +49,9 @@ _RUN = "private.json"
 
 # Chosen on validation of public data (docs/benchmarks.md), the same for every shop: nothing here depends on the log.
 _SHAPE = EncoderShape(heads=(2,), channels=(88,), max_history=50)
-_GROUPS = ("encoder", "features", "rows")
-_SAMPLING_RATE, _STEPS, _LEARNING_RATE = 0.1, 100, 0.01
+_GROUPS = ("rows", "adapter")  # an encoder under noise unlearns more than it learns: it stays the decayed mean
+_SAMPLING_RATE, _STEPS, _LEARNING_RATE = 0.3, 60, 0.02
+_NEGATIVES, _SCORE_SCALE, _START = 512, 10.0, "mean"
 
 
 @dataclass(frozen=True)
@@ -240,6 +241,9 @@ def _settings(facts: dict[str, Any]) -> PrivateSettings:
         population=facts["users"],
         max_grad_norm=facts["max_grad_norm"],
         learning_rate=_LEARNING_RATE,
+        negatives=_NEGATIVES,
+        score_scale=_SCORE_SCALE,
+        start=_START,
         seed=facts["seed"],
     )
 
