@@ -6,6 +6,7 @@ are outside the catalogue.
 """
 
 import math
+import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -157,9 +158,9 @@ def load_counts(path: Path) -> Counts:
         CheckpointError: They are missing or damaged.
     """
     try:
-        with np.load(path) as kept:
+        with path.open("rb") as file, np.load(file) as kept:
             return Counts(kept["popularity"], bool(kept["filter_seen"]))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise CheckpointError(
             f"{path}: the released counts are missing or damaged; train into another folder"
         ) from error

@@ -118,7 +118,8 @@ def test_a_run_without_epsilon_has_no_guarantee(shop: tuple[Path, Path], tmp_pat
 
 def test_a_killed_run_goes_on_and_forgets_nothing_it_spent(shop: tuple[Path, Path], tmp_path: Path) -> None:
     out = tmp_path / "run"
-    command = [HUSHREC, "train", shop[0], "--items", shop[1], "--out", out, "--epsilon", "8", "--delta", "1e-4"]
+    files = [str(HUSHREC), "train", str(shop[0]), "--items", str(shop[1]), "--out", str(out)]
+    command = [*files, "--epsilon", "8", "--delta", "1e-4"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     deadline = time.monotonic() + 120

@@ -72,7 +72,8 @@ FAULTS = [
     participation_uncounted,
     batches_of_a_fixed_size,
 ]
-NAMED = {
+Fault = Callable[[Patch], None]
+NAMED: dict[Fault, str] = {
     noise_halved: "noise-scale",
     noise_reused_after_a_restart: "noise-reuse",
     clipping_skipped: "clipping",
@@ -83,14 +84,14 @@ FAULTS = list(NAMED)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_planted_fault_is_caught_by_name(fault: Callable[[Patch], None], monkeypatch: Patch) -> None:
+def test_a_planted_fault_is_caught_by_name(fault: Fault, monkeypatch: Patch) -> None:
     fault(monkeypatch)
     assert NAMED[fault] in [finding.name for finding in audit().findings if not finding.passed]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_planted_fault_is_caught_every_time(fault: Callable[[Patch], None], monkeypatch: Patch) -> None:
+def test_a_planted_fault_is_caught_every_time(fault: Fault, monkeypatch: Patch) -> None:
     fault(monkeypatch)
     caught = sum(not audit().passed for _ in range(RUNS))
     print(f"{fault.__name__}: caught in {caught} of {RUNS} runs")
