@@ -87,10 +87,14 @@ users = st.lists(st.lists(st.integers(0, ITEMS), min_size=0, max_size=40), min_s
 def plain(train: Sequences, monkeypatch: pytest.MonkeyPatch) -> tuple[NDArray[np.float64], float]:
     """The tables before noise, recorded where noise is drawn."""
     drawn: list[int] = []
+
+    def silent(_source: OsRandom, count: int, scale: float) -> NDArray[np.float64]:
+        assert scale == COUNTS_NOISE
+        drawn.append(count)
+        return np.zeros(count)
+
     with monkeypatch.context() as patch:
-        patch.setattr(
-            private_data, "float_gaussian", lambda _source, count, _scale: drawn.append(count) or np.zeros(count)
-        )
+        patch.setattr(private_data, "float_gaussian", silent)
         found = release_counts(train, ITEMS, OsRandom())
     assert drawn == [ITEMS + 1, 1]
     return found.popularity.astype(np.float64), float(found.filter_seen)

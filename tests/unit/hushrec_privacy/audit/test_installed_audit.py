@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 Patch = pytest.MonkeyPatch
+Fault = Callable[[pytest.MonkeyPatch], None]
 RUNS = 20
 
 
@@ -72,7 +73,6 @@ FAULTS = [
     participation_uncounted,
     batches_of_a_fixed_size,
 ]
-Fault = Callable[[Patch], None]
 NAMED: dict[Fault, str] = {
     noise_halved: "noise-scale",
     noise_reused_after_a_restart: "noise-reuse",
@@ -80,7 +80,7 @@ NAMED: dict[Fault, str] = {
     participation_uncounted: "participation",
     batches_of_a_fixed_size: "sampling",
 }
-FAULTS = list(NAMED)
+FAULTS: list[Fault] = [*NAMED]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
