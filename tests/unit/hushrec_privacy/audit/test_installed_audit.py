@@ -66,13 +66,6 @@ def batches_of_a_fixed_size(patch: Patch) -> None:
     patch.setattr(PoissonSampler, "draw", lambda _self: np.arange(500))
 
 
-FAULTS = [
-    noise_halved,
-    noise_reused_after_a_restart,
-    clipping_skipped,
-    participation_uncounted,
-    batches_of_a_fixed_size,
-]
 NAMED: dict[Fault, str] = {
     noise_halved: "noise-scale",
     noise_reused_after_a_restart: "noise-reuse",
