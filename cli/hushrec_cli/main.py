@@ -7,7 +7,6 @@ import os
 import re
 import sys
 import traceback
-from importlib import metadata
 from typing import Annotated
 
 import typer
@@ -61,6 +60,8 @@ app.add_typer(privacy.app, name="privacy")
 
 def _show_version(wanted: bool) -> None:
     if wanted:
+        from importlib import metadata  # slow to import
+
         print_data(f"hushrec {metadata.version('hushrec')}")
         raise typer.Exit
 
@@ -134,6 +135,8 @@ def _extra_with(module: str) -> str | None:
     >>> _extra_with("torch.nn"), _extra_with("no_such_module")
     ('train', None)
     """
+    from importlib import metadata  # slow to import, and needed only for an error text
+
     extras: dict[str, set[str]] = {}
     for requirement in metadata.requires("hushrec") or []:
         found = re.match(r"([\w-]+).*\bextra == ['\"]([\w-]+)['\"]", requirement)
