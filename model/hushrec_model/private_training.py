@@ -202,7 +202,7 @@ class _Run:
         self.settings, self.path, self.step = settings, path, 0
         self.model = build_public_model(features, settings)
         self.users = UserSequences(split.train, settings.shape.max_history)
-        self.user_step = UserStep(self.model, settings.groups, settings.max_grad_norm, filter_seen=split.filter_seen)
+        self.user_step = UserStep(self.model, settings.groups, settings.max_grad_norm)
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.offset = torch.zeros(len(split.items) + 1) if prior is None else torch.from_numpy(prior)
         random = OsRandom()
