@@ -70,11 +70,11 @@ class PrivateSettings:
     steps: int
     noise_multiplier: float
     population: int
-    max_grad_norm: float = 0.5
-    learning_rate: float = 5e-3
+    max_grad_norm: float = 0.1
+    learning_rate: float = 0.02
     negatives: int = 1024
-    score_scale: float = 20.0
-    start: str = "random"
+    score_scale: float = 10.0
+    start: str = "mean"
     averaging: float = 0.25
     block: int = 10
     seed: int = 0
