@@ -16,7 +16,6 @@ import math
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -59,7 +58,6 @@ def main() -> None:
     parser.add_argument("--history", type=int, default=50)
     parser.add_argument("--scale", type=float, default=20.0, help="score scale at the start")
     parser.add_argument("--start", default="random", choices=("random", "mean"))
-    parser.add_argument("--push-seen", action="store_true", help="let filtered items be candidates")
     parser.add_argument("--averaging", type=float, default=0.25)
     parser.add_argument("--prior-noise", type=float, default=10.0, help="noise of the popularity table; 0: no table")
     parser.add_argument("--bound", type=int, default=20, help="newest items of a user that a count table counts")
@@ -130,8 +128,7 @@ def trained_scorer(
         seed=options.seed,
     )
     facts["noise_multiplier"] = noise
-    known = replace(split, filter_seen=split.filter_seen and not options.push_seen)
-    trained = train_private(known, features, settings, spend=nothing, prior=prior)
+    trained = train_private(split, features, settings, spend=nothing, prior=prior)
     return WithPrior(trained.model, prior, filter_seen=split.filter_seen)
 
 

@@ -70,11 +70,11 @@ class PrivateSettings:
     steps: int
     noise_multiplier: float
     population: int
-    max_grad_norm: float = 0.5
-    learning_rate: float = 5e-3
+    max_grad_norm: float = 0.1
+    learning_rate: float = 0.02
     negatives: int = 1024
-    score_scale: float = 20.0
-    start: str = "random"
+    score_scale: float = 10.0
+    start: str = "mean"
     averaging: float = 0.25
     block: int = 10
     seed: int = 0
@@ -202,7 +202,7 @@ class _Run:
         self.settings, self.path, self.step = settings, path, 0
         self.model = build_public_model(features, settings)
         self.users = UserSequences(split.train, settings.shape.max_history)
-        self.user_step = UserStep(self.model, settings.groups, settings.max_grad_norm, filter_seen=split.filter_seen)
+        self.user_step = UserStep(self.model, settings.groups, settings.max_grad_norm)
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.offset = torch.zeros(len(split.items) + 1) if prior is None else torch.from_numpy(prior)
         random = OsRandom()

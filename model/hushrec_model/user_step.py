@@ -141,18 +141,14 @@ class UserStep:
         model: Its weights are read at every call; dropout must be 0.
         groups: What is trained, see `trained_weights`.
         max_grad_norm: C, what one user adds at most, in L2 over all trained parts together.
-        filter_seen: Whether the ranking leaves out what a user has seen. Then no user's loss pushes it away either:
-            an item scores highest against itself, and undoing that would take most of what a clipped gradient can say.
 
     Raises:
         ConfigError: C is not a finite number above 0, or a group is unknown.
     """
 
-    def __init__(
-        self, model: Model, groups: tuple[str, ...], max_grad_norm: float, *, filter_seen: bool = False
-    ) -> None:
+    def __init__(self, model: Model, groups: tuple[str, ...], max_grad_norm: float) -> None:
         checks.positive(max_grad_norm=max_grad_norm)
-        self.model, self.max_grad_norm, self._filter_seen = model, max_grad_norm, filter_seen
+        self.model, self.max_grad_norm = model, max_grad_norm
         self.weights = trained_weights(model, groups)
         self._maps = {f"items.{name}": part for name, part in content_maps(model.items).items()}
         self._maps = {name: part for name, part in self._maps.items() if name in self.weights}
@@ -171,7 +167,7 @@ class UserStep:
         slot = _first_equal(batch.items)
         of_all = dict(self.model.encoder.named_parameters())
         weights = {name: of_all[name].detach() for name in self._encoder}
-        one = torch.func.grad(_loss_of(self.model.encoder, candidates, self._filter_seen), argnums=(0, 1, 2))
+        one = torch.func.grad(_loss_of(self.model.encoder, candidates), argnums=(0, 1, 2))
         inputs = (batch.items, slot, batch.behaviors, batch.asked)
         found, own, shared = torch.func.vmap(one, in_dims=(None, 0, None, 0))(
             weights, raw[batch.items], raw[candidates.items], inputs
@@ -240,7 +236,7 @@ def _first_equal(items: Tensor) -> Tensor:
 
 
 def _loss_of(
-    encoder: Encoder, candidates: Candidates, filter_seen: bool
+    encoder: Encoder, candidates: Candidates
 ) -> Callable[[Weights, Tensor, Tensor, tuple[Tensor, Tensor, Tensor, Tensor]], Tensor]:
     """The loss of one user: mean cross-entropy of each next item against the candidates, in nats.
 
@@ -257,10 +253,7 @@ def _loss_of(
         target = sequence[1:]
         wanted = (user * vectors[1:]).sum(1) + offset[target]
         others = user @ functional.normalize(shared, dim=1, eps=1e-6).t() + known
-        left_out = items == target[:, None]
-        if filter_seen:
-            left_out = left_out | ((items == sequence[:-1, None]).cumsum(0) > 0)
-        others = others.masked_fill(left_out, float("-inf"))
+        others = others.masked_fill(items == target[:, None], float("-inf"))
         surprise = torch.logaddexp(wanted, torch.logsumexp(others, 1)) - wanted
         return torch.where(asked, surprise, 0.0).sum() / asked.sum().clamp(min=1)
 
