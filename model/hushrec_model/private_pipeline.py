@@ -49,9 +49,8 @@ _RUN = "private.json"
 
 # Chosen on validation of public data (docs/benchmarks.md), the same for every shop: nothing here depends on the log.
 _SHAPE = EncoderShape(heads=(2,), channels=(88,), max_history=50)
-_GROUPS = ("rows", "adapter")  # an encoder under noise unlearns more than it learns: it stays the decayed mean
-_SAMPLING_RATE, _STEPS, _LEARNING_RATE = 0.3, 60, 0.02
-_NEGATIVES, _SCORE_SCALE, _START = 512, 10.0, "mean"
+_GROUPS = ("rows", "features", "adapter")  # under noise an encoder unlearns more than it learns: it stays the mean
+_USERS_A_STEP, _STEPS = 1500, 100
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class PrivateOptions:
 
     epsilon: float
     delta: float | None = None
-    max_grad_norm: float = 0.5
+    max_grad_norm: float = 0.1
     seed: int = 0
     unit: str = USER
 
@@ -192,7 +191,7 @@ def _begun(path: Path, options: PrivateOptions, delta: float, users: int) -> dic
         return kept
     if gaussian_epsilon(counts_mu(), delta) >= options.epsilon:
         raise ConfigError(f"epsilon is {options.epsilon:g}; the tables of counts alone cost more: allow a larger one")
-    noise = poisson_noise_multiplier(_SAMPLING_RATE, _STEPS, options.epsilon, delta, released_mu=counts_mu())
+    noise = poisson_noise_multiplier(_sampling_rate(users), _STEPS, options.epsilon, delta, released_mu=counts_mu())
     facts = chosen | {"noise_multiplier": noise, "nonce": secrets.token_hex(16)}
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps(facts), encoding="utf-8")
@@ -200,11 +199,16 @@ def _begun(path: Path, options: PrivateOptions, delta: float, users: int) -> dic
     return facts
 
 
+def _sampling_rate(users: int) -> float:
+    """The share of users that a step takes; how many users there are is public."""
+    return min(1.0, _USERS_A_STEP / users)
+
+
 def _opening(facts: dict[str, Any]) -> Open:
     run = run_id(kind="hushrec-training", nonce=facts["nonce"], noise=canonical.float_text(facts["noise_multiplier"]))
     return training_opening(
         run,
-        sampling_rate=_SAMPLING_RATE,
+        sampling_rate=_sampling_rate(facts["users"]),
         noise_multiplier=facts["noise_multiplier"],
         steps=_STEPS,
         delta=facts["delta"],
@@ -235,15 +239,11 @@ def _settings(facts: dict[str, Any]) -> PrivateSettings:
     return PrivateSettings(
         shape=_SHAPE,
         groups=_GROUPS,
-        sampling_rate=_SAMPLING_RATE,
+        sampling_rate=_sampling_rate(facts["users"]),
         steps=_STEPS,
         noise_multiplier=facts["noise_multiplier"],
         population=facts["users"],
         max_grad_norm=facts["max_grad_norm"],
-        learning_rate=_LEARNING_RATE,
-        negatives=_NEGATIVES,
-        score_scale=_SCORE_SCALE,
-        start=_START,
         seed=facts["seed"],
     )
 
