@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hushrec_privacy import checks
+from hushrec_privacy.accounting.toeplitz import square_root_coefficients
 from hushrec_privacy.audit.draws import noise_reuse, noise_scale, noise_shape
 from hushrec_privacy.audit.findings import Finding, MechanismAudit
 from hushrec_privacy.audit.tails import chi_square_quantile, two_sided
 from hushrec_privacy.errors import ConfigError, HushrecError
-from hushrec_privacy.mechanisms.toeplitz import square_root_coefficients
 
 __all__ = ["AuditedMechanism", "MechanismClaim", "audit_mechanism"]
 
@@ -166,7 +166,7 @@ def _whitened(mechanism: AuditedMechanism, claim: MechanismClaim) -> _Floats:
 def _projected(whitened: _Floats, claim: MechanismClaim) -> _Floats:
     """Onto the sum of the columns of C that are b apart, the largest shift of non-negative non-increasing columns."""
     direction = np.zeros(claim.rounds + claim.bands)
-    coefficients = square_root_coefficients(claim.bands)
+    coefficients = np.array(square_root_coefficients(claim.bands))
     for first in range(0, claim.participations * claim.separation, claim.separation):
         direction[first : first + claim.bands] += coefficients
     direction = direction[: claim.rounds] / np.linalg.norm(direction[: claim.rounds])

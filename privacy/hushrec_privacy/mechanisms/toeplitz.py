@@ -10,33 +10,13 @@ from numpy.typing import NDArray
 
 from hushrec_privacy import checks
 
-__all__ = ["FRACTION_BITS", "fixed_point_coefficients", "square_root_coefficients"]
+__all__ = ["FRACTION_BITS", "fixed_point_coefficients"]
 
 FRACTION_BITS = 24  # of a coefficient as a whole number
 
 
-def square_root_coefficients(bands: int) -> NDArray[np.float64]:
-    """c_0 = 1, c_j = c_{j-1} (2j - 1) / (2j) for j below `bands`.
-
-    Args:
-        bands: h, at least 1.
-
-    Returns:
-        Shape (h,), float64, each within h 2^-52 of the exact value, relative.
-
-    Raises:
-        ConfigError: `bands` is no whole number of at least 1.
-
-    >>> square_root_coefficients(4)
-    array([1.    , 0.5   , 0.375 , 0.3125])
-    """
-    checks.at_least(1, bands=bands)
-    j = np.arange(1.0, bands)
-    return np.concatenate(([1.0], np.cumprod((2 * j - 1) / (2 * j))))
-
-
 def fixed_point_coefficients(bands: int) -> NDArray[np.int64]:
-    """The same, times 2^24 and rounded down, by whole numbers alone: the same on every machine.
+    """The coefficients times 2^24, rounded down, by whole numbers alone: the same on every machine.
 
     Rounded down they stay non-negative and non-increasing, and no column grows: the sensitivity of the true
     coefficients is an upper bound of theirs.

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hushrec_privacy.accounting.toeplitz import square_root_coefficients
 from hushrec_privacy.errors import ConfigError, NoiseStateError
 from hushrec_privacy.mechanisms.banded import BandedNoise, NoisePlan
 from hushrec_privacy.mechanisms.discrete_gaussian import sample_discrete_gaussian
 from hushrec_privacy.mechanisms.noise_store import SqliteNoiseStore
 from hushrec_privacy.mechanisms.seal import SealKey
-from hushrec_privacy.mechanisms.toeplitz import fixed_point_coefficients, square_root_coefficients
+from hushrec_privacy.mechanisms.toeplitz import fixed_point_coefficients
 from hushrec_privacy.randomness import OsRandom
 from numpy.typing import NDArray
 
