@@ -129,7 +129,7 @@ def _total_rows(found: "SpendingReport") -> list[list[Cell]]:
     rows += [[f"slack: {name}", f"{size:.3g}"] for name, size in total.slack]
     if any(plan.demo for plan in found.plans):
         rows.append(["DEMO", "made under limits that protect nobody"])
-    return [*rows, ["entries", found.entries], ["head, to keep elsewhere", str(found.head)]]
+    return [*rows, ["entries", f"{found.entries:,}"], ["head, to keep elsewhere", str(found.head)]]
 
 
 def _plan_rows(found: "SpendingReport") -> list[list[Cell]]:
@@ -151,13 +151,15 @@ def _page(found: "SpendingReport") -> str:
         (plan.plan[:8], tuple((float(rounds), epsilon) for rounds, epsilon in plan.curve)) for plan in found.plans
     )
     noise = tuple(
-        (plan.plan[:8], tuple((float(rounds), plan.noise_multiplier or 0.0) for rounds, _ in plan.curve))
+        (f"noise {plan.plan[:8]}", tuple((float(rounds), plan.noise_multiplier or 0.0) for rounds, _ in plan.curve))
         for plan in found.plans
         if plan.noise_multiplier is not None
     )
     plots = [Lines("epsilon over the rounds spent", "rounds spent", curves)]
     if noise:
-        plots.append(Lines("noise over the bound of one contribution (the signal is at most 1)", "rounds spent", noise))
+        last = max((x for _, points in noise for x, _ in points), default=1.0)
+        signal = ("one contribution, at most", ((1.0, 1.0), (last, 1.0)))
+        plots.append(Lines("noise against signal, in clip norms", "rounds spent", (*noise, signal)))
     sections = [
         Section(
             "What is promised", (), (Table(("property", "value"), tuple(tuple(row) for row in _total_rows(found))),)

@@ -94,16 +94,16 @@ def _rows(found: "Reachable") -> list[list[Cell]]:
         ["adjacency", found.guarantee.adjacency],
         ["unit", found.guarantee.unit],
         ["noise multiplier", f"{found.noise_multiplier:.6g}"],
-        ["participations of a device, at most", found.participations],
-        ["rounds between them, at least", found.min_separation],
-        ["smallest separation with as few participations", found.smallest_separation],
-        ["largest separation that fills every round", found.largest_separation],
+        ["participations of a device, at most", f"{found.participations:,}"],
+        ["rounds between them, at least", f"{found.min_separation:,}"],
+        ["smallest separation with as few participations", f"{found.smallest_separation:,}"],
+        ["largest separation that fills every round", f"{found.largest_separation:,}"],
         ["squared sensitivity of the matrix", f"{found.sensitivity_squared:.9g}"],
         ["noise norm of a round over the clip norm", f"{found.noise_to_clip:.4g}"],
         ["prefix error in clip norms: banded", f"{found.prefix_rmse[0]:.4g}"],
         ["prefix error in clip norms: independent noise", f"{found.prefix_rmse[1]:.4g}"],
-        ["smallest ring, bits", found.ring_bits],
-        ["sealed noise state, bytes", found.state_bytes],
+        ["smallest ring, bits", str(found.ring_bits)],
+        ["sealed noise state, bytes", f"{found.state_bytes:,}"],
         ["amplification by sampling would FALSELY promise", "–" if promised != promised else f"{promised:.4g}"],
     ]
 
@@ -130,7 +130,7 @@ def _page(request: "Request", found: "Reachable") -> str:
         squared = sensitivity_squared(stop, min(bands, stop), separation, most_participations(stop, separation))
         over_rounds.append((float(stop), gaussian_epsilon(squared**0.5 / noise, request.delta)))
     sections = [
-        Section("What holds", (f"Unit: {found.guarantee.unit}.",), (Table(("property", "value"), _tuples(found)),)),
+        Section("What holds", (), (Table(("property", "value"), _tuples(found)),)),
         Section("It holds only if", tuple(f"• {line}" for line in found.guarantee.assumptions)),
         Section(
             "Epsilon",
