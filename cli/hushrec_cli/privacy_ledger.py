@@ -158,7 +158,7 @@ def _page(found: "SpendingReport") -> str:
     plots = [Lines("epsilon over the rounds spent", "rounds spent", curves)]
     if noise:
         last = max((x for _, points in noise for x, _ in points), default=1.0)
-        signal = ("one contribution, at most", ((1.0, 1.0), (last, 1.0)))
+        signal = ("one contribution", ((1.0, 1.0), (last, 1.0)))
         plots.append(Lines("noise against signal, in clip norms", "rounds spent", (*noise, signal)))
     sections = [
         Section(
