@@ -78,7 +78,7 @@ def main() -> None:
     for name, queries, most in asked:
         index = np.unique(np.linspace(0, len(queries) - 1, min(most, len(queries))).astype(np.int64))
         facts[name] = round(evaluate(scorer, queries, len(split.items), index=index).ndcg, 5)
-    print(json.dumps(facts | vars(options)), flush=True)
+    print(json.dumps(vars(options) | facts), flush=True)
 
 
 @functools.cache
