@@ -41,7 +41,7 @@ def train(
     ] = None,
     delta: Annotated[float | None, typer.Option(help="Delta of that budget; default: users^-1.1.")] = None,
     max_grad_norm: Annotated[
-        float | None, typer.Option(help="L2 norm that one user's gradient is clipped to; default: .1.")
+        float | None, typer.Option(help="L2 norm that one user's gradient is clipped to; default: .5.")
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed, data and machine give the same model.")] = 0,
     max_minutes: Annotated[

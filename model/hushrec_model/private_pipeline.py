@@ -49,8 +49,8 @@ _RUN = "private.json"
 
 # Chosen on validation of public data (docs/benchmarks.md), the same for every shop: nothing here depends on the log.
 _SHAPE = EncoderShape(heads=(2,), channels=(88,), max_history=50)
-_GROUPS = ("rows", "features", "adapter")  # under noise an encoder unlearns more than it learns: it stays the mean
-_USERS_A_STEP, _STEPS = 1500, 100
+_GROUPS = ("rows", "adapter")  # under noise an encoder unlearns more than it learns: it stays the mean
+_SAMPLING_RATE, _STEPS, _NEGATIVES = 0.3, 60, 512
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class PrivateOptions:
 
     epsilon: float
     delta: float | None = None
-    max_grad_norm: float = 0.1
+    max_grad_norm: float = 0.5
     seed: int = 0
     unit: str = USER
 
@@ -191,7 +191,7 @@ def _begun(path: Path, options: PrivateOptions, delta: float, users: int) -> dic
         return kept
     if gaussian_epsilon(counts_mu(), delta) >= options.epsilon:
         raise ConfigError(f"epsilon is {options.epsilon:g}; the tables of counts alone cost more: allow a larger one")
-    noise = poisson_noise_multiplier(_sampling_rate(users), _STEPS, options.epsilon, delta, released_mu=counts_mu())
+    noise = poisson_noise_multiplier(_SAMPLING_RATE, _STEPS, options.epsilon, delta, released_mu=counts_mu())
     facts = chosen | {"noise_multiplier": noise, "nonce": secrets.token_hex(16)}
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps(facts), encoding="utf-8")
@@ -199,16 +199,11 @@ def _begun(path: Path, options: PrivateOptions, delta: float, users: int) -> dic
     return facts
 
 
-def _sampling_rate(users: int) -> float:
-    """The share of users that a step takes; how many users there are is public."""
-    return min(1.0, _USERS_A_STEP / users)
-
-
 def _opening(facts: dict[str, Any]) -> Open:
     run = run_id(kind="hushrec-training", nonce=facts["nonce"], noise=canonical.float_text(facts["noise_multiplier"]))
     return training_opening(
         run,
-        sampling_rate=_sampling_rate(facts["users"]),
+        sampling_rate=_SAMPLING_RATE,
         noise_multiplier=facts["noise_multiplier"],
         steps=_STEPS,
         delta=facts["delta"],
@@ -239,11 +234,12 @@ def _settings(facts: dict[str, Any]) -> PrivateSettings:
     return PrivateSettings(
         shape=_SHAPE,
         groups=_GROUPS,
-        sampling_rate=_sampling_rate(facts["users"]),
+        sampling_rate=_SAMPLING_RATE,
         steps=_STEPS,
         noise_multiplier=facts["noise_multiplier"],
         population=facts["users"],
         max_grad_norm=facts["max_grad_norm"],
+        negatives=_NEGATIVES,
         seed=facts["seed"],
     )
 

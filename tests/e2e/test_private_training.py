@@ -16,7 +16,7 @@ from hushrec_privacy.ledger import Ledger, SqliteLedgerStore
 from tests.e2e.commands import HUSHREC, hushrec, write_shop
 
 pytestmark = pytest.mark.slow
-ROUNDS = 101  # one for the tables
+ROUNDS = 61  # one for the tables
 
 
 @pytest.fixture(scope="module")
