@@ -55,6 +55,7 @@ class PrivateOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]  
             expected_batch_size=expected_batch_size,
         )
         self._random = random
+        self._sums: Mapping[nn.Parameter, Tensor] = {}
 
     def step_on(self, sums: Mapping[nn.Parameter, Tensor]) -> None:
         """One noised step.
@@ -69,8 +70,12 @@ class PrivateOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]  
             raise ConfigError(f"{missing} trained parameters have no clipped sum; pass one for each")
         self.zero_grad(set_to_none=True)
         for weight in self.params:
-            weight.grad = sums[weight].to(weight.dtype)
-        self.step()
+            weight.grad = sums[weight].to(weight.dtype)  # for Opacus to account for; noise is added to the sum itself
+        self._sums = sums
+        try:
+            self.step()
+        finally:
+            self._sums = {}
         self.zero_grad(set_to_none=True)
 
     def add_noise(self) -> None:
@@ -79,7 +84,8 @@ class PrivateOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]  
         for weight in self.params:
             _once(weight)
             drawn = torch.from_numpy(float_gaussian(self._random, weight.numel(), scale)).view_as(weight)
-            weight.grad = (weight.summed_grad.double() + drawn).to(weight.dtype)
+            exact = self._sums.get(weight, weight.summed_grad)
+            weight.grad = (exact.double() + drawn).to(weight.dtype)  # rounded only once it is noised
 
     def __repr__(self) -> str:
         """Nothing of sums or noise."""

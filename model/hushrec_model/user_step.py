@@ -102,11 +102,10 @@ class UserGradients:
             for part in self._parts:
                 part[left_out] = 0
         for name, part in self.weights.items():
-            sums[name] += torch.tensordot(shares.to(part.dtype), part, 1)
+            sums[name] += torch.tensordot(shares, part.double(), 1)
         if self.rows:
-            shares = shares.to(self.own.dtype)
             table = sums["items.id.weight"]
-            table.index_add_(0, self.candidates - 1, torch.tensordot(shares, self.shared, 1).to(table.dtype))
+            table.index_add_(0, self.candidates - 1, torch.tensordot(shares, self.shared.double(), 1).to(table.dtype))
             own = (self.own * shares[:, None, None]).flatten(0, 1)
             used = self.items.flatten() > 0
             table.index_add_(0, self.items.flatten()[used] - 1, own[used].to(table.dtype))
@@ -187,9 +186,10 @@ class UserStep:
         """Sum of the users' gradients, each scaled down until its norm is at most C.
 
         Guarantee:
-            Adding or removing a user moves the sum by at most C in L2, over all parameters together, up to float32
-            rounding of the sum (2^-23 of it; sums over groups of users are kept in float64). A user whose gradient is
-            infinite or not a number adds nothing.
+            Adding or removing a user moves the sum by at most C in L2, over all parameters together, if every other
+            user's gradient stays the same to its last bit; sums are in float64. It need not: gradients of a group are
+            computed together in float32, so their last bits (about 1e-6 of C) can depend on who else is in the step. A
+            user whose gradient is infinite or not a number adds nothing.
 
         Args:
             users: Which, shape (B,); may be empty.

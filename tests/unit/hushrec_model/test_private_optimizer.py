@@ -149,6 +149,20 @@ def test_a_parameter_without_a_sum_is_refused_before_anything_moves() -> None:
     assert weights[0].item() == 0
 
 
+def test_a_sum_is_rounded_only_once_it_is_noised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounded to float32 before, a large sum would move by more than the one clipped user."""
+    large = 2.0**24
+    noise = torch.full((1,), -large, dtype=torch.float64).numpy()
+    monkeypatch.setattr("hushrec_model.private_optimizer.float_gaussian", lambda *_: noise)
+    moved = []
+    for one_user in (0.0, 1.0):
+        weight = nn.Parameter(torch.zeros(1))
+        wrapped([weight], 1.0).step_on({weight: torch.tensor([large + one_user], dtype=torch.float64)})
+        moved.append(float(weight))
+    assert moved[0] == 0.0
+    assert moved[1] != 0.0
+
+
 def test_one_sum_is_never_noised_twice() -> None:
     weight = nn.Parameter(torch.zeros(1))
     private = wrapped([weight], 1.0)
