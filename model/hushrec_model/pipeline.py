@@ -186,8 +186,6 @@ def _train_privately(
     public = public_log(log)
     split = public_split(split_log(public, options.protocol, test_from=options.test_from), public)
     features = split_features(split, public_items(known))
-    begin_run(out)
-    prepared = save_prepared(out / PREPARED, log, known)
     chosen = PrivateOptions(
         epsilon=options.epsilon or 0.0,
         delta=options.delta,
@@ -196,6 +194,8 @@ def _train_privately(
         **({} if options.max_grad_norm is None else {"max_grad_norm": options.max_grad_norm}),
     )
     done = train_with_privacy(split, features, out, chosen, progress)
+    begin_run(out)  # only now: what a refused or interrupted run finds here stays as it is
+    prepared = save_prepared(out / PREPARED, log, known)
     split = replace(split, filter_seen=done.counts.filter_seen)
     notes = [*split.notes, *done.decisions()]
     for line in [*warnings, *notes]:

@@ -148,7 +148,8 @@ def train_with_privacy(
 
     Raises:
         ConfigError: The budget cannot be met, or an option is out of range.
-        CheckpointError: The folder holds a run of other options, or one that died while it released its counts.
+        CheckpointError: The folder holds a private run that is finished, that has other options, or that died while it
+            released its counts.
         LedgerError: The ledger is damaged or cannot be written.
     """
     users = len(UserSequences(split.train, _SHAPE.max_history))
@@ -160,6 +161,8 @@ def train_with_privacy(
     with _ledger(out / LEDGER) as store:
         ledger = Ledger(store)
         ledger.open_plan(opened)
+        if not ledger.plan(opened.plan).rounds_left and not (out / CHECKPOINT).exists():
+            raise CheckpointError(f"{out}: its private run is finished and its budget is spent; choose another folder")
         counts = _counts(out / COUNTS_FILE, ledger, opened, split)
         settings = _settings(facts)
         trained = train_private(

@@ -138,6 +138,11 @@ def test_a_killed_run_goes_on_and_forgets_nothing_it_spent(shop: tuple[Path, Pat
     other = hushrec("train", shop[0], "--items", shop[1], "--out", out, "--epsilon", 4, "--delta", 1e-4)
     assert other.returncode == 4
     assert "other options" in other.stderr
+    kept = {name: (out / name).read_bytes() for name in ("run.json", "model.pt", "counts.npz", "ledger.db")}
+    again = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert again.returncode == 4, "a second run would have no budget and leave an untrained model"
+    assert "budget is spent" in again.stderr
+    assert {name: (out / name).read_bytes() for name in kept} == kept
 
 
 def spent(out: Path) -> int:
