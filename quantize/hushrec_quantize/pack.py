@@ -1,14 +1,15 @@
 """Put a quantized model into a bundle: its arrays at aligned offsets, its catalogue, its manifest with an origin for
 every part.
 
-Central training without a privacy budget reads the log, so every part that training or counting touched is `private`;
-only the graphs, which hold no weights, are always `public`, and the catalogue is if all of it comes from the shop's
-items file.
+Every part that training or counting touched has the origin of the run: `private`, or `dp(run)` if it had a privacy
+budget. Only the graphs, which hold no weights, are always `public`, and the catalogue is if all of it comes from the
+shop's items file.
 """
 
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 
 from hushrec_quantize.graphs import Graphs
 
-__all__ = ["Content", "pack_arrays", "write_model_bundle"]
+__all__ = ["BundleFacts", "Content", "pack_arrays", "write_model_bundle"]
 
 _PUBLIC = ("encoder.onnx", "scorer.onnx")  # their shapes come from settings; all else was learned or counted
 _DTYPES = {"float32": "<f4", "uint8": "|u1", "uint32": "<u4"}
@@ -90,19 +91,31 @@ def pack_arrays(file: str, arrays: Mapping[str, NDArray[np.generic]]) -> tuple[b
     return bytes(content), where
 
 
+@dataclass(frozen=True)
+class BundleFacts:
+    """What a bundle says of itself, beside what is in it.
+
+    Attributes:
+        filter_seen: Whether `recommend` leaves out seen items by default.
+        times: Whether training had times.
+        behaviors: Names of the behaviours.
+        public_catalog: Whether nothing of the catalogue was learned from the log.
+        model_version: Rises with each release.
+        card: JSON values for the model card.
+        learned: Origin of everything learned or counted: "private", or "dp(run)".
+    """
+
+    filter_seen: bool
+    times: bool
+    behaviors: tuple[str, ...]
+    public_catalog: bool
+    model_version: int
+    card: Mapping[str, Any]
+    learned: str = "private"
+
+
 def write_model_bundle(
-    out: Path,
-    graphs: Graphs,
-    content: Content,
-    blend: Sequence[BlendPart],
-    *,
-    filter_seen: bool,
-    times: bool,
-    behaviors: tuple[str, ...],
-    public_catalog: bool,
-    model_version: int,
-    card: dict[str, Any],
-    learned: str = "private",
+    out: Path, graphs: Graphs, content: Content, blend: Sequence[BlendPart], facts: BundleFacts
 ) -> Bundle:
     """Write the bundle of one model.
 
@@ -111,13 +124,7 @@ def write_model_bundle(
         graphs: Graphs and binary files of the engine.
         content: The rest.
         blend: Parts of the blend; tables that no part uses are left out.
-        filter_seen: Whether `recommend` leaves out seen items by default.
-        times: Whether training had times.
-        behaviors: Names of the behaviours.
-        public_catalog: Whether nothing of the catalogue was learned from the log.
-        model_version: Rises with each release.
-        card: JSON values for the model card.
-        learned: Origin of everything learned or counted: "private", or "dp(run)".
+        facts: See `BundleFacts`.
 
     Raises:
         BundleError: The place holds something else, or the disk refused.
@@ -136,17 +143,17 @@ def write_model_bundle(
     shape = content.model.encoder.shape
     manifest = Manifest(
         format=FORMAT,
-        model_version=model_version,
-        card={"headline": NO_GUARANTEE, **card},
+        model_version=facts.model_version,
+        card={"headline": NO_GUARANTEE, **facts.card},
         model=ModelInfo(
             width=WIDTH,
             layers=len(shape.heads),
             max_history=shape.max_history,
             items=len(content.items),
             capacity=graphs.capacity,
-            behaviors=behaviors,
-            filter_seen=filter_seen,
-            times=times,
+            behaviors=facts.behaviors,
+            filter_seen=facts.filter_seen,
+            times=facts.times,
         ),
         blend=tuple(blend),
         arrays=arrays,
@@ -162,6 +169,6 @@ def write_model_bundle(
             "neighbours.bin": neighbours,
             "catalog.sqlite": catalog,
         }
-        origins = {name: "public" if name in _PUBLIC else learned for name in files}
-        origins["catalog.sqlite"] = "public" if public_catalog else "private"
+        origins = {name: "public" if name in _PUBLIC else facts.learned for name in files}
+        origins["catalog.sqlite"] = "public" if facts.public_catalog else "private"
         return write_bundle(out, manifest, files, origins)

@@ -26,7 +26,7 @@ from hushrec_quantize.bundle_scorer import BundleScorer
 from hushrec_quantize.convert import encoder_weights
 from hushrec_quantize.graphs import Graphs, build_graphs
 from hushrec_quantize.latency import graph_answer, in_turn_us, scorer_answer
-from hushrec_quantize.pack import Content, write_model_bundle
+from hushrec_quantize.pack import BundleFacts, Content, write_model_bundle
 from hushrec_quantize.prune import encoder_parameters, prune
 from hushrec_quantize.tensors import Precision
 from hushrec_quantize.verify import (
@@ -289,11 +289,7 @@ class _Quantization:
             card |= {"protocol_sha256": facts["protocol_sha256"], "min_shoppers": self.trained.min_shoppers}
         else:
             card |= {"headline": _headline(self.privacy), "privacy": self.privacy}
-        return write_model_bundle(
-            out,
-            graphs,
-            content,
-            blend,
+        told = BundleFacts(
             filter_seen=self.split.filter_seen,
             times=self.trained.log.time is not None,
             behaviors=self.trained.log.behaviors,
@@ -303,6 +299,7 @@ class _Quantization:
             card=card,
             learned="private" if self.privacy is None else f"dp({self.privacy['run']})",
         )
+        return write_model_bundle(out, graphs, content, blend, told)
 
     def _results(self, found: Verification) -> dict[str, Any]:
         return {"verification": asdict(found), "validation_ndcg@10": self.steps[-1].ndcg10}

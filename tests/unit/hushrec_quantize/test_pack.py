@@ -14,7 +14,7 @@ from hushrec_model.features import ItemFeatures
 from hushrec_model.items import Items
 from hushrec_quantize.convert import encoder_weights
 from hushrec_quantize.graphs import build_graphs
-from hushrec_quantize.pack import Content, pack_arrays, write_model_bundle
+from hushrec_quantize.pack import BundleFacts, Content, pack_arrays, write_model_bundle
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -45,12 +45,14 @@ def written(
         build_graphs(encoder_weights(model), model.table().numpy()),
         Content(IDS, KNOWN, features, count_tables(sequences(chain(20, ITEMS, 5)), ITEMS), model),
         blend,
-        filter_seen=filter_seen,
-        times=True,
-        behaviors=("view",),
-        public_catalog=public_catalog,
-        model_version=4,
-        card={"protocol": "leave-one-out"},
+        BundleFacts(
+            filter_seen=filter_seen,
+            times=True,
+            behaviors=("view",),
+            public_catalog=public_catalog,
+            model_version=4,
+            card={"protocol": "leave-one-out"},
+        ),
     )
 
 
