@@ -43,6 +43,7 @@ COUNTS_NOISE = 10.0
 
 _RELEASES = 2  # popularity, and whether shoppers return
 _NEWEST = 20  # events of a user that count
+_AT_ONCE = 4096  # users counted together
 _RETURNING = 0.05  # share of users above which seen items stay in the ranking
 
 
@@ -128,11 +129,13 @@ def release_counts(train: Sequences, items: int, source: OsRandom) -> Counts:
     """
     counts, returning = np.zeros(items + 1), 0.0
     users = UserSequences(train, _NEWEST - 1)
-    for user in range(len(users)):
-        newest = users.batch(np.array([user])).items[0].numpy()
-        distinct = np.unique(newest)
-        counts[distinct] += len(distinct) ** -0.5
-        returning += float(len(distinct) < len(newest))
+    for first in range(0, len(users), _AT_ONCE):
+        newest = np.sort(users.batch(np.arange(first, min(first + _AT_ONCE, len(users)))).items.numpy(), axis=1)
+        distinct = (newest > 0) & (np.diff(newest, axis=1, prepend=0) != 0)
+        size = distinct.sum(1)
+        owner, place = np.nonzero(distinct)
+        np.add.at(counts, newest[owner, place], size[owner] ** -0.5)
+        returning += float((size < (newest > 0).sum(1)).sum())
     counts += float_gaussian(source, len(counts), COUNTS_NOISE)
     returning += float(float_gaussian(source, 1, COUNTS_NOISE)[0])
     counts[0] = 0

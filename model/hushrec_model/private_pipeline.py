@@ -16,7 +16,7 @@ from hushrec.counts import Blend
 from hushrec_privacy import canonical
 from hushrec_privacy.accounting import Guarantee, gaussian_epsilon, poisson_noise_multiplier
 from hushrec_privacy.accounting.claims import USER
-from hushrec_privacy.errors import BudgetError, CheckpointError, ConfigError
+from hushrec_privacy.errors import BudgetError, CheckpointError, ConfigError, LedgerError
 from hushrec_privacy.ledger import Ledger, SqliteLedgerStore
 from hushrec_privacy.ledger.entries import Open
 from hushrec_privacy.ledger.openings import guarantee_after, run_id, training_opening
@@ -158,7 +158,7 @@ def train_with_privacy(
     delta = default_delta(users) if options.delta is None else options.delta
     facts = _begun(out / _RUN, options, delta, users)
     opened = _opening(facts)
-    with _ledger(out / LEDGER) as store:
+    with _ledger(out) as store:
         ledger = Ledger(store)
         ledger.open_plan(opened)
         if not ledger.plan(opened.plan).rounds_left and not (out / CHECKPOINT).exists():
@@ -215,9 +215,13 @@ def _opening(facts: dict[str, Any]) -> Open:
     )
 
 
-def _ledger(path: Path) -> SqliteLedgerStore:
-    if path.exists():
+def _ledger(out: Path) -> SqliteLedgerStore:
+    path = out / LEDGER
+    if path.exists() and path.stat().st_size:
         return SqliteLedgerStore(path)
+    for name in (COUNTS_FILE, CHECKPOINT):
+        if (out / name).exists():
+            raise LedgerError(f"{path}: is gone, but {name} is what it paid for; restore it, or choose another folder")
     store = SqliteLedgerStore.create(path)
     Ledger.begin(store)
     return store

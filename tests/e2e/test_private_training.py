@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -143,6 +144,17 @@ def test_a_killed_run_goes_on_and_forgets_nothing_it_spent(shop: tuple[Path, Pat
     assert again.returncode == 4, "a second run would have no budget and leave an untrained model"
     assert "budget is spent" in again.stderr
     assert {name: (out / name).read_bytes() for name in kept} == kept
+
+
+def test_a_run_whose_ledger_is_gone_does_not_go_on(trained: Path, shop: tuple[Path, Path], tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(trained, copy)
+    (copy / "ledger.db").unlink()
+    options = ("--items", shop[1], "--out", copy, "--epsilon", 8, "--delta", 1e-4)
+    done = hushrec("train", shop[0], *options)
+    assert done.returncode == 9
+    assert "is gone" in done.stderr
+    assert not (copy / "ledger.db").exists()
 
 
 def spent(out: Path) -> int:
