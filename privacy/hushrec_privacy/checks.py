@@ -5,6 +5,8 @@ from collections.abc import Iterable
 
 from hushrec_privacy.errors import ConfigError
 
+_LARGEST = 2**64
+
 __all__ = ["at_least", "nearest", "one_of", "positive", "share"]
 
 
@@ -22,7 +24,7 @@ def positive(**values: float) -> None:
 
 
 def at_least(minimum: int, **values: int) -> None:
-    """Require integers of at least `minimum`.
+    """Require integers of at least `minimum`, and at most 2^64, which no count exceeds and every float can follow.
 
     Raises:
         ConfigError: One of them is not.
@@ -32,6 +34,8 @@ def at_least(minimum: int, **values: int) -> None:
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
             raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least {minimum}")
+        if value > _LARGEST:
+            raise ConfigError(f"{name} is above 2^64; no count is as large")
 
 
 def share(**values: float) -> None:

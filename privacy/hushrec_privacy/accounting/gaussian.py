@@ -209,8 +209,8 @@ def _log_delta_above(mu: float, epsilon: float) -> float:
     """An upper bound of log delta, for finite mu > 0; the true value lies about 1e-12 below."""
     centre = epsilon / mu
     a, b = centre - mu / 2, centre + mu / 2
-    if a == math.inf or a * a == math.inf:
-        return -math.inf
+    if a * a == math.inf:
+        return -math.inf if a > 0 else 0.0  # delta is 0, or 1
     error = _ERROR + 2.0**-50 * abs(a) * (abs(a) + b)  # of -a^2 / 2, a having been rounded
     log_phi = -0.5 * a * a - _LOG_ROOT_TWO_PI
     if mu <= _SMALL_SHIFT or mu <= a / 4:

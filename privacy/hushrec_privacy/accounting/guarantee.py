@@ -9,7 +9,7 @@ from hushrec_privacy import checks
 from hushrec_privacy.accounting.gaussian import check_delta, check_epsilon
 from hushrec_privacy.errors import ConfigError
 
-__all__ = ["ADJACENCIES", "Adjacency", "Guarantee", "compose", "number"]
+__all__ = ["ADJACENCIES", "Adjacency", "Guarantee", "compose", "number", "rounded_up"]
 
 Adjacency = Literal["zero-out", "add-or-remove"]
 ADJACENCIES: tuple[Adjacency, ...] = ("zero-out", "add-or-remove")
@@ -112,6 +112,19 @@ def number(value: float) -> float | str:
     (1.5, 'inf')
     """
     return "inf" if value == math.inf else value
+
+
+def rounded_up(value: float, digits: int = 6) -> str:
+    """A number for people, rounded up: what is printed is never below what holds.
+
+    >>> rounded_up(2.124581388), rounded_up(4.0), rounded_up(2.49672e-05, 3), rounded_up(math.inf)
+    ('2.12459', '4', '2.5e-05', 'inf')
+    """
+    from decimal import ROUND_CEILING, Context
+
+    if not math.isfinite(value):
+        return str(value)
+    return f"{float(Context(prec=digits, rounding=ROUND_CEILING).create_decimal_from_float(value)):.{digits}g}"
 
 
 def _sum_above(values: Iterable[float]) -> float:

@@ -31,6 +31,7 @@ __all__ = ["poisson_delta", "poisson_epsilon", "poisson_noise_multiplier"]
 _MOST_POINTS, _MOST_COMPOSED = 500_000, 2_000_000  # of the grid of one step, and of all together
 _WIDEST, _OF_DEVIATION = 3e-4, 0.05
 _TAIL = 11.0  # standard deviations that the grid reaches out: Q(11) is below exp(-60)
+_SMALLEST_RATE = 1e-9  # a smaller one is taken for it: valid, and at such rates delta is hardly ever worth more
 _LARGEST = 1e7  # loss of one step; above it sampling is not worth a grid
 _FFT_ERROR = 2.0**-51  # of delta, for each step composed
 _TRUSTED = 0.02  # share of delta that the error of the FFT may be; it moves epsilon by less than 0.1 %
@@ -67,6 +68,10 @@ def poisson_epsilon(
         return math.inf
     mu = math.hypot(mu_of_participations(noise_multiplier, steps), released_mu)
     unsampled = gaussian_epsilon(mu, delta)
+    ever = sampling_rate * steps * (1 + _TOLERANCE)  # the chance to be in any step, at most
+    if ever < delta:
+        return min(unsampled, gaussian_epsilon(released_mu, delta - ever))  # without being taken nothing is lost
+    sampling_rate = max(sampling_rate, _SMALLEST_RATE)
     if sampling_rate == 1 or unsampled == 0 or _largest_loss(noise_multiplier) > _LARGEST:
         return unsampled  # taking everybody is a bound for taking some
     error = _FFT_ERROR * steps
@@ -101,6 +106,8 @@ def poisson_delta(sampling_rate: float, steps: int, noise_multiplier: float, eps
     if noise_multiplier == 0:
         return 1.0
     unsampled = gaussian_delta(mu_of_participations(noise_multiplier, steps), epsilon)
+    unsampled = min(unsampled, sampling_rate * steps)
+    sampling_rate = max(sampling_rate, _SMALLEST_RATE)
     if sampling_rate == 1 or _largest_loss(noise_multiplier) > _LARGEST:
         return unsampled
     error = _FFT_ERROR * steps

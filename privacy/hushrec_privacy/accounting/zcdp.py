@@ -45,7 +45,8 @@ def gaussian_rho(noise_multiplier: float, participations: int = 1) -> float:
     >>> round(gaussian_rho(8.35, 2), 9)
     0.014342572
     """
-    return mu_of_participations(noise_multiplier, participations) ** 2 / 2
+    mu = mu_of_participations(noise_multiplier, participations)
+    return mu * mu / 2
 
 
 def gaussian_rho_epsilon(rho: float, delta: float) -> float:
@@ -64,7 +65,8 @@ def gaussian_rho_delta(rho: float, epsilon: float) -> float:
 
 def rho_of_gaussian_epsilon(epsilon: float, delta: float) -> float:
     """The largest rho of Gaussian noise that is (epsilon, delta)-DP, rounded down."""
-    return gaussian_mu(epsilon, delta) ** 2 / 2 * _DOWN
+    mu = gaussian_mu(epsilon, delta)
+    return mu * mu / 2 * _DOWN
 
 
 def zcdp_epsilon(rho: float, delta: float) -> float:

@@ -80,7 +80,8 @@ def check_plan(plan: Plan, limits: DeviceLimits, *, spent_rho: float = 0.0) -> G
         )
     if plan.participations > limits.participations:
         raise PlanError(f"the plan allows {plan.participations} participations; this device {limits.participations}")
-    rho = plan.mu() ** 2 / 2
+    mu = plan.mu()
+    rho = mu * mu / 2
     if spent_rho + rho > limits.lifetime_rho:
         raise PlanError(
             f"the plan costs rho {rho:.4g}; of the lifetime limit {limits.lifetime_rho:g} are "

@@ -87,6 +87,13 @@ def test_extreme_inputs_give_a_bound(noise_multiplier: float, participations: in
         assert gaussian_delta(mu, epsilon) == pytest.approx(delta, rel=1e-3)
 
 
+@pytest.mark.parametrize("noise_multiplier", [1e-150, 1e-154, 1e-155, 1e-200, 1e-307, 5e-309, 5e-324])
+def test_noise_that_is_next_to_nothing_never_gives_a_small_epsilon(noise_multiplier: float) -> None:
+    mu = mu_of_participations(noise_multiplier, 2)
+    assert gaussian_epsilon(mu, 1e-6) > 1e290
+    assert gaussian_delta(mu, 1.0) == 1.0
+
+
 def test_what_needs_no_arithmetic() -> None:
     assert gaussian_epsilon(mu_of_participations(0.0, 1), 1e-6) == math.inf
     assert gaussian_epsilon(0.1, 0.0) == math.inf
@@ -140,9 +147,9 @@ def test_a_delta_of_one_or_more_is_refused(delta: float) -> None:
         gaussian_epsilon(1.0, delta)
 
 
-@pytest.mark.parametrize("participations", [-1, 1.5, True])
+@pytest.mark.parametrize("participations", [-1, 1.5, True, 10**400])
 def test_participations_are_whole(participations: int) -> None:
-    with pytest.raises(ConfigError, match="whole number"):
+    with pytest.raises(ConfigError, match=r"whole number|2\^64"):
         mu_of_participations(1.0, participations)
 
 

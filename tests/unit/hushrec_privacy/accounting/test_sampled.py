@@ -85,6 +85,21 @@ def test_the_noise_of_an_epsilon_stays_within_it() -> None:
     assert 3.0 * 0.995 < poisson_epsilon(0.05, 200, z, 1e-6) <= 3.0
 
 
+@pytest.mark.parametrize("q", [1e-300, 1e-16, 1e-12, 1e-10])
+def test_rates_of_next_to_nothing_give_a_bound(q: float) -> None:
+    assert poisson_epsilon(q, 1000, 1.0, 1e-6) == 0.0, "hardly anybody is ever taken"
+    few = poisson_epsilon(q, 1000, 1.0, 1e-15)
+    assert 0 <= few <= poisson_epsilon(1e-8, 1000, 1.0, 1e-15)
+    assert poisson_delta(q, 1000, 1.0, 0.0) <= q * 1000
+    released = poisson_epsilon(q, 1000, 1.0, 1e-6, released_mu=0.3)
+    assert released == pytest.approx(gaussian_epsilon(0.3, 1e-6), rel=0.1)
+
+
+@pytest.mark.parametrize("z", [1e-9, 1e-155, 1e-200, 1e-307])
+def test_noise_that_is_next_to_nothing_never_gives_a_small_epsilon(z: float) -> None:
+    assert poisson_epsilon(0.01, 10, z, 1e-6) > 1e15
+
+
 def test_what_needs_no_arithmetic() -> None:
     assert poisson_epsilon(0.1, 0, 1.0, 0.0) == poisson_epsilon(0.0, 5, 0.0, 0.0) == 0.0
     assert poisson_epsilon(0.1, 5, 0.0, 0.1) == poisson_epsilon(0.1, 5, 1.0, 0.0) == math.inf

@@ -71,7 +71,7 @@ def test_every_conversion_has_its_inverse(rho: float, delta: float) -> None:
 
 def test_rho_of_noise_and_edges() -> None:
     assert gaussian_rho(8.35, 2) == pytest.approx(2 / (2 * 8.35**2), rel=1e-14)
-    assert gaussian_rho(0.0, 1) == math.inf
+    assert gaussian_rho(0.0, 1) == gaussian_rho(1e-200, 1) == math.inf
     assert zcdp_epsilon(0.0, 0.0) == 0.0
     assert zcdp_epsilon(0.1, 0.0) == zcdp_epsilon(math.inf, 0.1) == math.inf
     assert zcdp_epsilon(1e-12, 0.5) == 0.0
