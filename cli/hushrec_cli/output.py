@@ -8,8 +8,10 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import typer
+from hushrec_privacy.errors import ConfigError
 
 __all__ = [
     "Cell",
@@ -22,6 +24,7 @@ __all__ = [
     "say",
     "say_heading",
     "table_text",
+    "write_file",
 ]
 
 Cell = str | int | float | None
@@ -119,6 +122,20 @@ def person_cell(cell: Cell) -> str:
     if isinstance(cell, int) or cell.is_integer():
         return f"{int(cell):,}"
     return f"{cell:.4f}" if abs(cell) < 1 else f"{cell:,.1f}"
+
+
+def write_file(path: Path, content: bytes | str) -> None:
+    """Write a file, whole or not at all.
+
+    Raises:
+        ConfigError: The path is a folder, or something else that is no file.
+        OSError: The system refuses.
+    """
+    if not path.name or path.is_dir() or (path.exists() and not path.is_file()):
+        raise ConfigError(f"{str(path)!r} is no place for a file; name a file in a folder that exists")
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(content if isinstance(content, bytes) else content.encode())
+    part.replace(path)
 
 
 def price_text(price: float | None) -> str:

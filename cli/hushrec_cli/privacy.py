@@ -98,10 +98,12 @@ def show_guarantee(guarantee: "Guarantee", facts: dict[str, Any], *, as_json: bo
     if as_json:
         print_json({**guarantee.to_dict(), **facts})
         return
+    from hushrec_privacy.accounting.guarantee import rounded_up
+
     more: list[list[Cell]] = [[name.replace("_", " "), f"{value:.10g}"] for name, value in facts.items()]
     rows: list[list[Cell]] = [
-        ["epsilon", f"{guarantee.epsilon:.6g}"],
-        ["delta", f"{guarantee.delta:g}"],
+        ["epsilon", rounded_up(guarantee.epsilon)],
+        ["delta", rounded_up(guarantee.delta)],
         ["adjacency", guarantee.adjacency],
         ["unit", guarantee.unit],
         ["mechanism", guarantee.mechanism],

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hushrec_cli.options import Json
-from hushrec_cli.output import Cell, print_data, print_json, print_table, say
+from hushrec_cli.output import Cell, print_data, print_json, print_table, say, write_file
 from hushrec_cli.page import Section, Table, render_page
 from hushrec_cli.plots import Lines
 from hushrec_cli.privacy import say_assumptions
@@ -19,7 +19,9 @@ __all__ = ["card", "ledger", "ledger_app", "report", "show", "verify"]
 
 ledger_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
-LedgerFile = Annotated[Path, typer.Argument(metavar="LEDGER", help="A privacy ledger, such as runs/shop/ledger.db.")]
+LedgerFile = Annotated[
+    Path, typer.Argument(metavar="LEDGER", readable=False, help="A privacy ledger, such as runs/shop/ledger.db.")
+]
 AnchorText = Annotated[
     str | None,
     typer.Option(
@@ -48,7 +50,7 @@ def verify(ledger: LedgerFile, anchor: AnchorText = None, as_json: Json = False)
 
     with _opened(ledger) as store:
         totals = verify_store(store, anchor=_anchor(anchor))
-    facts = {"entries": totals.entries, "plans": len(totals.plans), "head": str(totals.head), "rho": totals.rho}
+    facts = {"entries": totals.entries, "plans": len(totals.plans), "head": str(totals.head)}
     if as_json:
         print_json({"verified": True, "anchored": anchor is not None, **facts})
         return
@@ -109,7 +111,7 @@ def report(
     with _opened(ledger) as store:
         found = spending_report(store, anchor=_anchor(anchor), curves=html is not None)
     if html is not None:
-        html.write_text(_page(found), encoding="utf-8")
+        write_file(html, _page(found))
     if as_json:
         print_json(found.to_dict())
         return
@@ -123,8 +125,10 @@ _PLAN_COLUMNS = ("plan begins", "rounds spent", "rounds left", "epsilon spent", 
 
 
 def _total_rows(found: "SpendingReport") -> list[list[Cell]]:
+    from hushrec_privacy.accounting.guarantee import rounded_up
+
     total = found.total
-    rows: list[list[Cell]] = [["epsilon", f"{total.epsilon:.6g}"], ["delta", f"{total.delta:g}"]]
+    rows: list[list[Cell]] = [["epsilon", rounded_up(total.epsilon)], ["delta", rounded_up(total.delta)]]
     rows += [[name, value] for name, value in found.nist_fields().items() if name != "privacy parameters"]
     rows += [[f"slack: {name}", f"{size:.3g}"] for name, size in total.slack]
     if any(plan.demo for plan in found.plans):
@@ -133,14 +137,16 @@ def _total_rows(found: "SpendingReport") -> list[list[Cell]]:
 
 
 def _plan_rows(found: "SpendingReport") -> list[list[Cell]]:
+    from hushrec_privacy.accounting.guarantee import rounded_up
+
     return [
         [
             plan.plan[:16] + (" DEMO" if plan.demo else ""),
             plan.rounds,
             plan.rounds_left,
-            f"{plan.spent.epsilon:.6g}",
-            f"{plan.whole.epsilon:.6g}",
-            f"{plan.spent.delta:g}",
+            rounded_up(plan.spent.epsilon),
+            rounded_up(plan.whole.epsilon),
+            rounded_up(plan.spent.delta),
         ]
         for plan in found.plans
     ]
@@ -186,7 +192,7 @@ def card(
 
     facts = deployment_facts(Bundle.open(bundle, verify=True).manifest)
     if out is not None:
-        out.write_text(facts_page(facts), encoding="utf-8")
+        write_file(out, facts_page(facts))
     if as_json:
         print_json(facts)
     elif out is None:

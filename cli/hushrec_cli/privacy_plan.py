@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from hushrec_privacy.errors import ConfigError
 
 from hushrec_cli.options import Json, parse_time
-from hushrec_cli.output import Cell, print_data, print_json, print_table, say
+from hushrec_cli.output import Cell, print_data, print_json, print_table, say, write_file
 from hushrec_cli.page import Section, Table, render_page
 from hushrec_cli.plots import Lines
 from hushrec_cli.privacy import Delta, say_assumptions
@@ -35,7 +36,7 @@ def plan(
     first_round: Annotated[
         str | None, typer.Option(metavar="TIME", help="When round 1 starts: 2027-01-31T08:00, UTC without a zone.")
     ] = None,
-    round_minutes: Annotated[int, typer.Option(help="From the start of one round to the next.")] = 60,
+    round_minutes: Annotated[int, typer.Option(min=1, max=10**6, help="From the start of one round to the next.")] = 60,
     out: Annotated[Path | None, typer.Option(help="Write the plan here, ready to be signed.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with plots here.")] = None,
     as_json: Json = False,
@@ -67,7 +68,7 @@ def plan(
     )
     found = reach(request)
     if html is not None:
-        html.write_text(_page(request, found), encoding="utf-8")
+        write_file(html, _page(request, found))
     if out is not None:
         _write(found, out)
     if as_json:
@@ -80,17 +81,19 @@ def _write(found: "Reachable", out: Path) -> None:
     if found.plan is None:
         say("no plan was written: without noise, or with delta 0, it would guarantee nothing")
         raise typer.Exit(2)
-    part = out.with_name(out.name + ".part")
-    part.write_bytes(found.plan.encode())
-    part.replace(out)
+    write_file(out, found.plan.encode())
     say(f"next: hushrec privacy sign {out} --key plan.key")
 
 
 def _rows(found: "Reachable") -> list[list[Cell]]:
+    from hushrec_privacy.accounting.guarantee import rounded_up
+
     promised = found.false_epsilon
+    demo: list[list[Cell]] = [["DEMO", "a cohort this small protects nobody"]] if found.demo else []
     return [
-        ["epsilon", f"{found.guarantee.epsilon:.6g}"],
-        ["delta", f"{found.guarantee.delta:g}"],
+        *demo,
+        ["epsilon", rounded_up(found.guarantee.epsilon)],
+        ["delta", rounded_up(found.guarantee.delta)],
         ["adjacency", found.guarantee.adjacency],
         ["unit", found.guarantee.unit],
         ["noise multiplier", f"{found.noise_multiplier:.6g}"],
@@ -109,8 +112,10 @@ def _rows(found: "Reachable") -> list[list[Cell]]:
 
 
 def _show(found: "Reachable") -> None:
-    if found.plan is not None and found.plan.demo:
+    if found.demo:
         say("DEMO: a cohort this small protects nobody; devices with normal limits refuse the plan")
+    for line in found.doubts:
+        say(f"WARNING: {line}")
     print_table(["property", "value"], _rows(found))
     say_assumptions(found.guarantee)
 
@@ -161,18 +166,33 @@ def sign(
 
     Example: hushrec privacy sign plan.json --key plan.key --new-key
     """
+    from hushrec_privacy.accounting.guarantee import rounded_up
     from hushrec_privacy.plans.plan import Plan
     from hushrec_privacy.plans.signing import PlanKey
 
     chosen = Plan.decode(plan_file.read_bytes())
-    secret = PlanKey.create(key) if new_key else PlanKey.read(key)
     target = out if out is not None else plan_file.with_name(plan_file.name + ".sig")
-    target.write_bytes(secret.sign(chosen))
+    _check_place(target, plan_file, key)
+    secret = PlanKey.create(key) if new_key else PlanKey.read(key)
+    write_file(target, secret.sign(chosen))
+    if chosen.demo:
+        say("DEMO: a cohort this small protects nobody; devices with normal limits refuse the plan")
     if as_json:
         guarantee = chosen.guarantee()
-        facts = {"plan_id": chosen.plan_id, "public_key": secret.public().hex(), "signature": str(target)}
+        facts: dict[str, object] = {"plan_id": chosen.plan_id, "demo": chosen.demo}
+        facts |= {"public_key": secret.public().hex(), "signature": str(target)}
         print_json({**guarantee.to_dict(), **facts})
         return
-    say(f"plan {chosen.plan_id}, epsilon {float(chosen.epsilon):.6g} at delta {float(chosen.delta):g}")
+    say(f"plan {chosen.plan_id}, epsilon {rounded_up(float(chosen.epsilon))} at delta {chosen.delta}")
     say(f"public key for the bundle: {secret.public().hex()}")
     print_data(str(target))
+
+
+def _check_place(target: Path, plan_file: Path, key: Path) -> None:
+    """A signature replaces nothing but a signature, and needs a folder; asked before a key is made."""
+    from hushrec_privacy.plans.signing import SIGNATURE_BYTES
+
+    if target.exists() and not (target.is_file() and target.stat().st_size == SIGNATURE_BYTES):
+        raise ConfigError(f"{target}: is there already and is no signature; it is not replaced")
+    if target.resolve() in (plan_file.resolve(), key.resolve()) or not target.parent.is_dir():
+        raise ConfigError(f"{target}: is no place for the signature; name a new file in a folder that exists")

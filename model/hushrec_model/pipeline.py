@@ -29,7 +29,7 @@ from hushrec_model.pseudonyms import load_or_create_key
 from hushrec_model.reading import read_log
 from hushrec_model.run_folder import PREPARED, begin_run, save_run, split_features
 from hushrec_model.settings import decide
-from hushrec_model.splits import Split, split_log
+from hushrec_model.splits import TIMED, Split, split_log
 from hushrec_model.training import Trained, train_model
 
 __all__ = ["TrainOptions", "TrainReport", "train"]
@@ -184,7 +184,7 @@ def _train_privately(
     began = time.monotonic()
     sessions = options.protocol == "sessions" and log.session is None
     public = public_log(log)
-    split = public_split(split_log(public, options.protocol, test_from=options.test_from), public)
+    split = public_split(split_log(public, options.protocol, test_from=options.test_from, separable=True), public)
     features = split_features(split, public_items(known))
     chosen = PrivateOptions(
         epsilon=options.epsilon or 0.0,
@@ -197,11 +197,14 @@ def _train_privately(
     begin_run(out)  # only now: what a refused or interrupted run finds here stays as it is
     prepared = save_prepared(out / PREPARED, log, known)
     split = replace(split, filter_seen=done.counts.filter_seen)
-    notes = [*split.notes, *done.decisions()]
+    outside = int((public.item > public.listed).sum())
+    notes = [*split.notes, *done.decisions(), f"{outside:,} events on items that the items file lacks were left out"]
+    warnings = [line.replace("; kept, without description", "") for line in warnings]
     for line in [*warnings, *notes]:
         progress("decide", 0, 1, line)
-    scores = {}
-    for name, queries in (("validation", split.valid), ("test", split.test)):
+    asked = {"test": split.test} if options.protocol in TIMED else {"validation": split.valid, "test": split.test}
+    scores = {}  # where the test begins at one time for all, validation was trained on
+    for name, queries in asked.items():
         found = evaluate(done.scorer(), queries, len(split.items))
         scores[name] = {"hr@10": found.hr, "ndcg@10": found.ndcg}
     report = TrainReport(
@@ -213,7 +216,7 @@ def _train_privately(
         epochs=[],
         best_epoch=0,
         seconds=time.monotonic() - began,
-        validation={"blend": scores["validation"]["ndcg@10"]},
+        validation={"blend": scores["validation"]["ndcg@10"]} if "validation" in scores else {},
         test={"blend": scores["test"]},
         decisions=notes,
         warnings=warnings,
@@ -259,8 +262,8 @@ def _check_private(options: TrainOptions) -> None:
     if options.delta is not None:
         check_delta(options.delta)
         checks.positive(delta=options.delta)
-    if options.max_grad_norm is not None:
-        checks.positive(max_grad_norm=options.max_grad_norm)
+    if options.max_grad_norm is not None and not 1e-6 <= options.max_grad_norm <= 1e6:
+        raise ConfigError(f"max_grad_norm is {options.max_grad_norm!r}; it must be from 1e-6 to 1e6, such as .5")
     if options.min_shoppers > 1:
         raise ConfigError("min_shoppers is for count tables without privacy; private training releases none of pairs")
     if options.max_minutes is not None:

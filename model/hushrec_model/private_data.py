@@ -104,6 +104,7 @@ def public_split(split: Split, log: Log, *, filter_seen: bool | None = None) -> 
         valid=queries(split.valid),
         test=queries(split.test),
         filter_seen=split.filter_seen if filter_seen is None else filter_seen,
+        notes=[note for note in split.notes if not note.startswith("seen items")],  # the released counts decide that
     )
 
 
@@ -165,5 +166,5 @@ def load_counts(path: Path) -> Counts:
             return Counts(kept["popularity"], bool(kept["filter_seen"]))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise CheckpointError(
-            f"{path}: the released counts are missing or damaged; train into another folder"
+            f"{path}: the counts that were paid for are missing or damaged; train into another folder"
         ) from error

@@ -5,6 +5,7 @@ what that cost. Scores on validation and test are computed for the shop's own ey
 bundle. `--seed` decides initial weights and candidates, never noise or sampling.
 """
 
+import hashlib
 import json
 import secrets
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ from hushrec.counts import Blend
 from hushrec_privacy import canonical
 from hushrec_privacy.accounting import Guarantee, gaussian_epsilon, poisson_noise_multiplier
 from hushrec_privacy.accounting.claims import USER
+from hushrec_privacy.accounting.guarantee import rounded_up
 from hushrec_privacy.errors import BudgetError, CheckpointError, ConfigError, LedgerError
 from hushrec_privacy.ledger import Ledger, SqliteLedgerStore
 from hushrec_privacy.ledger.entries import Open
@@ -23,6 +25,7 @@ from hushrec_privacy.ledger.openings import guarantee_after, run_id, training_op
 from hushrec_privacy.randomness import OsRandom
 
 from hushrec_model.blend import BlendScorer
+from hushrec_model.checkpoint import fingerprint
 from hushrec_model.features import ItemFeatures
 from hushrec_model.model import Model, ModelScorer
 from hushrec_model.network import EncoderShape
@@ -44,6 +47,7 @@ from hushrec_model.user_sequences import UserSequences
 
 __all__ = ["CHECKPOINT", "LEDGER", "PrivateOptions", "PrivateRun", "default_delta", "train_with_privacy"]
 
+_WEAK, _FEW = 10, 1000
 LEDGER, CHECKPOINT = "ledger.db", "private.pt"
 _RUN = "private.json"
 
@@ -59,7 +63,7 @@ class PrivateOptions:
 
     Attributes:
         epsilon: Of the whole run, tables included.
-        delta: Of the whole run; None: N^-1.1.
+        delta: Of the whole run; None: N^-1.1, cut to one digit.
         max_grad_norm: C, the L2 bound of one user's gradient.
         seed: Of initial weights and candidates.
         unit: Whom one user of the log stands for.
@@ -104,12 +108,23 @@ class PrivateRun:
         """What was decided, one sentence each."""
         g, s = self.guarantee, self.settings
         return [
-            f"epsilon {g.epsilon:.4g} at delta {g.delta:.3g} for {g.unit}",
+            f"epsilon {rounded_up(g.epsilon, 4)} at delta {rounded_up(g.delta, 3)} for {g.unit}",
+            *self._doubts(),
             f"{self.steps} steps of about {s.sampling_rate * s.population:,.0f} users, noise multiplier "
             f"{s.noise_multiplier:.4g}, clip {s.max_grad_norm:g}; sizes are fixed beforehand, not decided from the log",
             f"seen items are {'left out' if self.counts.filter_seen else 'kept'}: by a noised count of who returns",
             f"keep the ledger's head elsewhere: {self.anchor}",
         ]
+
+    def _doubts(self) -> list[str]:
+        doubts = []
+        if self.guarantee.delta * self.settings.population >= 1:
+            doubts.append("WARNING: delta is not below one over the number of users; that promises next to nothing")
+        if self.guarantee.epsilon > _WEAK:
+            doubts.append(f"WARNING: an epsilon above {_WEAK} promises next to nothing")
+        if self.settings.population < _FEW:
+            doubts.append(f"WARNING: fewer than {_FEW} users: noise outweighs what they tell")
+        return doubts
 
     def as_settings(self) -> Settings:
         """The part of the settings that says how to build the model."""
@@ -123,12 +138,13 @@ class PrivateRun:
 
 
 def default_delta(users: int) -> float:
-    """N^-1.1, below one user's share.
+    """N^-1.1, below one user's share, cut to one digit so that it does not tell N.
 
-    >>> round(default_delta(10_000), 7)
-    3.98e-05
+    >>> default_delta(10_000)
+    3e-05
     """
-    return float(max(users, 2) ** -1.1)
+    exact = f"{max(users, 2) ** -1.1:e}"
+    return float(exact[0] + exact[exact.index("e") :])
 
 
 def train_with_privacy(
@@ -156,7 +172,8 @@ def train_with_privacy(
     if not users:
         raise ConfigError("no user has two events on items of the items file; nothing can be learned")
     delta = default_delta(users) if options.delta is None else options.delta
-    facts = _begun(out / _RUN, options, delta, users)
+    catalog = hashlib.sha256("\n".join(split.items).encode()).hexdigest() + _content_hash(features)
+    facts = _begun(out / _RUN, options, delta, {"users": users, "catalog": catalog})
     opened = _opening(facts)
     with _ledger(out) as store:
         ledger = Ledger(store)
@@ -174,15 +191,23 @@ def train_with_privacy(
             checkpoint=out / CHECKPOINT,
             progress=progress,
         )
+        if not ledger.plan(opened.plan).closed:
+            ledger.close_plan(opened.plan)
         spent = ledger.plan(opened.plan)
         guarantee = guarantee_after(opened, spent.rounds, spent.last)
         anchor = str(ledger.totals().head)
     return PrivateRun(trained.model, settings, counts, guarantee, opened.plan, trained.steps, anchor)
 
 
-def _begun(path: Path, options: PrivateOptions, delta: float, users: int) -> dict[str, Any]:
+def _content_hash(features: ItemFeatures) -> str:
+    bags = (features.attributes, features.words)
+    arrays = [array for bag in bags for array in (bag.offsets, bag.values)]
+    return fingerprint(*arrays, features.price_bucket, features.vectors)
+
+
+def _begun(path: Path, options: PrivateOptions, delta: float, data: dict[str, Any]) -> dict[str, Any]:
     """The public facts of the run: chosen once, kept in the folder, and the same at every resume."""
-    chosen: dict[str, Any] = {**asdict(options), "delta": delta, "users": users}
+    chosen: dict[str, Any] = {**asdict(options), "delta": delta, **data}
     if path.exists():
         try:
             kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -190,7 +215,7 @@ def _begun(path: Path, options: PrivateOptions, delta: float, users: int) -> dic
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path}: cannot be read; train into another folder") from error
         if not same:
-            raise CheckpointError(f"{path}: this run was begun with other options or data; choose another folder")
+            raise CheckpointError(f"{path}: this run was begun with other options, events or items; choose another one")
         return kept
     if gaussian_epsilon(counts_mu(), delta) >= options.epsilon:
         raise ConfigError(f"epsilon is {options.epsilon:g}; the tables of counts alone cost more: allow a larger one")

@@ -135,7 +135,7 @@ def load_run(folder: Path) -> Run:
         checks.at_least(1, min_shoppers=min_shoppers)
         checks.one_of(PROTOCOLS, protocol=facts["protocol"])
     except FileNotFoundError as error:
-        unfinished = (folder / "training.pt").exists()
+        unfinished = any((folder / name).exists() for name in ("training.pt", "private.pt"))
         hint = "training was interrupted: run the same train command again" if unfinished else "run hushrec train first"
         raise CheckpointError(f"{folder}: holds no finished run ({_RUN} is missing); {hint}") from error
     except (OSError, ValueError, KeyError, TypeError, ConfigError, msgspec.MsgspecError) as error:
@@ -144,7 +144,7 @@ def load_run(folder: Path) -> Run:
     counts = load_counts(folder / COUNTS_FILE) if facts.get("privacy") else None
     if counts is not None:
         log, known = public_log(log), public_items(known)
-    split = split_log(log, facts["protocol"], test_from=test_from)
+    split = split_log(log, facts["protocol"], test_from=test_from, separable=counts is not None)
     if counts is not None:
         split = public_split(split, log, filter_seen=counts.filter_seen)
     features = split_features(split, known)

@@ -20,7 +20,10 @@ from hushrec_model.positions import Questions, before
 from hushrec_model.protocols import PROTOCOLS, Plan
 from hushrec_model.sequences import Queries, Sequences
 
-__all__ = ["Queries", "Sequences", "Split", "split_log"]
+__all__ = ["TIMED", "Queries", "Sequences", "Split", "split_log"]
+
+TIMED = ("sessions", "temporal")
+"""Protocols whose test begins at one time for all."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -56,7 +59,7 @@ class Split:
     notes: list[str]
 
 
-def split_log(log: Log, protocol: str, *, test_from: datetime | None = None) -> Split:
+def split_log(log: Log, protocol: str, *, test_from: datetime | None = None, separable: bool = False) -> Split:
     """Split a log by one of the protocols.
 
     leave-one-out: the last event of each user is the test, the one before it validation. sessions: every prefix of the
@@ -67,6 +70,8 @@ def split_log(log: Log, protocol: str, *, test_from: datetime | None = None) -> 
         log: All events.
         protocol: One of leave-one-out, sessions, temporal, baskets.
         test_from: Where the test begins, for sessions and temporal; None: after 90 % of the sessions, or of the events.
+        separable: Let nobody's events decide where those of others are cut, as user-level privacy needs it: sessions
+            and temporal then want `test_from`, and train on what they would validate on.
 
     Returns:
         The split; users (sessions) in order of first appearance.
@@ -85,6 +90,12 @@ def split_log(log: Log, protocol: str, *, test_from: datetime | None = None) -> 
     ([1, 2], [1, 2], [3], True)
     """
     checks.one_of(PROTOCOLS, protocol=protocol)
+    timed = protocol in TIMED
+    if separable and timed and test_from is None:
+        raise ConfigError(
+            f"protocol {protocol} would cut by everybody's times together, and with epsilon nobody may move the cut of "
+            "others: name a day with --test-from, or use leave-one-out"
+        )
     plan = PROTOCOLS[protocol](log, _microseconds(protocol, test_from))
     _check_complete(log, protocol, plan)
     catalog = _catalog(log, plan)
@@ -105,7 +116,7 @@ def split_log(log: Log, protocol: str, *, test_from: datetime | None = None) -> 
         protocol_sha256=_fingerprint(protocol, options, log.row[plan.order[plan.test.target]]),
         items=[log.items[i - 1] for i in catalog.tolist()],
         catalog=catalog,
-        train=_heads(events, plan.train_stop),
+        train=_heads(events, plan.known_stop if separable and timed else plan.train_stop),
         valid=_queries(events, plan.valid),
         test=_queries(events, plan.test),
         filter_seen=plan.filter_seen,
@@ -124,7 +135,7 @@ def _check_complete(log: Log, protocol: str, plan: Plan) -> None:
 def _microseconds(protocol: str, test_from: datetime | None) -> int | None:
     if test_from is None:
         return None
-    if protocol not in ("sessions", "temporal"):
+    if protocol not in TIMED:
         raise ConfigError(
             f"test_from means nothing to protocol {protocol!r}: leave it out, or use sessions or temporal"
         )

@@ -9,6 +9,7 @@ from hushrec_privacy.errors import ConfigError
 __all__ = ["KEY_BYTES", "create_key", "read_key"]
 
 KEY_BYTES = 32
+_READ = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # no link, no waiting for a pipe
 
 
 def create_key(path: Path, name: str) -> bytes:
@@ -45,7 +46,7 @@ def read_key(path: Path, name: str) -> bytes:
         ConfigError: No such plain file, others may read it, or it does not hold exactly 32 bytes.
     """
     try:
-        with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0)), "rb") as file:
+        with os.fdopen(os.open(path, _READ), "rb") as file:
             state = os.fstat(file.fileno())
             key = file.read(KEY_BYTES + 1) if stat.S_ISREG(state.st_mode) else b""
     except OSError as error:

@@ -1,7 +1,6 @@
 """From a training folder to a bundle: prune, fine-tune, export, int8, pack, verify. What `hushrec quantize` calls."""
 
 import copy
-import math
 import tempfile
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
@@ -19,6 +18,7 @@ from hushrec_model.progress import Progress, silent
 from hushrec_model.run_folder import Run, catalog_items, load_run
 from hushrec_model.training import train_model, validation_sample
 from hushrec_privacy import checks
+from hushrec_privacy.accounting.guarantee import rounded_up
 from hushrec_privacy.errors import ConfigError
 from numpy.typing import NDArray
 
@@ -306,8 +306,8 @@ class _Quantization:
 
 
 def _headline(privacy: dict[str, Any]) -> str:
-    epsilon = math.ceil(privacy["epsilon"] * 1000) / 1000  # a published number is never rounded down
-    return f"epsilon {epsilon:g} at delta {privacy['delta']:.3g} for {privacy['unit']}"
+    epsilon, delta = rounded_up(privacy["epsilon"], 4), rounded_up(privacy["delta"], 3)
+    return f"epsilon {epsilon} at delta {delta} for {privacy['unit']}"
 
 
 def _lost(before: float, after: float) -> float:

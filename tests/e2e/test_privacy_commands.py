@@ -79,6 +79,7 @@ def test_no_guarantee_is_the_word_inf(z: float, delta: float, mechanism: tuple[o
         ("--noise-multiplier", 1, "--delta", 1e-6),
         ("--noise-multiplier", 1, "--participations", 1, "--delta", 1e-6, "--steps", 3),
         ("--noise-multiplier", "many", "--participations", 1, "--delta", 1e-6),
+        ("--noise-multiplier", 1, "--participations", 10**400, "--delta", 1e-6),
     ],
 )
 def test_wrong_input_is_wrong_usage(arguments: tuple[object, ...]) -> None:
@@ -175,6 +176,14 @@ def test_a_damaged_plan_and_an_open_key_are_refused(tmp_path: Path) -> None:
         (*FLEET, "--noise-multiplier", -3),
         (*FLEET, "--epsilon", 0),
         (*FLEET, "--epsilon", 1, "--min-separation", 201),
+        (*FLEET, "--noise-multiplier", 1e308),
+        (*FLEET, "--noise-multiplier", 1e-307),
+        (*FLEET, "--epsilon", 1, "--parameters", 10**400),
+        (*FLEET, "--epsilon", 1, "--clip-norm", 0),
+        (*FLEET, "--epsilon", 1, "--parts", "adaptor"),
+        (*FLEET, "--epsilon", 1, "--round-minutes", 0),
+        (*FLEET, "--epsilon", 1, "--out", "."),
+        (*FLEET, "--epsilon", 1, "--html", ""),
     ],
 )
 def test_a_plan_that_cannot_be_is_wrong_usage(arguments: tuple[object, ...]) -> None:
@@ -192,6 +201,51 @@ def test_the_card_of_a_private_bundle_promises_nothing(tmp_path: Path) -> None:
     assert done.stdout.startswith("# Privacy of this model: no guarantee for this bundle\n")
     hushrec("privacy", "card", bundle, "--out", tmp_path / "privacy.md")
     assert (tmp_path / "privacy.md").read_text(encoding="utf-8") == done.stdout
+
+
+def test_a_signature_replaces_neither_key_nor_plan(tmp_path: Path) -> None:
+    plan_file, key = tmp_path / "plan.json", tmp_path / "plan.key"
+    told("plan", *FLEET, "--epsilon", 2, "--out", plan_file)
+    for out in (key, plan_file, tmp_path / "missing" / "plan.sig"):
+        done = hushrec("privacy", "sign", plan_file, "--key", key, "--new-key", "--out", out)
+        assert done.returncode == 2, done.stderr
+        assert not key.exists(), "no key is made for a signature that has no place"
+    told("sign", plan_file, "--key", key, "--new-key")
+    secret = key.read_bytes()
+    assert hushrec("privacy", "sign", plan_file, "--key", key, "--out", key).returncode == 2
+    assert key.read_bytes() == secret
+
+
+def test_a_demonstration_says_so_wherever_it_is_told(tmp_path: Path) -> None:
+    fleet = ("--population", 100, "--cohort", 5, "--rounds", 10, "--delta", 1e-6, "--epsilon", 2)
+    plan_file, key, page = tmp_path / "plan.json", tmp_path / "plan.key", tmp_path / "plan.html"
+    assert told("plan", *fleet, "--out", plan_file, "--html", page)["demo"] is True
+    assert "DEMO" in page.read_text(encoding="utf-8")
+    assert "DEMO" in hushrec("privacy", "plan", *fleet).stdout
+    assert told("sign", plan_file, "--key", key, "--new-key")["demo"] is True
+    assert "DEMO" in hushrec("privacy", "sign", plan_file, "--key", key).stderr
+    plan_file.write_bytes(plan_file.read_bytes().replace(b'"demo":true', b'"demo":false'))
+    assert hushrec("privacy", "sign", plan_file, "--key", key).returncode == 10
+
+
+def test_a_promise_of_next_to_nothing_is_called_so() -> None:
+    fleet = ("--population", 20_000, "--cohort", 1000, "--rounds", 10)
+    assert "delta is not below" in hushrec("privacy", "plan", *fleet, "--delta", 0.9, "--epsilon", 2).stderr
+    assert "above 10" in hushrec("privacy", "plan", *fleet, "--delta", 1e-6, "--epsilon", 50).stderr
+
+
+def test_what_is_printed_is_never_below_what_holds() -> None:
+    options = ("--mechanism", "gaussian", "--noise-multiplier", 1, "--participations", 3, "--delta", 1e-6)
+    printed = hushrec("privacy", "epsilon", *options).stdout.splitlines()[1].split("\t")[1]
+    assert float(printed) >= float(str(told("epsilon", *options)["epsilon"]))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes and pipes are those of POSIX")
+def test_a_key_that_is_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    plan_file = tmp_path / "plan.json"
+    told("plan", *FLEET, "--epsilon", 2, "--out", plan_file)
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    assert hushrec("privacy", "sign", plan_file, "--key", tmp_path / "pipe", timeout_s=60).returncode == 2
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

@@ -42,6 +42,7 @@ def test_the_ledger_knows_what_the_run_cost(trained: Path) -> None:
     assert reported["delta"] == 1e-4
     assert reported["adjacency"] == "add-or-remove"
     assert reported["plans"][0]["left"]["rounds"] == 0
+    assert reported["plans"][0]["closed"] is True
     assert reported["head"] == facts["ledger_head"]
 
 
@@ -89,6 +90,8 @@ def test_evaluation_takes_a_private_run(trained: Path, shop: tuple[Path, Path]) 
         (("--epsilon", 1, "--max-grad-norm", 0), "max_grad_norm"),
         (("--epsilon", 1, "--min-shoppers", 5), "min_shoppers"),
         (("--epsilon", 1, "--max-minutes", 5), "max_minutes"),
+        (("--epsilon", 4, "--max-grad-norm", 1e308), "max_grad_norm"),
+        (("--epsilon", 4, "--protocol", "temporal"), "name a day with --test-from"),
         (("--delta", 1e-5), "epsilon"),
         (("--max-grad-norm", 1), "epsilon"),
     ],
@@ -144,6 +147,26 @@ def test_a_killed_run_goes_on_and_forgets_nothing_it_spent(shop: tuple[Path, Pat
     assert again.returncode == 4, "a second run would have no budget and leave an untrained model"
     assert "budget is spent" in again.stderr
     assert {name: (out / name).read_bytes() for name in kept} == kept
+
+
+def test_other_items_than_it_was_begun_with_are_refused(trained: Path, shop: tuple[Path, Path], tmp_path: Path) -> None:
+    copy, items = tmp_path / "copy", tmp_path / "items.csv"
+    shutil.copytree(trained, copy)
+    lines = shop[1].read_text(encoding="utf-8").splitlines()
+    for changed in ([*lines, lines[-1].replace("sku", "new")], [lines[0], *lines[:0:-1]]):
+        items.write_text("\n".join(changed) + "\n", encoding="utf-8")
+        options = ("--items", items, "--out", copy, "--epsilon", 8, "--delta", 1e-4)
+        done = hushrec("train", shop[0], *options)
+        assert done.returncode == 4, done.stderr
+        assert "other options, events or items" in done.stderr
+
+
+def test_temporal_with_a_public_day_trains_and_quantizes(shop: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    options = ("--protocol", "temporal", "--test-from", "2020-09-15", "--epsilon", 8, "--delta", 1e-4)
+    done = hushrec("train", shop[0], "--items", shop[1], "--out", out, *options)
+    assert done.returncode == 0, done.stderr
+    assert hushrec("quantize", out, "--out", tmp_path / "shop.hush").returncode == 0
 
 
 def test_a_run_whose_ledger_is_gone_does_not_go_on(trained: Path, shop: tuple[Path, Path], tmp_path: Path) -> None:

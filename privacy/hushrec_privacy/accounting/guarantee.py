@@ -117,14 +117,14 @@ def number(value: float) -> float | str:
 def rounded_up(value: float, digits: int = 6) -> str:
     """A number for people, rounded up: what is printed is never below what holds.
 
-    >>> rounded_up(2.124581388), rounded_up(4.0), rounded_up(2.49672e-05, 3), rounded_up(math.inf)
-    ('2.12459', '4', '2.5e-05', 'inf')
+    >>> rounded_up(2.124581388), rounded_up(0.0001, 3), rounded_up(2.49172e-05, 3), rounded_up(math.inf)
+    ('2.12459', '0.0001', '2.5e-05', 'inf')
     """
     from decimal import ROUND_CEILING, Context
 
     if not math.isfinite(value):
         return str(value)
-    return f"{float(Context(prec=digits, rounding=ROUND_CEILING).create_decimal_from_float(value)):.{digits}g}"
+    return f"{float(Context(prec=digits, rounding=ROUND_CEILING).create_decimal(repr(value))):.{digits}g}"
 
 
 def _sum_above(values: Iterable[float]) -> float:

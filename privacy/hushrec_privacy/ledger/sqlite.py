@@ -234,6 +234,9 @@ class SqliteLedgerStore:
 
     def _failed(self, what: str, error: Exception) -> LedgerError:
         hint = "check its rights, the free space, and that it is a ledger on a local disk"
+        journal = f"{self.path.name}-journal"
+        if self.path.with_name(journal).exists():
+            hint = f"a killed process left {journal}; who may write the ledger opens it once to take that back"
         return LedgerError(f"{self.path}: {what} ({error}); {hint}")
 
 

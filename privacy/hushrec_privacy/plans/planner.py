@@ -19,7 +19,7 @@ from hushrec_privacy.accounting.sampled import poisson_epsilon
 from hushrec_privacy.accounting.toeplitz import most_participations, prefix_error, round_error, sensitivity_squared
 from hushrec_privacy.errors import ConfigError
 from hushrec_privacy.plans.limits import COHORT_FLOOR
-from hushrec_privacy.plans.plan import Plan
+from hushrec_privacy.plans.plan import PARTS, Plan
 from hushrec_privacy.plans.ring import smallest_ring
 
 __all__ = ["ADAPTER_PARAMETERS", "Reachable", "Request", "make_plan", "reach"]
@@ -30,6 +30,8 @@ ADAPTER_PARAMETERS = 2048
 _LATTICE_LOSS = 1e-4  # share of the sensitivity that rounding the correlated noise may add
 _MOST_DEVIATION = 2**28  # lattice steps, so that 64-bit sums over the bands have room
 _OTHER_MACHINES = 1 + 1e-9  # whose logarithms may differ in the last bits: what is stated must hold there too
+_LEAST_NOISE = 2.0**-30
+_WEAK = 10
 _MOST_BANDS = 200  # 800 MB of noise state at 500,000 numbers
 
 
@@ -78,6 +80,8 @@ class Request:
             check_epsilon(self.epsilon)
         if self.noise_multiplier is not None:
             check_noise(self.noise_multiplier)
+        checks.positive(clip_norm=self.clip_norm)
+        checks.one_of(PARTS, parts=self.parts)
         if self.cohort > self.population:
             raise ConfigError(f"cohort is {self.cohort}, above the population of {self.population}")
         if self.min_separation is not None:
@@ -113,6 +117,7 @@ class Reachable:
             same epsilon.
         state_bytes: Of the sealed noise state.
         false_epsilon: What Poisson amplification at M / N would have promised with this noise, and nobody keeps.
+        doubts: What makes the guarantee mean little, one sentence each.
     """
 
     guarantee: Guarantee
@@ -128,11 +133,19 @@ class Reachable:
     prefix_rmse: tuple[float, float]
     state_bytes: int
     false_epsilon: float = field(default=math.nan)
+    doubts: tuple[str, ...] = ()
+
+    @property
+    def demo(self) -> bool:
+        """Whether so few devices take part that devices with normal limits refuse the plan."""
+        return self.plan is not None and self.plan.demo
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
         return {
             **self.guarantee.to_dict(),
+            "demo": self.demo,
+            "doubts": list(self.doubts),
             "noise_multiplier": number(self.noise_multiplier),
             "participations": self.participations,
             "min_separation": self.min_separation,
@@ -183,6 +196,7 @@ def reach(request: Request) -> Reachable:
         ),
         state_bytes=8 * coordinates * (bands - 1),
         false_epsilon=_amplified(request, noise),
+        doubts=_doubts(request, math.inf if plan is None else float(plan.epsilon)),
     )
 
 
@@ -215,11 +229,14 @@ class _Draft:
 
     def lattice_bits(self, noise: float) -> int:
         """The coarsest lattice on which rounding is cheap; `noise` in ring steps."""
+        if not _LEAST_NOISE <= noise <= _MOST_DEVIATION:
+            raise ConfigError(
+                f"noise of {noise:.3g} ring steps cannot be drawn in 64-bit numbers; it is from {_LEAST_NOISE:g} to "
+                f"{_MOST_DEVIATION:g}: ask for another epsilon, noise multiplier or cohort"
+            )
         wanted = max(self.rounding / (_LATTICE_LOSS * self.shift), 64.0 / noise, 1.0)
         fine = math.ceil(math.log2(wanted))
         most = math.floor(math.log2(_MOST_DEVIATION / noise))
-        if most < 0:
-            raise ConfigError("the noise is too large for 64-bit sums; a larger epsilon or a smaller cohort needs less")
         return min(fine, most, 40)
 
     def given_deviation(self) -> tuple[int, int]:
@@ -283,6 +300,15 @@ def _nothing(delta: float) -> Guarantee:
         mechanism="no noise, or delta 0: no guarantee",
         trust=ROUNDS_TRUST,
     )
+
+
+def _doubts(request: Request, epsilon: float) -> tuple[str, ...]:
+    doubts = []
+    if request.delta * request.population >= 1:
+        doubts.append("delta is not below one over the population; that promises next to nothing")
+    if epsilon > _WEAK:
+        doubts.append(f"an epsilon above {_WEAK} promises next to nothing")
+    return tuple(doubts)
 
 
 def _amplified(request: Request, noise: float) -> float:

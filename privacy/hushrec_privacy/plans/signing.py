@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from hushrec_privacy.errors import ConfigError, PlanError
 from hushrec_privacy.key_files import KEY_BYTES, create_key, read_key
+from hushrec_privacy.plans.limits import COHORT_FLOOR
 from hushrec_privacy.plans.plan import Plan
 
 __all__ = ["SIGNATURE_BYTES", "PlanKey", "verified_plan"]
@@ -59,9 +60,12 @@ class PlanKey:
         """The detached signature of a plan, 64 bytes.
 
         Raises:
-            PlanError: The plan states another epsilon than its numbers give: it would be refused everywhere.
+            PlanError: The plan states another epsilon than its numbers give, or has a cohort below the floor without
+                saying DEMO: it would be refused everywhere.
         """
         plan.check_epsilon()
+        if plan.min_cohort < COHORT_FLOOR and not plan.demo:
+            raise PlanError(f"the plan allows rounds of {plan.min_cohort} devices and does not say DEMO; plan anew")
         return self._key.sign(_DOMAIN + plan.encode())
 
     def __repr__(self) -> str:

@@ -107,7 +107,12 @@ class SpendingReport:
             "composition": "exact inside a plan; epsilons and deltas of several plans are added",
             "trust model": total.trust,
             "bounded contributions": "L2 clipping of each unit's whole contribution, a bounded number of times",
-            "implementation": "noise from the operating system's randomness; rounding is part of the stated epsilon",
+            "implementation": "noise from the operating system's randomness; "
+            + (
+                "central training adds it in floating point, whose last bits are not covered"
+                if total.adjacency == "add-or-remove"
+                else "integers only, rounding is part of the stated epsilon"
+            ),
             "data exposure": "this ledger holds parameters and counts only; no record of any shopper",
             "not covered": "; ".join(NOT_COVERED),
         }
