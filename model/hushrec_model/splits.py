@@ -110,6 +110,7 @@ def split_log(log: Log, protocol: str, *, test_from: datetime | None = None, sep
         _shoppers(log, plan),
     )
     options = {**plan.options, "filter_seen": "true" if plan.filter_seen else "false"}
+    trained_on = ["what would be validation is trained on: nothing is chosen by it"] if separable and timed else []
     return Split(
         protocol=protocol,
         options=options,
@@ -121,7 +122,7 @@ def split_log(log: Log, protocol: str, *, test_from: datetime | None = None, sep
         test=_queries(events, plan.test),
         filter_seen=plan.filter_seen,
         too_short=plan.too_short,
-        notes=[*plan.notes, *_missing(log, catalog)],
+        notes=[*plan.notes, *trained_on, *_missing(log, catalog)],
     )
 
 

@@ -124,7 +124,7 @@ def test_one_seed_twice_gives_different_noise() -> None:
     first = noise_of(1.0, 1000)
     torch.manual_seed(0)
     np.random.seed(0)
-    assert not torch.isin(first, noise_of(1.0, 1000)).any()
+    assert torch.isin(first, noise_of(1.0, 1000)).sum() < 10, "two float32 meet by chance in one of 100 runs, ten never"
 
 
 def test_the_sum_is_divided_by_the_expected_batch_whatever_came() -> None:
