@@ -36,7 +36,7 @@ while True:
         print("store", flush=True)
         rows.connection.execute("INSERT INTO noised VALUES (?, ?)", (number, drawn.tobytes()))
         print("commit", flush=True)
-    print("done", number, flush=True)
+    print(f"done {number}", flush=True)  # one write: a kill between two would cut the number off
 """
 
 
