@@ -82,7 +82,8 @@ class SqliteLedgerStore:
             read_only: Never write, not even to finish what a killed process left; for reports.
 
         Raises:
-            LedgerError: It is missing, empty, not a ledger, damaged, altered, of a newer hushrec, or may not be used.
+            LedgerError: It is missing, empty, not a ledger, damaged, altered, of a newer hushrec, or may not be used;
+                or it has a write-ahead log and may not be written.
         """
         self.path = Path(os.path.abspath(path))  # noqa: PTH100 - keeps links, as SQLite does
         _check_file(self.path, read_only=read_only)
@@ -123,6 +124,7 @@ class SqliteLedgerStore:
             try:
                 if self._tables() == 0:
                     self._make_tables()
+                self._check_journal()
                 if not follows(record, self._last()):
                     self._db.execute("ROLLBACK")
                     return False
@@ -187,9 +189,8 @@ class SqliteLedgerStore:
         if not (begin and self._tables() == 0):
             self._check_kind()
         if writable:
-            (mode,) = self._db.execute("PRAGMA journal_mode = DELETE").fetchone()
-            if mode != b"delete":
-                raise LedgerError(f"{self.path}: its file system keeps no journal; put it on a local disk")
+            self._db.execute("PRAGMA journal_mode = DELETE")
+        self._check_journal()
         (state,) = self._db.execute("PRAGMA integrity_check(1)").fetchone()
         if state != b"ok":
             raise LedgerError(f"{self.path}: is damaged ({state.decode(errors='replace')}); restore the newest copy")
@@ -197,6 +198,20 @@ class SqliteLedgerStore:
             wrong = self._db.execute(f"SELECT n FROM entries WHERE ({SOUND}) IS NOT 1 LIMIT 1").fetchone()
             if wrong is not None:
                 raise LedgerError(f"{self.path}: is damaged (row {wrong[0]}); restore the newest copy")
+
+    def _check_journal(self) -> None:
+        """Refuse a write-ahead log, which anyone can switch on, even while we have the file open.
+
+        SQLite knows the mode only once it has read the file.
+        """
+        (mode,) = self._db.execute("PRAGMA journal_mode").fetchone()
+        if mode == b"wal":
+            raise LedgerError(
+                f"{self.path}: another program gave it a write-ahead log, without which a copy is an older ledger; "
+                "close whatever has it open, then open it once for writing, which takes the log back"
+            )
+        if mode != b"delete":
+            raise LedgerError(f"{self.path}: its file system keeps no journal; put it on a local disk")
 
     def _tables(self) -> int:
         (count,) = self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
