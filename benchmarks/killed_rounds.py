@@ -15,7 +15,7 @@ closing and publishing are met at their own speed.
 Afterwards a fresh process checks: the chain is valid; every round that was acknowledged, noised or published is in the
 ledger; none was spent, noised or published with two values; what is there can be neither spent nor drawn again; the
 sealed state is that of the stored sums; and the sums, taken through C, are independent noise of the right size. The
-last is a statistic: two rounds of which an eighth of the noise was the same would be seen. It stands for killed
+last is a statistic: two rounds of which a quarter of the noise was the same would be seen. It stands for killed
 processes, not for lost power: what the system holds in its cache is not lost here.
 """
 
@@ -97,6 +97,7 @@ class Facts:
     """What is in the files afterwards; every field from `lost` on is a fault unless it is 0.
 
     Attributes:
+        entries: Entries of the ledger's chain, which is valid.
         spent: Rounds in the ledger.
         noised: Rounds with a stored sum.
         published: Rounds with a published file.
@@ -112,6 +113,7 @@ class Facts:
         stuck: 1 if no further round could be run.
     """
 
+    entries: int
     spent: int
     noised: int
     published: int
@@ -406,7 +408,7 @@ def check(folder: Path, told: Told) -> Facts:
     rounds.finish()
     own = rounds.one()
     with SqliteLedgerStore(folder / LEDGER) as store:
-        verify(store)
+        head = verify(store).head
         entries = [entry for _, entry in history(store) if isinstance(entry, Spend)]
     spent = Counter(number for entry in entries for number in range(entry.first, entry.last + 1))
     with closing(sqlite3.connect(folder / STORE)) as database:
@@ -416,6 +418,7 @@ def check(folder: Path, told: Told) -> Facts:
     values = {number: {digest, *told.published.get(number, ())} for number, digest in files.items()}
     key, score = SealKey.read(folder / KEY), largest_score(sums)
     return Facts(
+        entries=head.index + 1,
         spent=len(spent),
         noised=len(sums),
         published=len(files),

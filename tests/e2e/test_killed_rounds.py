@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from hushrec_privacy.ledger import Ledger, SqliteLedgerStore
 
+from tests.fixed_random import FixedRandom
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "killed_rounds.py"
 
 
@@ -101,6 +103,15 @@ def test_the_check_finds_two_results_of_a_round(script: ModuleType, ran: tuple[P
     assert faults(script, ran) == {"changed": 2}
 
 
+def test_the_check_finds_a_source_that_begins_anew_in_every_process(
+    script: ModuleType, ran: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(script, "OsRandom", lambda: FixedRandom(1))
+    for _ in range(2):
+        script.Rounds(ran[0]).one()
+    assert faults(script, ran) == {"reused": 1}
+
+
 def test_the_check_finds_noise_that_was_used_twice(script: ModuleType, ran: tuple[Path, Any]) -> None:
     change(ran[0], "UPDATE noised SET total = (SELECT total FROM noised WHERE round = 2) WHERE round = 12")
     assert faults(script, ran) == {"changed": 1, "misstated": 1, "reused": 1}
@@ -114,7 +125,7 @@ def test_the_check_finds_a_noise_store_that_was_set_back(script: ModuleType, ran
     assert faults(script, ran) == {"changed": 1}  # its last spent round was drawn and published anew
 
 
-@pytest.mark.parametrize("kept", [0.0, 0.8])
+@pytest.mark.parametrize("kept", [0.0, 0.5])
 def test_noise_that_was_not_taken_back_as_it_should_be_is_seen(
     script: ModuleType, ran: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch, kept: float
 ) -> None:

@@ -82,46 +82,6 @@ def test_every_write_is_synced_to_the_disk_journal_and_folder_too(path: Path) ->
         assert store._db.execute("PRAGMA journal_mode").fetchone() == (b"delete",)
 
 
-def test_a_ledger_that_someone_turned_to_a_write_ahead_log_is_turned_back(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as database:
-        database.execute("PRAGMA journal_mode = WAL")
-    with SqliteLedgerStore(path) as store:
-        assert store._db.execute("PRAGMA journal_mode").fetchone() == (b"delete",)
-
-
-def test_a_write_ahead_log_that_appears_while_the_ledger_is_open_stops_spending(path: Path) -> None:
-    with SqliteLedgerStore(path) as store:
-        ledger = Ledger(store)
-        with closing(sqlite3.connect(path)) as database:
-            database.execute("PRAGMA journal_mode = WAL")
-        with pytest.raises(LedgerError, match="write-ahead log"):
-            ledger.spend(PLAN.plan, 6, rho="0.5")
-    with SqliteLedgerStore(path) as store:
-        assert Ledger(store).spend(PLAN.plan, 6, rho="0.5").index == 7
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
-
-
-def test_a_write_ahead_log_is_not_read_through(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as database:
-        database.execute("PRAGMA journal_mode = WAL")
-        for _ in range(2):  # with the log beside it, and without
-            with pytest.raises(LedgerError, match="write-ahead log"):
-                SqliteLedgerStore(path, read_only=True)
-            database.close()
-    SqliteLedgerStore(path).close()
-    assert spent(path) == "2.5"
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
-
-
-@pytest.mark.parametrize("mode", ["MEMORY", "OFF", "PERSIST"])
-def test_a_ledger_that_cannot_keep_its_journal_is_not_written(path: Path, mode: str) -> None:
-    with SqliteLedgerStore(path) as store:
-        ledger = Ledger(store)
-        store._db.execute(f"PRAGMA journal_mode = {mode}")  # what SQLite answers where a journal cannot be kept
-        with pytest.raises(LedgerError, match="keeps no journal"):
-            ledger.spend(PLAN.plan, 6, rho="0.5")
-
-
 def test_a_missing_ledger_is_not_replaced_by_an_empty_one(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match="must be restored, not begun anew"):
         SqliteLedgerStore(tmp_path / "gone.sqlite")
