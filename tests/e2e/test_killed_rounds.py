@@ -122,7 +122,8 @@ def test_the_check_finds_a_noise_store_that_was_set_back(script: ModuleType, ran
     shutil.copy(ran[0] / script.STORE, older)
     script.Rounds(ran[0], lambda line: hear(ran[1], line)).one()
     shutil.copy(older, ran[0] / script.STORE)
-    assert faults(script, ran) == {"changed": 1}  # its last spent round was drawn and published anew
+    assert faults(script, ran) == {"lost": 1, "changed": 1}  # published, and its sum is gone; not drawn anew
+    assert script.Rounds(ran[0]).ledger.plan(script.ID).last == 14
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.5])

@@ -2,7 +2,8 @@
 
 Knows nothing of keys or noise (see `seal.py`, `banded.py`). With the key, the file and the releases give the raw sums:
 leave it out of backups. An older copy set back is not noticed here. No noise is used twice by it, for every draw is
-new, but its later rounds count as abandoned, and only the ledger keeps them from being released a second time.
+new, but its later rounds count as abandoned, and only the ledger keeps them from being released a second time: draw for
+a round that the ledger has already spent only after making sure that nothing was published for it.
 """
 
 import os
