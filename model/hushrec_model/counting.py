@@ -13,12 +13,25 @@ from hushrec_model.shared_pairs import shared_pairs
 from hushrec_model.splits import Sequences
 from hushrec_model.svd import nearby_pairs
 
-__all__ = ["NEIGHBOURS", "count_tables", "item_knn", "next_items", "popularity", "recent_popularity", "transitions"]
+__all__ = [
+    "GAP_DECAY",
+    "NEIGHBOURS",
+    "REVERSE",
+    "WINDOW",
+    "count_tables",
+    "item_knn",
+    "next_items",
+    "popularity",
+    "recent_popularity",
+    "row_scaled",
+    "strongest",
+    "transitions",
+]
 
 NEIGHBOURS = 32
-_WINDOW = 20  # events that a transition spans at most
-_GAP_DECAY = 0.8  # weight of a pair one event further apart
-_REVERSE = 0.25  # share of a pair that its other direction gets
+WINDOW = 20  # events that a transition spans at most
+GAP_DECAY = 0.8  # weight of a pair one event further apart
+REVERSE = 0.25  # share of a pair that its other direction gets
 _ROW_POWER = 0.5
 _KNN_HISTORY = 200  # events of a sequence that item-kNN pairs up
 _KNN_ROWS = 4096  # rows of the co-occurrence matrix made at once
@@ -64,17 +77,22 @@ def recent_popularity(train: Sequences, items: int) -> NDArray[np.float32] | Non
 def transitions(train: Sequences, items: int, *, min_shoppers: int = 1) -> Table:
     """Decayed transitions: a pair g events apart adds 0.8^(g-1), a quarter of it backwards; divided by the root of the
     row sum. An item may follow itself: in shops where shoppers return that is the strongest pair of many rows."""
-    weights = np.power(_GAP_DECAY, np.arange(_WINDOW), dtype=np.float64)
-    counts = nearby_pairs(train, items, weights, reverse=_REVERSE, repeats=True)
+    weights = np.power(GAP_DECAY, np.arange(WINDOW), dtype=np.float64)
+    counts = nearby_pairs(train, items, weights, reverse=REVERSE, repeats=True)
     if min_shoppers > 1:
-        counts = counts.multiply(shared_pairs(train, items, _WINDOW, min_shoppers)).tocsr()
+        counts = counts.multiply(shared_pairs(train, items, WINDOW, min_shoppers)).tocsr()
+    return strongest(row_scaled(counts))
+
+
+def row_scaled(counts: "sparse.csr_matrix") -> "sparse.csr_matrix":
+    """Each row over the root of its sum."""
     sums = np.asarray(counts.sum(1)).ravel()
-    return _cut(sparse.diags(np.where(sums > 0, 1 / np.maximum(sums, 1e-12) ** _ROW_POWER, 0)) @ counts)
+    return (sparse.diags(np.where(sums > 0, 1 / np.maximum(sums, 1e-12) ** _ROW_POWER, 0)) @ counts).tocsr()
 
 
 def next_items(train: Sequences, items: int) -> Table:
     """Plain first-order transitions: how often one item directly followed another, or itself."""
-    return _cut(nearby_pairs(train, items, np.ones(1), reverse=0.0, repeats=True))
+    return strongest(nearby_pairs(train, items, np.ones(1), reverse=0.0, repeats=True))
 
 
 def item_knn(train: Sequences, items: int, *, min_shoppers: int = 1) -> Table:
@@ -96,7 +114,7 @@ def item_knn(train: Sequences, items: int, *, min_shoppers: int = 1) -> Table:
     blocks = []
     for first in range(0, items + 1, _KNN_ROWS):
         rows = _without_self(columns[first : first + _KNN_ROWS] @ has, first)
-        blocks.append(_cut(rows if kept is None else rows.multiply(kept[first : first + _KNN_ROWS])))
+        blocks.append(strongest(rows if kept is None else rows.multiply(kept[first : first + _KNN_ROWS])))
     return {field: np.concatenate([block[field] for block in blocks]) for field in blocks[0]}
 
 
@@ -113,8 +131,12 @@ def _without_self(rows: "sparse.csr_matrix", first: int) -> "sparse.csr_matrix":
     return sparse.csr_matrix((coo.data[keep], (coo.row[keep], coo.col[keep])), shape=rows.shape)
 
 
-def _cut(counts: "sparse.csr_matrix") -> Table:
-    """Keep the strongest entries of each row; ties go to the lower item."""
+def strongest(counts: "sparse.csr_matrix") -> Table:
+    """Keep the `NEIGHBOURS` strongest entries of each row of a matrix (V + 1, V + 1); ties go to the lower item.
+
+    Returns:
+        `items`, `weights` and `scales`, as `hushrec.counts.Neighbours` takes them.
+    """
     coo = counts.tocoo()
     keep = coo.data > 0
     row, column, value = coo.row[keep].astype(np.int64), coo.col[keep], coo.data[keep].astype(np.float32)

@@ -21,7 +21,8 @@ from hushrec_model.items import Items
 from hushrec_model.log import Log
 from hushrec_model.model import ModelScorer
 from hushrec_model.prepared import save_prepared
-from hushrec_model.private_data import COUNTS_FILE, popularity_part, public_items, public_log, public_split
+from hushrec_model.private_counts import COUNTS_FILE
+from hushrec_model.private_data import public_items, public_log, public_split
 from hushrec_model.private_pipeline import CHECKPOINT, PrivateOptions, train_with_privacy
 from hushrec_model.progress import Progress, silent
 from hushrec_model.protocols import PROTOCOLS
@@ -232,7 +233,7 @@ def _train_privately(
         "prepared": {"path": PREPARED, "sha256": prepared},
         "report": report.to_dict(),
     }
-    save_run(out, done.model, done.as_settings(), [popularity_part()], facts)
+    save_run(out, done.model, done.as_settings(), done.counts.parts(), facts)
     (out / CHECKPOINT).unlink(missing_ok=True)
     return report
 

@@ -1,12 +1,13 @@
 """From event and item files to a folder trained under user-level differential privacy: `hushrec train --epsilon`.
 
-Everything that leaves the folder later (weights, popularity, the one decision) was noised; the ledger beside it knows
-what that cost. Scores on validation and test are computed for the shop's own eyes, from private events, and go into no
+Everything that leaves the folder later (weights, tables of counts, the one decision) was noised; the ledger beside it
+knows what that cost. Scores on validation and test are computed for the shop's own eyes, from private events, and go into no
 bundle. `--seed` decides initial weights and candidates, never noise or sampling.
 """
 
 import hashlib
 import json
+import math
 import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 from hushrec.counts import Blend
 from hushrec_privacy import canonical
-from hushrec_privacy.accounting import Guarantee, gaussian_epsilon, poisson_noise_multiplier
+from hushrec_privacy.accounting import Guarantee, gaussian_mu, poisson_noise_multiplier
 from hushrec_privacy.accounting.claims import USER
 from hushrec_privacy.accounting.guarantee import rounded_up
 from hushrec_privacy.errors import BudgetError, CheckpointError, ConfigError, LedgerError
@@ -29,15 +30,15 @@ from hushrec_model.checkpoint import fingerprint
 from hushrec_model.features import ItemFeatures
 from hushrec_model.model import Model, ModelScorer
 from hushrec_model.network import EncoderShape
-from hushrec_model.private_data import (
+from hushrec_model.private_counts import (
     COUNTS_FILE,
     COUNTS_NOISE,
     Counts,
     counts_mu,
     load_counts,
-    popularity_part,
     release_counts,
     save_counts,
+    transitions_deviation,
 )
 from hushrec_model.private_training import BudgetSpentError, PrivateSettings, train_private
 from hushrec_model.progress import Progress, silent
@@ -55,6 +56,7 @@ _RUN = "private.json"
 _SHAPE = EncoderShape(heads=(2,), channels=(88,), max_history=50)
 _GROUPS = ("rows", "adapter")  # under noise an encoder unlearns more than it learns: it stays the mean
 _SAMPLING_RATE, _STEPS, _NEGATIVES = 0.3, 60, 512
+_TRANSITIONS_SHARE = 0.5  # of the squared separation that the budget allows; the steps get what is left
 
 
 @dataclass(frozen=True)
@@ -99,9 +101,9 @@ class PrivateRun:
     anchor: str
 
     def scorer(self) -> BlendScorer:
-        """The model with its popularity, as a bundle ranks."""
+        """The model with its counts, as a bundle ranks."""
         seen = self.counts.filter_seen
-        blend = Blend([popularity_part()], {"popularity": self.counts.popularity})
+        blend = Blend(self.counts.parts(), self.counts.arrays())
         return BlendScorer(ModelScorer(self.model, filter_seen=seen), blend, filter_seen=seen)
 
     def decisions(self) -> list[str]:
@@ -173,14 +175,14 @@ def train_with_privacy(
         raise ConfigError("no user has two events on items of the items file; nothing can be learned")
     delta = default_delta(users) if options.delta is None else options.delta
     catalog = hashlib.sha256("\n".join(split.items).encode()).hexdigest() + _content_hash(features)
-    facts = _begun(out / _RUN, options, delta, {"users": users, "catalog": catalog})
+    facts = _begun(out / _RUN, options, delta, {"users": users, "items": len(split.items), "catalog": catalog})
     opened = _opening(facts)
     with _ledger(out) as store:
         ledger = Ledger(store)
         ledger.open_plan(opened)
         if not ledger.plan(opened.plan).rounds_left and not (out / CHECKPOINT).exists():
             raise CheckpointError(f"{out}: its private run is finished and its budget is spent; choose another folder")
-        counts = _counts(out / COUNTS_FILE, ledger, opened, split)
+        counts = _counts(out / COUNTS_FILE, ledger, opened, split, facts["transitions_deviation"])
         settings = _settings(facts)
         trained = train_private(
             split,
@@ -217,14 +219,22 @@ def _begun(path: Path, options: PrivateOptions, delta: float, data: dict[str, An
         if not same:
             raise CheckpointError(f"{path}: this run was begun with other options, events or items; choose another one")
         return kept
-    if gaussian_epsilon(counts_mu(), delta) >= options.epsilon:
-        raise ConfigError(f"epsilon is {options.epsilon:g}; the tables of counts alone cost more: allow a larger one")
-    noise = poisson_noise_multiplier(_SAMPLING_RATE, _STEPS, options.epsilon, delta, released_mu=counts_mu())
-    facts = chosen | {"noise_multiplier": noise, "nonce": secrets.token_hex(16)}
+    facts = chosen | _noise(options.epsilon, delta, data["items"]) | {"nonce": secrets.token_hex(16)}
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps(facts), encoding="utf-8")
     part.replace(path)
     return facts
+
+
+def _noise(epsilon: float, delta: float, items: int) -> dict[str, Any]:
+    """How much noise the tables and the steps get, so that all together costs `epsilon` at most."""
+    left = gaussian_mu(epsilon, delta) ** 2 - 2 / COUNTS_NOISE**2
+    if left <= 0:
+        raise ConfigError(f"epsilon is {epsilon:g}; the tables of counts alone cost more: allow a larger one")
+    deviation = transitions_deviation(math.sqrt(_TRANSITIONS_SHARE * left), items)
+    released = counts_mu(deviation, items)
+    noise = poisson_noise_multiplier(_SAMPLING_RATE, _STEPS, epsilon, delta, released_mu=released)
+    return {"noise_multiplier": noise, "released_mu": released, "transitions_deviation": deviation}
 
 
 def _opening(facts: dict[str, Any]) -> Open:
@@ -235,7 +245,7 @@ def _opening(facts: dict[str, Any]) -> Open:
         noise_multiplier=facts["noise_multiplier"],
         steps=_STEPS,
         delta=facts["delta"],
-        released_mu=counts_mu(),
+        released_mu=facts["released_mu"],
         unit=facts["unit"],
     )
 
@@ -252,12 +262,12 @@ def _ledger(out: Path) -> SqliteLedgerStore:
     return store
 
 
-def _counts(path: Path, ledger: Ledger, opened: Open, split: Split) -> Counts:
+def _counts(path: Path, ledger: Ledger, opened: Open, split: Split, deviation: int) -> Counts:
     """The released counts: drawn once, after they were paid for."""
     if ledger.plan(opened.plan).rounds:
         return load_counts(path)  # a run that died between paying and saving never published them, and cannot go on
     ledger.spend(opened.plan, 1)
-    counts = release_counts(split.train, len(split.items), OsRandom())
+    counts = release_counts(split.train, len(split.items), deviation, OsRandom())
     save_counts(path, counts)
     return counts
 

@@ -29,7 +29,8 @@ from hushrec_model.log import Log
 from hushrec_model.model import Model
 from hushrec_model.network import EncoderShape
 from hushrec_model.prepared import load_prepared
-from hushrec_model.private_data import COUNTS_FILE, Counts, load_counts, public_items, public_log, public_split
+from hushrec_model.private_counts import COUNTS_FILE, Counts, load_counts
+from hushrec_model.private_data import public_items, public_log, public_split
 from hushrec_model.protocols import PROTOCOLS
 from hushrec_model.settings import Settings
 from hushrec_model.splits import Split, split_log
@@ -72,7 +73,7 @@ class Run:
     def tables(self) -> dict[str, NDArray[np.generic]]:
         """Count the tables of the training part, as the blend was fitted on; of a private run, those it released."""
         if self.counts is not None:
-            return {"popularity": self.counts.popularity}
+            return self.counts.arrays()
         return count_tables(self.split.train, len(self.split.items), min_shoppers=self.min_shoppers)
 
 

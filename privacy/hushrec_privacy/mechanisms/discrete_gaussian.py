@@ -15,7 +15,7 @@ from hushrec_privacy import checks
 from hushrec_privacy.errors import ConfigError
 from hushrec_privacy.randomness import OsRandom
 
-__all__ = ["MAX_TERM", "sample_discrete_gaussian"]
+__all__ = ["MAX_TERM", "sample_discrete_gaussian", "sample_tail"]
 
 MAX_TERM = 2**40  # of sigma = p/q in lowest terms; then p * (1 + V) < 2^63 up to V = 2^22, whose chance is exp(-2^22)
 _CHUNK = 2**15  # candidates at once: the arrays of a chunk stay in the second-level cache
@@ -60,6 +60,43 @@ def sample_discrete_gaussian(source: OsRandom, count: int, numerator: int, denom
     return out
 
 
+def sample_tail(source: OsRandom, count: int, deviation: int, least: int) -> _Ints:
+    """Draw independent noise from the discrete Gaussian, given that it is at least `least`.
+
+    With y = least + g, exp(-y^2 / (2 s^2)) is exp(-g least / s^2) exp(-g^2 / (2 s^2)) times a constant: g is drawn from
+    the first, a geometric law, by Algorithm 2 with t = s^2 and s = least, and kept with the chance of the second.
+
+    Args:
+        source: Where the randomness comes from.
+        count: How many, 0 or more.
+        deviation: s, 1 to 2^20.
+        least: At least s, so that not few are kept, and at most 2^20 s.
+
+    Returns:
+        Shape (count,), int64, exactly so distributed.
+
+    Raises:
+        ConfigError: An argument is no whole number, or outside its range.
+
+    >>> int(sample_tail(OsRandom(), 3, 10, 25).min()) >= 25
+    True
+    """
+    checks.at_least(0, count=count)
+    checks.at_least(1, deviation=deviation)
+    checks.at_least(deviation, least=least)
+    if deviation > 2**20 or least > deviation << 20:
+        raise ConfigError(f"deviation is {deviation} and least {least}; they must be at most 2^20 and 2^20 deviations")
+    out, filled = np.empty(count, np.int64), 0
+    while filled < count:
+        u = source.below(deviation**2, min(_CHUNK, 3 * (count - filled) + 64))
+        u = u[_bernoulli_exp(source, u, deviation**2)]
+        beyond = (u + deviation**2 * _successes_of_exp_minus_one(source, len(u))) // least
+        beyond = beyond[_bernoulli_exp_square(source, beyond, deviation)][: count - filled]
+        out[filled : filled + len(beyond)] = least + beyond
+        filled += len(beyond)
+    return out
+
+
 def _candidates(source: OsRandom, count: int, p: int, q: int) -> _Ints:
     """Some draws of the discrete Laplace of scale p/q, about half as many as asked for: Algorithm 2 with t = p, s = q.
 
@@ -75,15 +112,20 @@ def _candidates(source: OsRandom, count: int, p: int, q: int) -> _Ints:
 
 
 def _accepted(source: OsRandom, y: _Ints, p: int, q: int) -> _Bools:
-    """Which Laplace draws stay, each with chance exp(-g), g = (q|y| - p)^2 / (2 p^2): Algorithm 3 with t = sigma.
+    """Which Laplace draws stay, each with chance exp(-(q|y| - p)^2 / (2 p^2)): Algorithm 3 with t = sigma."""
+    return _bernoulli_exp_square(source, np.abs(q * np.abs(y) - p), p)
 
-    With |q|y| - p| = a p + r, 0 <= r < p: g = a^2/2 + a r/p + r^2/(2 p^2). Every factor needs only numbers below p.
+
+def _bernoulli_exp_square(source: OsRandom, x: _Ints, p: int) -> _Bools:
+    """Bernoulli(exp(-x^2 / (2 p^2))) for x >= 0, shape (n,).
+
+    With x = a p + r, 0 <= r < p, the exponent is a^2/2 + a r/p + r^2/(2 p^2): every factor needs only numbers below p.
     """
-    a, r = np.divmod(np.abs(q * np.abs(y) - p), p)
-    alive = np.arange(len(y))
+    a, r = np.divmod(x, p)
+    alive = np.arange(len(x))
     alive = alive[_bernoulli_exp_half_square(source, r, p)]
     far = alive[a[alive] > 0]
-    lost = np.zeros(len(y), np.bool_)
+    lost = np.zeros(len(x), np.bool_)
     level = 1
     while len(far):
         passed = _bernoulli_exp(source, r[far], p)  # one of the a factors exp(-r/p)
@@ -92,7 +134,7 @@ def _accepted(source: OsRandom, y: _Ints, p: int, q: int) -> _Bools:
         lost[far[~passed]] = True
         level += 1
         far = far[passed & (a[far] >= level)]
-    kept = np.zeros(len(y), np.bool_)
+    kept = np.zeros(len(x), np.bool_)
     kept[alive] = ~lost[alive]
     return kept
 
