@@ -97,10 +97,9 @@ def _rounds(plan: PlanReceipt) -> str:
 
 
 def _left(receipt: Receipt) -> list[str]:
-    lifetime = (
-        f"rho {receipt.rho} of {receipt.lifetime_rho} is spent for this device's lifetime, {receipt.rho_left} is left"
-    )
-    return [f"{lifetime}.", *(f"Plan {plan.plan[:16]}: {_times(plan.left)}." for plan in receipt.plans)]
+    spent = f"rho {rounded_up(float(receipt.rho))} of {receipt.lifetime_rho}"
+    lifetime = f"Of what this device spends in its lifetime, over all plans: {spent} is spent."
+    return [lifetime, *(f"Plan {plan.plan[:16]}: {_times(plan.left)}." for plan in receipt.plans)]
 
 
 def _times(left: int) -> str:

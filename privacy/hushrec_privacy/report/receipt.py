@@ -19,6 +19,7 @@ from hushrec_privacy.ledger.device_cost import device_guarantee, device_rho
 from hushrec_privacy.ledger.entries import Open, Spend
 from hushrec_privacy.ledger.ledger import history, verify
 from hushrec_privacy.ledger.openings import BANDED
+from hushrec_privacy.ledger.participation import is_participation_record
 from hushrec_privacy.ledger.rules import PlanTotals
 
 __all__ = ["NOT_ON_THE_RECEIPT", "PlanReceipt", "Receipt", "device_receipt"]
@@ -176,7 +177,7 @@ def device_receipt(store: LedgerStore, *, anchor: Anchor | None = None) -> Recei
     """
     totals = verify(store, anchor=anchor)
     lifetime, left = totals.genesis.lifetime_rho, totals.rho_left
-    if lifetime is None or left is None or any(plan.opened.limits.cap is None for plan in totals.plans.values()):
+    if lifetime is None or left is None or not is_participation_record(totals):
         raise LedgerError(
             "this is no participation record of a device, whose lifetime and plans are limited; for the ledger of a "
             "shop or a training run use: hushrec privacy report"

@@ -44,6 +44,7 @@ def test_no_printed_number_is_below_what_holds(receipt: Receipt) -> None:
     printed = re.findall(r"epsilon ([\d.e-]+) at delta ([\d.e-]+)", receipt_page(receipt))[0]
     assert float(printed[0]) >= receipt.total.epsilon
     assert float(printed[1]) >= receipt.total.delta
+    assert float(re.findall(r"rho ([\d.e-]+) of 5 is spent", receipt_page(receipt))[0]) >= float(receipt.rho)
 
 
 def test_a_device_that_sent_nothing_is_told_so() -> None:

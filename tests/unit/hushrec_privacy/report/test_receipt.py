@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from hushrec_privacy.accounting import compose
 from hushrec_privacy.accounting.claims import DEVICE
-from hushrec_privacy.errors import BudgetError, LedgerError
+from hushrec_privacy.errors import BudgetError, ConfigError, LedgerError
 from hushrec_privacy.ledger import Anchor, Ledger, MemoryLedgerStore, ParticipationRecord, SqliteLedgerStore
 from hushrec_privacy.ledger.device_cost import device_guarantee, device_rho, participation_rho
 from hushrec_privacy.ledger.openings import plan_opening
 from hushrec_privacy.report.receipt import NOT_ON_THE_RECEIPT, device_receipt
+from hushrec_privacy.report.spending import spending_report
 
 from tests.ledger_plans import made_up_plan
 from tests.participations import a_plan, joined, recorded, take_part
@@ -150,6 +151,12 @@ def test_the_ledger_of_a_shop_is_no_record_of_a_device(lifetime_rho: str | None)
     ledger.open_plan(plan_opening(a_plan()))
     with pytest.raises(LedgerError, match="privacy report"):
         device_receipt(store)
+
+
+def test_a_device_s_record_is_no_ledger_to_report_from() -> None:
+    """A report would count the rounds up to the device's last one, and later ones tell of it too."""
+    with pytest.raises(ConfigError, match="privacy receipt"):
+        spending_report(recorded(joined(a_plan()), [1]))
 
 
 def test_an_edited_row_is_refused() -> None:
