@@ -20,7 +20,7 @@ __all__ = ["AnchoredLedger", "anchor_file", "anchored_ledger", "kept_anchor", "r
 
 _HEAD = re.compile(r"\s*[0-9]+:")  # what begins like this was meant as a head, not as the name of a file
 _LARGEST_FILE_BYTES = 200
-_ADVICE = "restore the newest copy of it; where there is none, count the whole budget as spent"
+_ADVICE = "if there is no newer copy, its whole budget is spent"
 
 
 class AnchoredLedger(Ledger):
