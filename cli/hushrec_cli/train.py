@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 
 __all__ = ["train"]
 
+_Anchor = Annotated[
+    str | None,
+    typer.Option(
+        "--anchor",
+        metavar="HEAD|FILE",
+        help="With --epsilon: a file elsewhere that keeps the ledger's head, or a head; refuses an older folder.",
+    ),
+]
 _QUALITY = ("scores", "validation NDCG@10", "test HR@10", "test NDCG@10")
 
 
@@ -43,13 +51,7 @@ def train(
     max_grad_norm: Annotated[
         float | None, typer.Option(help="L2 norm that one user's gradient is clipped to; default: .5.")
     ] = None,
-    anchor: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HEAD|FILE",
-            help="With --epsilon: a file elsewhere that keeps the ledger's head, or a head; refuses an older folder.",
-        ),
-    ] = None,
+    anchor: _Anchor = None,
     seed: Annotated[int, typer.Option(help="The same seed, data and machine give the same model.")] = 0,
     max_minutes: Annotated[
         float | None, typer.Option(help="Time limit; the training schedule is shortened to fit.")
