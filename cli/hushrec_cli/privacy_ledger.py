@@ -183,16 +183,27 @@ def _page(found: "SpendingReport") -> str:
 def card(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The folder of a bundle.")],
     out: Annotated[Path | None, typer.Option(help="Write the page here instead of printing it.")] = None,
+    shop: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", dir_okay=False, help="JSON with what only the shop can tell: see below."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Make the one page of Markdown about a bundle's privacy that a shop can publish.
 
+    It has the fields that a registry of deployments asks for. Those that the bundle cannot know come from --shop, an
+    object with texts for any of name, data_curators, intended_use, region, sector, published and justification.
+
     Example: hushrec privacy card shop.hush --out privacy.md
     """
     from hushrec.bundle import Bundle
-    from hushrec.deployment_facts import deployment_facts, facts_page
+    from hushrec.deployment_facts import SHOP_FACTS, deployment_facts, facts_page, read_shop_facts
 
-    facts = deployment_facts(Bundle.open(bundle, verify=True).manifest)
+    told = None if shop is None else read_shop_facts(shop.read_bytes())
+    facts = deployment_facts(Bundle.open(bundle, verify=True).manifest, told)
+    missing = [name for name in SHOP_FACTS if facts[name] is None]
+    if missing:
+        say(f"not stated, and only the shop can: {', '.join(missing)}; give them with --shop FILE")
     if out is not None:
         write_file(out, facts_page(facts))
     if as_json:

@@ -255,6 +255,18 @@ def test_the_card_of_a_private_bundle_promises_nothing(tmp_path: Path) -> None:
     assert (tmp_path / "privacy.md").read_text(encoding="utf-8") == done.stdout
 
 
+def test_the_shop_s_own_facts_come_from_a_file(tmp_path: Path) -> None:
+    bundle, facts = write_tiny_bundle(tmp_path / "shop.hush"), tmp_path / "shop.json"
+    facts.write_text('{"name": "Mugs", "region": "Peru"}', encoding="utf-8")
+    done = hushrec("privacy", "card", bundle, "--shop", facts)
+    assert "| Name | Mugs |" in done.stdout
+    assert "published" in done.stderr, "what is missing is said"
+    assert "region" not in done.stderr
+    assert told("card", bundle, "--shop", facts)["region"] == "Peru"
+    facts.write_text('{"epsilon": "0.1"}', encoding="utf-8")
+    assert hushrec("privacy", "card", bundle, "--shop", facts).returncode == 2
+
+
 def test_a_signature_replaces_neither_key_nor_plan(tmp_path: Path) -> None:
     plan_file, key = tmp_path / "plan.json", tmp_path / "plan.key"
     told("plan", *FLEET, "--epsilon", 2, "--out", plan_file)

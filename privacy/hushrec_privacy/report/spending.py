@@ -114,6 +114,10 @@ class SpendingReport:
                 if total.adjacency == "add-or-remove"
                 else "integers only, rounding is part of the stated epsilon"
             ),
+            "side channels": "the time that noise takes is not hidden: let nobody measure single draws",
+            "accuracy and bias": "no matter of a ledger; noise costs small groups most, so measure quality for each",
+            "security and access control": "the ledger is its owner's alone to read; log, keys and noise state are as "
+            "safe as the shop keeps them",
             "data exposure": "this ledger holds parameters and counts only; no record of any shopper",
             "not covered": "; ".join(NOT_COVERED),
         }
