@@ -20,6 +20,7 @@ from hushrec_privacy.accounting.claims import USER
 from hushrec_privacy.accounting.guarantee import rounded_up
 from hushrec_privacy.errors import BudgetError, CheckpointError, ConfigError, LedgerError
 from hushrec_privacy.ledger import Ledger, SqliteLedgerStore
+from hushrec_privacy.ledger.anchored import anchored_ledger, kept_anchor
 from hushrec_privacy.ledger.entries import Open
 from hushrec_privacy.ledger.openings import guarantee_after, run_id, training_opening
 from hushrec_privacy.randomness import OsRandom
@@ -148,7 +149,12 @@ def default_delta(users: int) -> float:
 
 
 def train_with_privacy(
-    split: Split, features: ItemFeatures, out: Path, options: PrivateOptions, progress: Progress = silent
+    split: Split,
+    features: ItemFeatures,
+    out: Path,
+    options: PrivateOptions,
+    progress: Progress = silent,
+    anchor: str | None = None,
 ) -> PrivateRun:
     """Release counts and train, both paid for in the ledger of the folder before they are drawn.
 
@@ -161,13 +167,16 @@ def train_with_privacy(
         out: Folder of the run.
         options: See `PrivateOptions`.
         progress: Told of the steps, never of a loss.
+        anchor: A head of the ledger that was kept elsewhere, or the name of a file that keeps it from now on; a ledger
+            that is older is refused before anything is drawn. None: an older copy of the folder spends anew, unseen.
 
     Raises:
         ConfigError: The budget cannot be met, or an option is out of range.
         CheckpointError: The folder holds a private run that is finished, that has other options, or that died while it
             released its counts.
-        LedgerError: The ledger is damaged or cannot be written.
+        LedgerError: The ledger is damaged, older than the anchor, or cannot be written, or its anchor file cannot.
     """
+    _refuse_lost_ledger(out / LEDGER, anchor)
     users = len(UserSequences(split.train, _SHAPE.max_history))
     if not users:
         raise ConfigError("no user has two events on items of the items file; nothing can be learned")
@@ -176,7 +185,7 @@ def train_with_privacy(
     facts = _begun(out / _RUN, options, delta, {"users": users, "catalog": catalog})
     opened = _opening(facts)
     with _ledger(out) as store:
-        ledger = Ledger(store)
+        ledger = anchored_ledger(store, anchor)
         ledger.open_plan(opened)
         if not ledger.plan(opened.plan).rounds_left and not (out / CHECKPOINT).exists():
             raise CheckpointError(f"{out}: its private run is finished and its budget is spent; choose another folder")
@@ -238,6 +247,15 @@ def _opening(facts: dict[str, Any]) -> Open:
         released_mu=counts_mu(),
         unit=facts["unit"],
     )
+
+
+def _refuse_lost_ledger(path: Path, anchor: str | None) -> None:
+    kept = None if anchor is None else kept_anchor(anchor)
+    if kept is not None and not path.exists():
+        raise LedgerError(
+            f"{path}: is not there, but the anchor stands for entry {kept.index} of it: restore the newest copy of the "
+            "folder; a new run takes another anchor file, and its budget comes on top"
+        )
 
 
 def _ledger(out: Path) -> SqliteLedgerStore:
