@@ -70,7 +70,7 @@ class Row:
     fault: str
 
     def most(self, mu: float) -> float | None:
-        """The largest shift that the fault gives a canary, if the claim gives `mu`; None: only the clip norm bounded it."""
+        """The largest shift that the fault gives a canary where the claim gives `mu`; None: nothing bounds it."""
         return {"none": mu, "noise halved": 2 * mu, "everybody in every step": mu / self.sampling_rate}.get(self.fault)
 
 

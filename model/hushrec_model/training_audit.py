@@ -36,7 +36,7 @@ from hushrec_model.user_step import Candidates, Weights
 
 __all__ = ["Canaries", "TrainingAudit", "audit_settings", "audit_training", "score_canaries"]
 
-_USERS, _LONGEST = 200, 20  # ordinary users among the canaries, and their events
+_USERS, _LONGEST, _ITEMS = 200, 20, 200  # ordinary users among the canaries, their events, and their items
 _ROWS = "items.id.weight"
 _AT_ONCE = 2048  # canaries scored at once
 _FAULT = 2.0  # the fault that the number of guesses is chosen for: half of the noise, so twice the shift
@@ -69,13 +69,13 @@ class Canaries:
 
     @property
     def catalog(self) -> int:
-        """V."""
-        return self.items.size
+        """V: the items of the canaries, then those of the others."""
+        return self.items.size + _ITEMS
 
     def split(self, seed: int = 0) -> Split:
         """The training log: ordinary users and the canaries that are in; nothing is asked of it."""
         rng = np.random.default_rng(seed)
-        rows = [rng.integers(1, self.catalog + 1, rng.integers(2, _LONGEST + 1)) for _ in range(_USERS)]
+        rows = [self.items.size + rng.integers(1, _ITEMS + 1, rng.integers(2, _LONGEST + 1)) for _ in range(_USERS)]
         train = _laid_out([*rows, *self.items[self.included]])
         none = np.zeros(0, np.int64)
         nothing = Queries(train, none, none, np.zeros(1, np.int64), none.astype(np.int32))
