@@ -1,13 +1,14 @@
-"""How often the audit of a training run sees a planted fault, beside how often it should.
+"""What the audit of a training run can see, and how often it sees a planted fault, beside how often it should.
 
     python benchmarks/training_audit.py [--runs 20] [--sound 40] [--row N]
 
 Faults are planted by patching the product's code; the auditor stays as it is, coins, sampling and noise are fresh in
 every run. `predicted` is the chance by `detection_power` with the shift that the fault gives a canary at most, `at the
-found shift` with the mean shift of these runs. One row alone: --row 0, 1, ...
+found shift` with the mean shift of these runs. One row alone: --row 0, 1, ...; the power table alone: --runs 0.
 """
 
 import argparse
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -22,12 +23,14 @@ from hushrec_model import private_optimizer
 from hushrec_model.poisson import PoissonSampler
 from hushrec_model.training_audit import TrainingAudit, audit_settings, audit_training
 from hushrec_model.user_step import UserGradients
-from hushrec_privacy.audit.power import detection_power
+from hushrec_privacy.accounting import poisson_noise_multiplier
+from hushrec_privacy.audit.one_run import epsilon_lower_bound
+from hushrec_privacy.audit.power import best_guesses, detection_power, expected_epsilon
 from hushrec_privacy.mechanisms.float_gaussian import float_gaussian
 from hushrec_privacy.randomness import OsRandom
 from numpy.typing import NDArray
 
-__all__ = ["FAULTS", "clipping_skipped", "everybody_in", "main", "noise_halved"]
+__all__ = ["FAULTS", "clipping_skipped", "everybody_in", "main", "noise_halved", "show_power"]
 
 DELTA = 1e-5
 
@@ -75,9 +78,9 @@ class Row:
 
 
 ROWS = [
-    *(Row(1.0, 4, 4.0, 20_000, fault) for fault in ("none", "noise halved", "clipping skipped")),
-    *(Row(1.0, 4, epsilon, 20_000, "noise halved") for epsilon in (1.0, 2.0)),
-    *(Row(0.3, 60, 2.0, 2000, fault) for fault in FAULTS),
+    *(Row(1.0, 2, 4.0, 40_000, fault) for fault in ("none", "noise halved", "clipping skipped")),
+    *(Row(1.0, 2, *claimed, "noise halved") for claimed in ((1.0, 40_000), (4.0, 4000))),
+    *(Row(0.3, 60, 2.0, 1000, fault) for fault in FAULTS),
 ]
 
 
@@ -88,11 +91,32 @@ def main() -> None:
     parser.add_argument("--sound", type=int, default=40)
     parser.add_argument("--row", type=int)
     given = parser.parse_args()
+    if given.row is None:
+        show_power()
+    if not given.runs:
+        return
     print(
         "q | steps | claimed epsilon | canaries | fault | refuted | predicted | at the found shift | bounds | s a run"
     )
     for row in ROWS if given.row is None else [ROWS[given.row]]:
         print(_line(row, given.sound if row.fault == "none" else given.runs), flush=True)
+
+
+def show_power() -> None:
+    """Print what is to be expected of ideal canaries, with the number of guesses that shows halved noise best."""
+    print("q | steps | claimed epsilon | noise | mu | canaries | guesses | if sound | if halved | seen | ceiling")
+    for rate, steps in ((1.0, 2), (0.3, 60)):
+        for epsilon in (1.0, 2.0, 4.0, 8.0):
+            noise = poisson_noise_multiplier(rate, steps, epsilon, DELTA)
+            mu = rate * math.sqrt(steps) / noise
+            for canaries in (1000, 4000, 40_000):
+                guesses = best_guesses(canaries, mu=2 * mu, epsilon=epsilon, delta=DELTA)
+                sound, halved = (expected_epsilon(canaries, guesses, mu=each, delta=DELTA) for each in (mu, 2 * mu))
+                seen = detection_power(canaries, guesses, mu=2 * mu, epsilon=epsilon, delta=DELTA)
+                most = epsilon_lower_bound(canaries, guesses, guesses, delta=DELTA)
+                cells = [rate, steps, epsilon, f"{noise:.3f}", f"{mu:.3f}", canaries, guesses]
+                cells += [f"{sound:.2f}", f"{halved:.2f}", f"{seen:.3f}", f"{most:.2f}"]
+                print(" | ".join(map(str, cells)))
 
 
 def _line(row: Row, runs: int) -> str:

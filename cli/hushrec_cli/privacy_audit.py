@@ -62,8 +62,8 @@ def audit(
 def training(
     epsilon: Annotated[float, typer.Option(help="Epsilon that the steps of a run are to have.")],
     delta: Annotated[float, typer.Option(help="Chance that epsilon does not hold.")] = 1e-5,
-    canaries: Annotated[int, typer.Option(help="Made-up users, each in training or not by a fair coin.")] = 20_000,
-    steps: Annotated[int, typer.Option(help="Steps; `hushrec train --epsilon` takes 60.")] = 4,
+    canaries: Annotated[int, typer.Option(help="Made-up users, each in training or not by a fair coin.")] = 40_000,
+    steps: Annotated[int, typer.Option(help="Steps; `hushrec train --epsilon` takes 60.")] = 2,
     sampling_rate: Annotated[
         float, typer.Option(help="Chance of a user to be in a step; `hushrec train --epsilon` takes .3.")
     ] = 1.0,

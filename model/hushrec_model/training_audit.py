@@ -137,7 +137,7 @@ class TrainingAudit:
 
 
 def audit_settings(
-    epsilon: float, delta: float, *, canaries: int, sampling_rate: float = 1.0, steps: int = 4
+    epsilon: float, delta: float, *, canaries: int, sampling_rate: float = 1.0, steps: int = 2
 ) -> PrivateSettings:
     """The settings of a private run, with noise by which the steps alone, without tables, have a given epsilon.
 
@@ -156,7 +156,7 @@ def audit_settings(
 
     >>> settings = audit_settings(2.0, 1e-5, canaries=1000)
     >>> settings.groups, round(settings.noise_multiplier, 2)
-    (('rows', 'adapter'), 3.99)
+    (('rows', 'adapter'), 2.82)
     """
     checks.positive(epsilon=epsilon, sampling_rate=sampling_rate)
     checks.at_least(1, steps=steps)
