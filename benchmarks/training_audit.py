@@ -64,13 +64,14 @@ FAULTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: schedule, claim, canaries, fault."""
+    """One line of the table: schedule, claim, canaries, fault, and how often that of `--runs`."""
 
     sampling_rate: float
     steps: int
     epsilon: float
     canaries: int
     fault: str
+    times: int = 1
 
     def most(self, mu: float) -> float | None:
         """The largest shift that the fault gives a canary where the claim gives `mu`; None: nothing bounds it."""
@@ -79,7 +80,8 @@ class Row:
 
 ROWS = [
     *(Row(1.0, 2, 4.0, 40_000, fault) for fault in ("none", "noise halved", "clipping skipped")),
-    *(Row(1.0, 2, *claimed, "noise halved") for claimed in ((1.0, 40_000), (4.0, 4000))),
+    Row(1.0, 2, 1.0, 40_000, "noise halved"),
+    Row(1.0, 2, 4.0, 4000, "noise halved", times=5),
     *(Row(0.3, 60, 2.0, 1000, fault) for fault in FAULTS),
 ]
 
@@ -99,7 +101,7 @@ def main() -> None:
         "q | steps | claimed epsilon | canaries | fault | refuted | predicted | at the found shift | bounds | s a run"
     )
     for row in ROWS if given.row is None else [ROWS[given.row]]:
-        print(_line(row, given.sound if row.fault == "none" else given.runs), flush=True)
+        print(_line(row, given.sound if row.fault == "none" else given.runs * row.times), flush=True)
 
 
 def show_power() -> None:
