@@ -55,7 +55,7 @@ privacy.app.command()(privacy_plan.sign)
 privacy.app.command()(privacy_ledger.report)
 privacy.app.command()(privacy_receipt.receipt)
 privacy.app.command()(privacy_ledger.card)
-privacy.app.command()(privacy_audit.audit)
+privacy.app.add_typer(privacy_audit.audit_app, name="audit")
 privacy.app.add_typer(privacy_ledger.ledger_app, name="ledger")
 app.add_typer(privacy.app, name="privacy")
 

@@ -46,7 +46,15 @@ from hushrec_model.settings import Settings
 from hushrec_model.splits import Split
 from hushrec_model.user_sequences import UserSequences
 
-__all__ = ["CHECKPOINT", "LEDGER", "PrivateOptions", "PrivateRun", "default_delta", "train_with_privacy"]
+__all__ = [
+    "CHECKPOINT",
+    "LEDGER",
+    "PrivateOptions",
+    "PrivateRun",
+    "default_delta",
+    "default_settings",
+    "train_with_privacy",
+]
 
 _WEAK, _FEW = 10, 1000
 LEDGER, CHECKPOINT = "ledger.db", "private.pt"
@@ -146,6 +154,33 @@ def default_delta(users: int) -> float:
     """
     exact = f"{max(users, 2) ** -1.1:e}"
     return float(exact[0] + exact[exact.index("e") :])
+
+
+def default_settings(
+    noise_multiplier: float, population: int, *, max_grad_norm: float = 0.5, seed: int = 0
+) -> PrivateSettings:
+    """How a private run trains, whatever the shop.
+
+    Args:
+        noise_multiplier: z.
+        population: N.
+        max_grad_norm: C.
+        seed: Of initial weights and candidates.
+
+    >>> default_settings(2.0, 1000).steps
+    60
+    """
+    return PrivateSettings(
+        shape=_SHAPE,
+        groups=_GROUPS,
+        sampling_rate=_SAMPLING_RATE,
+        steps=_STEPS,
+        noise_multiplier=noise_multiplier,
+        population=population,
+        max_grad_norm=max_grad_norm,
+        negatives=_NEGATIVES,
+        seed=seed,
+    )
 
 
 def train_with_privacy(
@@ -281,16 +316,8 @@ def _counts(path: Path, ledger: Ledger, opened: Open, split: Split) -> Counts:
 
 
 def _settings(facts: dict[str, Any]) -> PrivateSettings:
-    return PrivateSettings(
-        shape=_SHAPE,
-        groups=_GROUPS,
-        sampling_rate=_SAMPLING_RATE,
-        steps=_STEPS,
-        noise_multiplier=facts["noise_multiplier"],
-        population=facts["users"],
-        max_grad_norm=facts["max_grad_norm"],
-        negatives=_NEGATIVES,
-        seed=facts["seed"],
+    return default_settings(
+        facts["noise_multiplier"], facts["users"], max_grad_norm=facts["max_grad_norm"], seed=facts["seed"]
     )
 
 

@@ -324,3 +324,11 @@ def test_a_ledger_without_rights_is_refused(tmp_path: Path) -> None:
 def test_help_names_every_command() -> None:
     text = hushrec("privacy", "--help").stdout
     assert all(name in text for name in ("epsilon", "plan", "sign", "report", "receipt", "card", "ledger"))
+
+
+def test_an_audit_of_training_tells_claim_bound_and_power() -> None:
+    found = told("audit", "training", "--epsilon", 8, "--canaries", 60)  # too few to refute this, whatever they show
+    assert found.keys() >= CONTRACT | {"epsilon_lower", "confidence", "canaries", "guesses", "correct", "power"}
+    assert found["refuted"] is False
+    assert 7.9 < float(str(found["epsilon"])) <= 8
+    assert found["adjacency"] == "add-or-remove"
