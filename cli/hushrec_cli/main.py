@@ -20,6 +20,7 @@ from hushrec_cli import (
     privacy_audit,
     privacy_ledger,
     privacy_plan,
+    privacy_receipt,
     quantize,
     recommend,
     train,
@@ -52,8 +53,9 @@ app.command()(recommend.recommend)
 privacy.app.command()(privacy_plan.plan)
 privacy.app.command()(privacy_plan.sign)
 privacy.app.command()(privacy_ledger.report)
+privacy.app.command()(privacy_receipt.receipt)
 privacy.app.command()(privacy_ledger.card)
-privacy.app.command()(privacy_audit.audit)
+privacy.app.add_typer(privacy_audit.audit_app, name="audit")
 privacy.app.add_typer(privacy_ledger.ledger_app, name="ledger")
 app.add_typer(privacy.app, name="privacy")
 

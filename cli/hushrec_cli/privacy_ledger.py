@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hushrec_privacy.ledger import Anchor, Entry, SqliteLedgerStore
     from hushrec_privacy.report.spending import SpendingReport
 
-__all__ = ["card", "ledger", "ledger_app", "report", "show", "verify"]
+__all__ = ["AnchorText", "card", "ledger", "ledger_app", "opened_ledger", "read_anchor", "report", "show", "verify"]
 
 ledger_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -25,7 +25,9 @@ LedgerFile = Annotated[
 AnchorText = Annotated[
     str | None,
     typer.Option(
-        "--anchor", metavar="INDEX:HASH", help="A head of this ledger that was kept elsewhere; shows older copies."
+        "--anchor",
+        metavar="HEAD|FILE",
+        help="A head of this ledger that was kept elsewhere, or a file with one; shows older copies.",
     ),
 ]
 
@@ -48,8 +50,8 @@ def verify(ledger: LedgerFile, anchor: AnchorText = None, as_json: Json = False)
     """
     from hushrec_privacy.ledger import verify as verify_store
 
-    with _opened(ledger) as store:
-        totals = verify_store(store, anchor=_anchor(anchor))
+    with opened_ledger(ledger) as store:
+        totals = verify_store(store, anchor=read_anchor(anchor))
     facts = {"entries": totals.entries, "plans": len(totals.plans), "head": str(totals.head)}
     if as_json:
         print_json({"verified": True, "anchored": anchor is not None, **facts})
@@ -69,7 +71,7 @@ def show(ledger: LedgerFile, as_json: Json = False) -> None:
     from hushrec_privacy.ledger import history
     from hushrec_privacy.ledger import verify as verify_store
 
-    with _opened(ledger) as store:
+    with opened_ledger(ledger) as store:
         verify_store(store)
         rows = [_entry_row(anchor, entry) for anchor, entry in history(store)]
     if as_json:
@@ -108,8 +110,8 @@ def report(
     """
     from hushrec_privacy.report.spending import spending_report
 
-    with _opened(ledger) as store:
-        found = spending_report(store, anchor=_anchor(anchor), curves=html is not None)
+    with opened_ledger(ledger) as store:
+        found = spending_report(store, anchor=read_anchor(anchor), curves=html is not None)
     if html is not None:
         write_file(html, _page(found))
     if as_json:
@@ -181,16 +183,27 @@ def _page(found: "SpendingReport") -> str:
 def card(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The folder of a bundle.")],
     out: Annotated[Path | None, typer.Option(help="Write the page here instead of printing it.")] = None,
+    shop: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", dir_okay=False, help="JSON with what only the shop can tell: see below."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Make the one page of Markdown about a bundle's privacy that a shop can publish.
 
+    It has the fields that a registry of deployments asks for. Those that the bundle cannot know come from --shop, an
+    object with texts for any of name, data_curators, intended_use, region, sector, published and justification.
+
     Example: hushrec privacy card shop.hush --out privacy.md
     """
     from hushrec.bundle import Bundle
-    from hushrec.deployment_facts import deployment_facts, facts_page
+    from hushrec.deployment_facts import SHOP_FACTS, deployment_facts, facts_page, read_shop_facts
 
-    facts = deployment_facts(Bundle.open(bundle, verify=True).manifest)
+    told = None if shop is None else read_shop_facts(shop.read_bytes())
+    facts = deployment_facts(Bundle.open(bundle, verify=True).manifest, told)
+    missing = [name for name in SHOP_FACTS if facts[name] is None]
+    if missing:
+        say(f"not stated, and only the shop can: {', '.join(missing)}; give them with --shop FILE")
     if out is not None:
         write_file(out, facts_page(facts))
     if as_json:
@@ -199,13 +212,15 @@ def card(
         print_data(facts_page(facts).rstrip("\n"))
 
 
-def _opened(path: Path) -> "SqliteLedgerStore":
+def opened_ledger(path: Path) -> "SqliteLedgerStore":
+    """Open a ledger or a participation record to read it."""
     from hushrec_privacy.ledger import SqliteLedgerStore
 
     return SqliteLedgerStore(path, read_only=True)
 
 
-def _anchor(text: str | None) -> "Anchor | None":
-    from hushrec_privacy.ledger import Anchor
+def read_anchor(text: str | None) -> "Anchor | None":
+    """Read what was given as --anchor, if anything was."""
+    from hushrec_privacy.ledger import anchored
 
-    return None if text is None else Anchor.parse(text)
+    return None if text is None else anchored.read_anchor(text)

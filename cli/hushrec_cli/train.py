@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 
 __all__ = ["train"]
 
+_Anchor = Annotated[
+    str | None,
+    typer.Option(
+        "--anchor",
+        metavar="HEAD|FILE",
+        help="With --epsilon: a file elsewhere that keeps the ledger's head, or a head; refuses an older folder.",
+    ),
+]
 _QUALITY = ("scores", "validation NDCG@10", "test HR@10", "test NDCG@10")
 
 
@@ -43,6 +51,7 @@ def train(
     max_grad_norm: Annotated[
         float | None, typer.Option(help="L2 norm that one user's gradient is clipped to; default: .5.")
     ] = None,
+    anchor: _Anchor = None,
     seed: Annotated[int, typer.Option(help="The same seed, data and machine give the same model.")] = 0,
     max_minutes: Annotated[
         float | None, typer.Option(help="Time limit; the training schedule is shortened to fit.")
@@ -57,7 +66,9 @@ def train(
     about the run, report.html.
 
     With --epsilon every number that is learned is noised, for each user as a whole; --items must name the catalogue,
-    and ledger.db keeps what was spent. The figures that are printed come from private events: keep them.
+    and ledger.db keeps what was spent. The figures that are printed come from private events: keep them. A folder that
+    was restored from a backup would spend anew, unseen: give every call of a run the same --anchor FILE, on another
+    disk or machine and not in the backup.
 
     Example: hushrec train events.csv --items items.csv --out runs/shop
     """
@@ -77,6 +88,7 @@ def train(
         epsilon=epsilon,
         delta=delta,
         max_grad_norm=max_grad_norm,
+        anchor=anchor,
         device=device,
     )
     with ProgressLine() as progress:

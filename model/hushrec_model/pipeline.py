@@ -13,6 +13,7 @@ from hushrec_privacy import checks
 from hushrec_privacy.accounting.claims import SESSION, USER
 from hushrec_privacy.accounting.gaussian import check_delta
 from hushrec_privacy.errors import ConfigError
+from hushrec_privacy.ledger.anchored import anchor_file, kept_anchor
 
 from hushrec_model.blend import BlendScorer, fit_blend
 from hushrec_model.counting import count_tables
@@ -54,6 +55,7 @@ class TrainOptions:
         epsilon: Train under user-level differential privacy with this budget, tables included; None: without.
         delta: Of that budget; None: N^-1.1.
         max_grad_norm: L2 bound of one user's gradient; None: the default of private training.
+        anchor: A head of an interrupted private run's ledger, or a file outside `out` that keeps it; None: neither.
     """
 
     protocol: str = "leave-one-out"
@@ -67,6 +69,7 @@ class TrainOptions:
     epsilon: float | None = None
     delta: float | None = None
     max_grad_norm: float | None = None
+    anchor: str | None = None
 
 
 @dataclass(frozen=True)
@@ -129,9 +132,11 @@ def train(
         ConfigError: An option is wrong.
         DataError: A file cannot be read as it is.
         CheckpointError: `out` holds an unfinished run of other data or options.
+        LedgerError: The ledger of a private run is damaged, older than its anchor, or cannot be written.
     """
     options = options or TrainOptions()
     _check(options)
+    _check_anchor(options, out)
     began = time.monotonic()
     _make_folder(out)
     progress("read", 0, 1, f"reading {events.name}")
@@ -194,7 +199,7 @@ def _train_privately(
         unit=SESSION if sessions else USER,
         **({} if options.max_grad_norm is None else {"max_grad_norm": options.max_grad_norm}),
     )
-    done = train_with_privacy(split, features, out, chosen, progress)
+    done = train_with_privacy(split, features, out, chosen, progress, options.anchor)
     begin_run(out)  # only now: what a refused or interrupted run finds here stays as it is
     prepared = save_prepared(out / PREPARED, log, known)
     split = replace(split, filter_seen=done.counts.filter_seen)
@@ -271,6 +276,19 @@ def _check_private(options: TrainOptions) -> None:
         raise ConfigError("max_minutes would make the number of steps depend on the machine; leave it out with epsilon")
     if options.device != "cpu":
         raise ConfigError(f"device is {options.device!r}; private training runs on the cpu")
+
+
+def _check_anchor(options: TrainOptions, out: Path) -> None:
+    if options.anchor is None:
+        return
+    if options.epsilon is None:
+        raise ConfigError("anchor means something to private training only, which has a ledger; give epsilon too")
+    kept = kept_anchor(options.anchor)  # refuses what is neither, before anything is read or made
+    path = anchor_file(options.anchor)
+    if path is not None and path.resolve().is_relative_to(out.resolve()):
+        raise ConfigError(f"{path}: lies in the folder of the run and would be restored with it; keep it elsewhere")
+    if path is not None and kept is None and not path.parent.is_dir():
+        raise ConfigError(f"{path}: its folder is not there; make it, or name another place for the anchor")
 
 
 def _make_folder(out: Path) -> None:

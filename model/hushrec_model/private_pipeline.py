@@ -21,6 +21,7 @@ from hushrec_privacy.accounting.claims import USER
 from hushrec_privacy.accounting.guarantee import rounded_up
 from hushrec_privacy.errors import BudgetError, CheckpointError, ConfigError, LedgerError
 from hushrec_privacy.ledger import Ledger, SqliteLedgerStore
+from hushrec_privacy.ledger.anchored import anchored_ledger, kept_anchor
 from hushrec_privacy.ledger.entries import Open
 from hushrec_privacy.ledger.openings import guarantee_after, run_id, training_opening
 from hushrec_privacy.randomness import OsRandom
@@ -46,7 +47,15 @@ from hushrec_model.settings import Settings
 from hushrec_model.splits import Split
 from hushrec_model.user_sequences import UserSequences
 
-__all__ = ["CHECKPOINT", "LEDGER", "PrivateOptions", "PrivateRun", "default_delta", "train_with_privacy"]
+__all__ = [
+    "CHECKPOINT",
+    "LEDGER",
+    "PrivateOptions",
+    "PrivateRun",
+    "default_delta",
+    "default_settings",
+    "train_with_privacy",
+]
 
 _WEAK, _FEW = 10, 1000
 LEDGER, CHECKPOINT = "ledger.db", "private.pt"
@@ -149,8 +158,40 @@ def default_delta(users: int) -> float:
     return float(exact[0] + exact[exact.index("e") :])
 
 
+def default_settings(
+    noise_multiplier: float, population: int, *, max_grad_norm: float = 0.5, seed: int = 0
+) -> PrivateSettings:
+    """How a private run trains, whatever the shop.
+
+    Args:
+        noise_multiplier: z.
+        population: N.
+        max_grad_norm: C.
+        seed: Of initial weights and candidates.
+
+    >>> default_settings(2.0, 1000).steps
+    60
+    """
+    return PrivateSettings(
+        shape=_SHAPE,
+        groups=_GROUPS,
+        sampling_rate=_SAMPLING_RATE,
+        steps=_STEPS,
+        noise_multiplier=noise_multiplier,
+        population=population,
+        max_grad_norm=max_grad_norm,
+        negatives=_NEGATIVES,
+        seed=seed,
+    )
+
+
 def train_with_privacy(
-    split: Split, features: ItemFeatures, out: Path, options: PrivateOptions, progress: Progress = silent
+    split: Split,
+    features: ItemFeatures,
+    out: Path,
+    options: PrivateOptions,
+    progress: Progress = silent,
+    anchor: str | None = None,
 ) -> PrivateRun:
     """Release counts and train, both paid for in the ledger of the folder before they are drawn.
 
@@ -163,13 +204,16 @@ def train_with_privacy(
         out: Folder of the run.
         options: See `PrivateOptions`.
         progress: Told of the steps, never of a loss.
+        anchor: A head of the ledger that was kept elsewhere, or the name of a file that keeps it from now on; a ledger
+            that is older is refused before anything is drawn. None: an older copy of the folder spends anew, unseen.
 
     Raises:
         ConfigError: The budget cannot be met, or an option is out of range.
         CheckpointError: The folder holds a private run that is finished, that has other options, or that died while it
             released its counts.
-        LedgerError: The ledger is damaged or cannot be written.
+        LedgerError: The ledger is damaged, older than the anchor, or cannot be written, or its anchor file cannot.
     """
+    _refuse_lost_ledger(out / LEDGER, anchor)
     users = len(UserSequences(split.train, _SHAPE.max_history))
     if not users:
         raise ConfigError("no user has two events on items of the items file; nothing can be learned")
@@ -178,7 +222,7 @@ def train_with_privacy(
     facts = _begun(out / _RUN, options, delta, {"users": users, "items": len(split.items), "catalog": catalog})
     opened = _opening(facts)
     with _ledger(out) as store:
-        ledger = Ledger(store)
+        ledger = anchored_ledger(store, anchor)
         ledger.open_plan(opened)
         if not ledger.plan(opened.plan).rounds_left and not (out / CHECKPOINT).exists():
             raise CheckpointError(f"{out}: its private run is finished and its budget is spent; choose another folder")
@@ -250,6 +294,15 @@ def _opening(facts: dict[str, Any]) -> Open:
     )
 
 
+def _refuse_lost_ledger(path: Path, anchor: str | None) -> None:
+    kept = None if anchor is None else kept_anchor(anchor)
+    if kept is not None and not path.exists():
+        raise LedgerError(
+            f"{path}: is not there, but the anchor stands for entry {kept.index} of it: restore the newest copy of the "
+            "folder; a new run takes another anchor file, and its budget comes on top"
+        )
+
+
 def _ledger(out: Path) -> SqliteLedgerStore:
     path = out / LEDGER
     if path.exists() and path.stat().st_size:
@@ -273,16 +326,8 @@ def _counts(path: Path, ledger: Ledger, opened: Open, split: Split, deviation: i
 
 
 def _settings(facts: dict[str, Any]) -> PrivateSettings:
-    return PrivateSettings(
-        shape=_SHAPE,
-        groups=_GROUPS,
-        sampling_rate=_SAMPLING_RATE,
-        steps=_STEPS,
-        noise_multiplier=facts["noise_multiplier"],
-        population=facts["users"],
-        max_grad_norm=facts["max_grad_norm"],
-        negatives=_NEGATIVES,
-        seed=facts["seed"],
+    return default_settings(
+        facts["noise_multiplier"], facts["users"], max_grad_norm=facts["max_grad_norm"], seed=facts["seed"]
     )
 
 

@@ -28,15 +28,24 @@ from hushrec_model.private_optimizer import PrivateOptimizer
 from hushrec_model.progress import Progress, silent
 from hushrec_model.splits import Split
 from hushrec_model.user_sequences import UserSequences
-from hushrec_model.user_step import GROUPS, Candidates, UserStep
+from hushrec_model.user_step import GROUPS, Candidates, UserStep, Weights
 
-__all__ = ["BudgetSpentError", "PrivateSettings", "PrivatelyTrained", "Spend", "build_public_model", "train_private"]
+__all__ = [
+    "BudgetSpentError",
+    "PrivateSettings",
+    "PrivatelyTrained",
+    "Spend",
+    "Watch",
+    "build_public_model",
+    "train_private",
+]
 
 _WARM_UP = 0.05
 _DECAY = 0.5  # of a starting attention, in nats an event
 _EPSILON = 1e-12  # of Adam: means of clipped gradients are far below its usual 1e-8
 
 Spend = Callable[[int, int], None]
+Watch = Callable[[Model, Candidates, Weights], None]
 
 
 class BudgetSpentError(Exception):
@@ -148,6 +157,7 @@ def train_private(
     prior: NDArray[np.float32] | None = None,
     checkpoint: Path | None = None,
     progress: Progress = silent,
+    watch: Watch | None = None,
 ) -> PrivatelyTrained:
     """Train with `settings.steps` noised steps.
 
@@ -167,6 +177,8 @@ def train_private(
             guarantee. Whoever serves the model adds it too. None: nothing.
         checkpoint: File written after each block of steps and read at the start if it exists.
         progress: Told after every block; never of a loss.
+        watch: Shown what the strongest attacker may see of each step, before its weights change: the model, the
+            candidates and the noised mean gradient of each trained weight. Nothing that is not released already.
 
     Returns:
         The model.
@@ -177,6 +189,8 @@ def train_private(
     """
     settings.check()
     run = _Run(split, features, settings, prior, checkpoint)
+    if watch is not None:
+        run.show_steps_to(watch)
     while run.step < settings.steps:
         count = min(settings.block, settings.steps - run.step)
         try:
@@ -221,9 +235,16 @@ class _Run:
         self.identity = {"settings": asdict(settings), "data": data}
         self._resume()
 
+    def show_steps_to(self, watch: Watch) -> None:
+        def show(*_: object) -> None:
+            released = {name: weight.grad for name, weight in self.weights.items() if weight.grad is not None}
+            watch(self.model, self.candidates, released)
+
+        self.optimizer.original_optimizer.register_step_pre_hook(show)
+
     def take_step(self) -> None:
-        candidates = Candidates.draw(self.settings.negatives, self.offset, self.generator)
-        sums = self.user_step.clipped_sum(self.sampler.draw(), self.users, candidates)
+        self.candidates = Candidates.draw(self.settings.negatives, self.offset, self.generator)
+        sums = self.user_step.clipped_sum(self.sampler.draw(), self.users, self.candidates)
         self._set_rate()
         self.optimizer.step_on({weight: sums[name] for name, weight in self.weights.items()})
         self.step += 1

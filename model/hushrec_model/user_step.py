@@ -27,7 +27,7 @@ from hushrec_model.model import Model
 from hushrec_model.network import Encoder
 from hushrec_model.user_sequences import UserBatch, UserSequences
 
-__all__ = ["GROUPS", "Candidates", "UserGradients", "UserStep", "trained_weights"]
+__all__ = ["GROUPS", "Candidates", "UserGradients", "UserStep", "Weights", "trained_weights"]
 
 GROUPS = ("adapter", "encoder", "features", "rows")
 _MARGIN = 1e-6  # what float32 may add to a norm, taken off beforehand

@@ -6,12 +6,14 @@ import os
 from pathlib import Path
 
 import pytest
-from hushrec_privacy.ledger import Ledger, SqliteLedgerStore
+from hushrec_privacy.ledger import Ledger, ParticipationRecord, SqliteLedgerStore
+from hushrec_privacy.ledger.device_cost import device_guarantee, participation_rho
 from hushrec_privacy.ledger.openings import plan_opening
 from hushrec_privacy.plans.plan import Plan
 from hushrec_privacy.plans.signing import verified_plan
 
 from tests.e2e.commands import hushrec
+from tests.participations import a_plan, joined, take_part
 from tests.tiny_bundle import write_tiny_bundle
 
 CONTRACT = {"epsilon", "delta", "adjacency", "assumptions"}
@@ -144,7 +146,57 @@ def test_an_edited_ledger_is_refused(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", [("report",), ("ledger", "verify"), ("ledger", "show")])
+def test_a_device_prints_its_receipt_and_finds_an_older_record_by_it(tmp_path: Path) -> None:
+    path, opened = tmp_path / "participation.db", joined(a_plan())
+    record = ParticipationRecord.at(path, lifetime_rho="1")
+    take_part(record, opened, [3])
+    older = path.read_bytes()
+    record.participate(opened.plan, 41, rho=participation_rho(opened, 1))
+    record.close()
+    page = tmp_path / "receipt.html"
+    found = told("receipt", path, "--html", page)
+    assert found.keys() >= CONTRACT
+    assert found["epsilon"] == device_guarantee(opened, 2).epsilon
+    text = page.read_text(encoding="utf-8")
+    assert "Privacy receipt of this device" in text
+    assert str(found["head"]) in text
+    assert "http" not in text
+    done = hushrec("privacy", "receipt", path)
+    assert done.stdout.startswith("# Privacy receipt of this device: epsilon ")
+    assert "| 3, 41 |" in done.stdout
+    kept = tmp_path / "head.txt"
+    kept.write_text(f"{found['head']}\n", encoding="utf-8")
+    for anchor in (found["head"], kept):
+        assert told("receipt", path, "--anchor", anchor)["anchored"] is True
+    path.write_bytes(older)
+    for anchor in (found["head"], kept):
+        refused = hushrec("privacy", "receipt", path, "--anchor", anchor)
+        assert refused.returncode == 9
+        assert "older copy" in refused.stderr
+
+
+def test_a_receipt_is_no_report_of_a_shop_s_ledger(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    with SqliteLedgerStore.create(path) as store:
+        Ledger.begin(store).open_plan(plan_opening(a_plan()))
+    done = hushrec("privacy", "receipt", path)
+    assert done.returncode == 9
+    assert "hushrec privacy report" in done.stderr
+
+
+@pytest.mark.parametrize("anchor", ["41:5f0c", "missing.txt", "text.txt", "."])
+def test_an_anchor_that_is_none_is_refused(tmp_path: Path, anchor: str) -> None:
+    path = tmp_path / "ledger.db"
+    with SqliteLedgerStore.create(path) as store:
+        Ledger.begin(store)
+    (tmp_path / "text.txt").write_text("not a head", encoding="utf-8")
+    for command in (("ledger", "verify"), ("report",), ("receipt",)):
+        done = hushrec("privacy", *command, path, "--anchor", anchor, cwd=tmp_path)
+        assert done.returncode == (2 if ":" in anchor else 9), done.stderr
+        assert "anchor" in done.stderr
+
+
+@pytest.mark.parametrize("command", [("report",), ("receipt",), ("ledger", "verify"), ("ledger", "show")])
 def test_what_is_no_ledger_is_refused(tmp_path: Path, command: tuple[str, ...]) -> None:
     (tmp_path / "text").write_text("not a ledger")
     (tmp_path / "empty").touch()
@@ -203,6 +255,18 @@ def test_the_card_of_a_private_bundle_promises_nothing(tmp_path: Path) -> None:
     assert (tmp_path / "privacy.md").read_text(encoding="utf-8") == done.stdout
 
 
+def test_the_shop_s_own_facts_come_from_a_file(tmp_path: Path) -> None:
+    bundle, facts = write_tiny_bundle(tmp_path / "shop.hush"), tmp_path / "shop.json"
+    facts.write_text('{"name": "Mugs", "region": "Peru"}', encoding="utf-8")
+    done = hushrec("privacy", "card", bundle, "--shop", facts)
+    assert "| Name | Mugs |" in done.stdout
+    assert "published" in done.stderr, "what is missing is said"
+    assert "region" not in done.stderr
+    assert told("card", bundle, "--shop", facts)["region"] == "Peru"
+    facts.write_text('{"epsilon": "0.1"}', encoding="utf-8")
+    assert hushrec("privacy", "card", bundle, "--shop", facts).returncode == 2
+
+
 def test_a_signature_replaces_neither_key_nor_plan(tmp_path: Path) -> None:
     plan_file, key = tmp_path / "plan.json", tmp_path / "plan.key"
     told("plan", *FLEET, "--epsilon", 2, "--out", plan_file)
@@ -259,4 +323,12 @@ def test_a_ledger_without_rights_is_refused(tmp_path: Path) -> None:
 
 def test_help_names_every_command() -> None:
     text = hushrec("privacy", "--help").stdout
-    assert all(name in text for name in ("epsilon", "plan", "sign", "report", "card", "ledger"))
+    assert all(name in text for name in ("epsilon", "plan", "sign", "report", "receipt", "card", "ledger"))
+
+
+def test_an_audit_of_training_tells_claim_bound_and_power() -> None:
+    found = told("audit", "training", "--epsilon", 8, "--canaries", 60)  # too few to refute this, whatever they show
+    assert found.keys() >= CONTRACT | {"epsilon_lower", "confidence", "canaries", "guesses", "correct", "power"}
+    assert found["refuted"] is False
+    assert 7.9 < float(str(found["epsilon"])) <= 8
+    assert found["adjacency"] == "add-or-remove"

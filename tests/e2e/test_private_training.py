@@ -93,6 +93,7 @@ def test_evaluation_takes_a_private_run(trained: Path, shop: tuple[Path, Path]) 
         (("--epsilon", 4, "--max-grad-norm", 1e308), "max_grad_norm"),
         (("--epsilon", 4, "--protocol", "temporal"), "name a day with --test-from"),
         (("--delta", 1e-5), "epsilon"),
+        (("--anchor", "shop.anchor"), "epsilon"),
         (("--max-grad-norm", 1), "epsilon"),
     ],
 )
@@ -178,6 +179,63 @@ def test_a_run_whose_ledger_is_gone_does_not_go_on(trained: Path, shop: tuple[Pa
     assert done.returncode == 9
     assert "is gone" in done.stderr
     assert not (copy / "ledger.db").exists()
+
+
+def test_an_older_copy_of_a_run_is_refused_where_an_anchor_is_kept(shop: tuple[Path, Path], tmp_path: Path) -> None:
+    out, backup, anchor = tmp_path / "run", tmp_path / "backup", tmp_path / "shop.anchor"
+    files = [str(HUSHREC), "train", str(shop[0]), "--items", str(shop[1]), "--epsilon", "8", "--delta", "1e-4"]
+    command = [*files, "--anchor", str(anchor)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [*command, "--out", str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+    )
+    deadline = time.monotonic() + 120
+    while spent(out) < 11 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = spent(out)
+    assert 11 <= before < ROUNDS
+    shutil.copytree(out, backup)
+    for out_now, code, message in ((out, 0, ""), (backup, 9, "older copy"), (tmp_path / "empty", 9, "is not there")):
+        done = subprocess.run(
+            [*command, "--out", str(out_now)], capture_output=True, text=True, check=False, env=environment
+        )
+        assert done.returncode == code, done.stderr
+        assert message in done.stderr
+    assert spent(out) == ROUNDS
+    assert spent(backup) == before, "nothing was spent, so nothing was drawn"
+    assert not (tmp_path / "empty" / "ledger.db").exists()
+    assert not (tmp_path / "empty" / "private.json").exists()
+    facts = json.loads((out / "run.json").read_text(encoding="utf-8"))["privacy"]
+    assert anchor.read_text(encoding="utf-8").strip() == facts["ledger_head"]
+    head = subprocess.run(
+        [*files, "--out", str(backup), "--anchor", facts["ledger_head"]],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    assert head.returncode == 9
+    assert "older copy" in head.stderr
+
+
+@pytest.mark.parametrize(
+    ("anchor", "message"),
+    [
+        ("41:5f0c", "the anchor is wrong"),
+        ("run/shop.anchor", "lies in the folder of the run"),
+        ("none/shop.anchor", "its folder is not there"),
+    ],
+)
+def test_an_anchor_that_protects_nothing_is_wrong_usage(
+    shop: tuple[Path, Path], tmp_path: Path, anchor: str, message: str
+) -> None:
+    options = ("--items", shop[1], "--out", tmp_path / "run", "--epsilon", 8, "--anchor", anchor)
+    done = hushrec("train", shop[0], *options, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def spent(out: Path) -> int:

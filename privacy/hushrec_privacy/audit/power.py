@@ -13,7 +13,7 @@ from hushrec_privacy import checks
 from hushrec_privacy.audit.one_run import epsilon_lower_bound, guess_p_value
 from hushrec_privacy.audit.tails import binomial_masses
 
-__all__ = ["PowerRow", "detection_power", "power_table"]
+__all__ = ["PowerRow", "best_guesses", "detection_power", "expected_epsilon", "power_table"]
 
 _SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)  # of the canaries guessed, tried for a power table
 
@@ -79,6 +79,48 @@ def detection_power(
     return float(binomial_masses(guesses, _accuracy(guesses / canaries, mu))[low:].sum())
 
 
+def best_guesses(canaries: int, *, mu: float, epsilon: float, delta: float, confidence: float = 0.95) -> int:
+    """The number of guesses, of those tried, with the largest chance to refute (`epsilon`, `delta`) at a true `mu`.
+
+    Depends on nothing that is drawn, so an audit may use it. All canaries if there is no chance at all.
+
+    Args:
+        canaries: m, at least 2.
+        mu: As in `detection_power`, and so the rest.
+
+    Raises:
+        ConfigError: An argument is outside its range.
+
+    >>> best_guesses(1000, mu=2.0, epsilon=2.0, delta=1e-5)
+    200
+    """
+    checks.at_least(2, canaries=canaries)
+
+    def chance(guesses: int) -> float:
+        return detection_power(canaries, guesses, mu=mu, epsilon=epsilon, delta=delta, confidence=confidence)
+
+    return max(_tried(canaries), key=lambda guesses: (chance(guesses), guesses))
+
+
+def expected_epsilon(canaries: int, guesses: int, *, mu: float, delta: float, confidence: float = 0.95) -> float:
+    """The lower bound that the expected number of right guesses gives, if the mechanism is Gaussian of `mu`.
+
+    Args:
+        canaries: m.
+        guesses: r, at most m.
+        mu: As in `detection_power`, and so the rest.
+
+    Raises:
+        ConfigError: An argument is outside its range.
+
+    >>> 3 < expected_epsilon(1000, 100, mu=4.0, delta=1e-5) < 4
+    True
+    """
+    checks.positive(mu=mu)
+    right = int(guesses * _accuracy(guesses / canaries, mu))
+    return epsilon_lower_bound(canaries, guesses, right, delta=delta, confidence=confidence)
+
+
 def power_table(
     canaries: Sequence[int], mus: Sequence[float], *, delta: float, confidence: float = 0.95
 ) -> tuple[PowerRow, ...]:
@@ -107,14 +149,18 @@ def _power(m: int, mu: float, delta: float, confidence: float) -> PowerRow:
     checks.at_least(2, canaries=m)
     checks.positive(mu=mu)
     best = (-1.0, 0, 0.0)
-    for guesses in sorted({max(2, int(m * share) // 2 * 2) for share in _SHARES}):
-        accuracy = _accuracy(guesses / m, mu)
-        shown = epsilon_lower_bound(m, guesses, int(guesses * accuracy), delta=delta, confidence=confidence)
-        best = max(best, (shown, guesses, accuracy))
+    for guesses in _tried(m):
+        shown = expected_epsilon(m, guesses, mu=mu, delta=delta, confidence=confidence)
+        best = max(best, (shown, guesses, _accuracy(guesses / m, mu)))
     ceiling = max(
         epsilon_lower_bound(m, guesses, guesses, delta=delta, confidence=confidence) for guesses in (m // 2, m)
     )
     return PowerRow(m, mu, best[1], best[2], best[0], ceiling)
+
+
+def _tried(m: int) -> list[int]:
+    """Even, rising."""
+    return sorted({max(2, int(m * share) // 2 * 2) for share in _SHARES})
 
 
 def _accuracy(share: float, mu: float) -> float:

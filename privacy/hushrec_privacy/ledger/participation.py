@@ -17,7 +17,7 @@ from hushrec_privacy.ledger.ledger import Ledger
 from hushrec_privacy.ledger.rules import Totals
 from hushrec_privacy.ledger.sqlite import SqliteLedgerStore
 
-__all__ = ["ParticipationRecord"]
+__all__ = ["ParticipationRecord", "is_participation_record"]
 
 
 class ParticipationRecord:
@@ -136,6 +136,16 @@ class ParticipationRecord:
     def close(self) -> None:
         """Close the store."""
         self._ledger.close()
+
+
+def is_participation_record(totals: Totals) -> bool:
+    """Whether a ledger is a device's: its lifetime and each of its plans are limited. A shop's ledger limits neither.
+
+    Args:
+        totals: Of a verified ledger.
+    """
+    limited = all(plan.opened.limits.cap is not None for plan in totals.plans.values())
+    return totals.genesis.lifetime_rho is not None and limited
 
 
 def _closed_on_error(store: LedgerStore, use: Callable[[LedgerStore], ParticipationRecord]) -> ParticipationRecord:

@@ -13,6 +13,7 @@ from hushrec_privacy.ledger.chain import Anchor, LedgerStore
 from hushrec_privacy.ledger.entries import Spend
 from hushrec_privacy.ledger.ledger import history, verify
 from hushrec_privacy.ledger.openings import guarantee_after
+from hushrec_privacy.ledger.participation import is_participation_record
 from hushrec_privacy.ledger.rules import PlanTotals
 
 __all__ = ["NOT_COVERED", "PlanReport", "SpendingReport", "spending_report"]
@@ -113,6 +114,10 @@ class SpendingReport:
                 if total.adjacency == "add-or-remove"
                 else "integers only, rounding is part of the stated epsilon"
             ),
+            "side channels": "the time that noise takes is not hidden: let nobody measure single draws",
+            "accuracy and bias": "no matter of a ledger; noise costs small groups most, so measure quality for each",
+            "security and access control": "the ledger is its owner's alone to read; log, keys and noise state are as "
+            "safe as the shop keeps them",
             "data exposure": "this ledger holds parameters and counts only; no record of any shopper",
             "not covered": "; ".join(NOT_COVERED),
         }
@@ -128,11 +133,13 @@ def spending_report(store: LedgerStore, *, anchor: Anchor | None = None, curves:
 
     Raises:
         LedgerError: The ledger is damaged, altered, or older than the anchor.
-        ConfigError: It holds no plan yet.
+        ConfigError: It holds no plan yet, or it is the participation record of a device, which counts otherwise.
     """
     totals = verify(store, anchor=anchor)
     if not totals.plans:
         raise ConfigError("the ledger has no plan yet; nothing was spent and there is nothing to report")
+    if is_participation_record(totals):  # its last round is not the last one that is published
+        raise ConfigError("this is the participation record of a device; use: hushrec privacy receipt")
     spends: dict[str, list[Spend]] = {plan: [] for plan in totals.plans}
     if curves:
         for _, entry in history(store):

@@ -20,6 +20,8 @@ from hushrec_model.private_training import (
     build_public_model,
     train_private,
 )
+from hushrec_model.user_sequences import UserSequences
+from hushrec_model.user_step import Candidates, UserStep
 from hushrec_privacy.errors import CheckpointError, ConfigError
 from torch.nn import functional
 
@@ -240,3 +242,21 @@ def test_a_prior_is_what_the_scores_build_on() -> None:
 def test_settings_that_cannot_be_trained_are_refused_before_anything_is_spent(field: str, value: object) -> None:
     with pytest.raises(ConfigError):
         train(replace(SETTINGS, **{field: value}), lambda *_: pytest.fail("spent"))  # type: ignore[arg-type]
+
+
+def test_a_watcher_sees_what_each_step_releases_before_it_moves_the_weights() -> None:
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def watch(model: Model, candidates: Candidates, released: dict[str, torch.Tensor]) -> None:
+        assert len(candidates.items) == ITEMS
+        seen.append((weights(model).clone(), released["items.id.weight"].clone()))
+
+    settings = replace(SETTINGS, sampling_rate=1.0, noise_multiplier=0.0, steps=3)
+    train_private(SPLIT, nothing_known(ITEMS), settings, spend=free, watch=watch)
+    assert len(seen) == 3
+    model, users = build_public_model(nothing_known(ITEMS), settings), UserSequences(SPLIT.train, SMALL.max_history)
+    assert torch.equal(seen[0][0], weights(model))
+    step = UserStep(model, settings.groups, settings.max_grad_norm)
+    sums = step.clipped_sum(np.arange(USERS), users, Candidates.draw(ITEMS, torch.zeros(ITEMS + 1), torch.Generator()))
+    torch.testing.assert_close(seen[0][1].double(), sums["items.id.weight"] / USERS, rtol=1e-5, atol=1e-9)
+    assert not torch.equal(seen[1][0], seen[0][0])

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 from hushrec_privacy.audit.one_run import audit_one_run, epsilon_lower_bound, guess_p_value
-from hushrec_privacy.audit.power import detection_power, power_table
+from hushrec_privacy.audit.power import best_guesses, detection_power, expected_epsilon, power_table
 from hushrec_privacy.errors import ConfigError
 from numpy.typing import NDArray
 from scipy import stats
@@ -122,6 +122,21 @@ def test_the_table_tells_what_a_typical_audit_of_a_gaussian_finds() -> None:
         audit_one_run(*_gaussian(rng, 2000, 2.5), guesses=row.guesses, delta=1e-5).epsilon_lower for _ in range(100)
     ]
     assert np.median(found) == pytest.approx(row.epsilon_revealed, rel=0.1)
+
+
+@pytest.mark.parametrize("epsilon", [1.0, 4.0, 50.0])
+def test_the_best_number_of_guesses_refutes_at_least_as_often_as_any_other(epsilon: float) -> None:
+    def chance(guesses: int) -> float:
+        return detection_power(4000, guesses, mu=1.8, epsilon=epsilon, delta=1e-5)
+
+    best = best_guesses(4000, mu=1.8, epsilon=epsilon, delta=1e-5)
+    assert chance(best) == max(chance(guesses) for guesses in (40, 80, 200, 400, 800, 1200, 2000, 4000))
+    assert best == 4000 or chance(best) > 0  # where nothing can be seen, all are guessed
+
+
+def test_the_expected_bound_is_that_of_the_table() -> None:
+    (row,) = power_table([2000], [2.5], delta=1e-5)
+    assert expected_epsilon(2000, row.guesses, mu=2.5, delta=1e-5) == row.epsilon_revealed
 
 
 def test_the_table_grows_with_canaries_and_shift_up_to_its_ceiling() -> None:
