@@ -188,7 +188,7 @@ def _noised_transitions(train: Sequences, items: int, deviation: int, source: Os
 
 
 def _pair_counts(train: Sequences, items: int) -> tuple[_Ints, _Ints]:
-    """Cells (earlier item - 1) V + later item - 1 that users touched, rising, and the sums of what they add, in steps."""
+    """Cells (earlier item - 1) V + later item - 1 that users touched, rising, and what they add to them, in steps."""
     index, total = np.zeros(0, np.int64), np.zeros(0, np.int64)
     for newest in _newest(UserSequences(train, _NEWEST_PAIRED - 1)):
         _, cell, steps = _user_pairs(newest, items)

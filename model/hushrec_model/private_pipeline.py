@@ -1,8 +1,8 @@
 """From event and item files to a folder trained under user-level differential privacy: `hushrec train --epsilon`.
 
 Everything that leaves the folder later (weights, tables of counts, the one decision) was noised; the ledger beside it
-knows what that cost. Scores on validation and test are computed for the shop's own eyes, from private events, and go into no
-bundle. `--seed` decides initial weights and candidates, never noise or sampling.
+knows what that cost. Scores on validation and test are computed for the shop's own eyes, from private events, and go
+into no bundle. `--seed` decides initial weights and candidates, never noise or sampling.
 """
 
 import hashlib

@@ -1,33 +1,18 @@
-"""What private training may see, and what its tables can move by."""
+"""What private training may see."""
 
 import math
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 import pytest
-from hushrec_model import private_data
 from hushrec_model.items import Items
 from hushrec_model.log import Log
-from hushrec_model.private_data import (
-    COUNTS_NOISE,
-    counts_mu,
-    load_counts,
-    popularity_part,
-    public_items,
-    public_log,
-    public_split,
-    release_counts,
-    save_counts,
-)
-from hushrec_model.sequences import Sequences
+from hushrec_model.private_data import public_items, public_log, public_split
 from hushrec_model.splits import split_log
 from hushrec_model.user_sequences import UserSequences
-from hushrec_privacy.errors import CheckpointError, ConfigError, DataError
-from hushrec_privacy.randomness import OsRandom
+from hushrec_privacy.errors import ConfigError, DataError
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 ITEMS = 12
 
@@ -48,12 +33,6 @@ def log(listed: int = 3) -> Log:
         session=None,
         row=np.arange(12),
     )
-
-
-def sequences(users: list[list[int]]) -> Sequences:
-    item = np.array([i for user in users for i in user], np.int32)
-    offsets = np.cumsum([0, *map(len, users)]).astype(np.int64)
-    return Sequences(offsets, item, np.zeros(len(item), np.int8), None, None)
 
 
 def test_the_catalogue_is_the_items_file_s() -> None:
@@ -147,63 +126,3 @@ def test_prices_from_the_log_are_taken_out() -> None:
     assert not public_items(known).price_from_events
     own = Items(["a"], np.array([2.5]), {}, None)
     assert public_items(own) is own
-
-
-users = st.lists(st.lists(st.integers(0, ITEMS), min_size=0, max_size=40), min_size=1, max_size=6)
-
-
-def plain(train: Sequences, monkeypatch: pytest.MonkeyPatch) -> tuple[NDArray[np.float64], float]:
-    """The tables before noise, recorded where noise is drawn."""
-    drawn: list[int] = []
-
-    def silent(_source: OsRandom, count: int, scale: float) -> NDArray[np.float64]:
-        assert scale == COUNTS_NOISE
-        drawn.append(count)
-        return np.zeros(count)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(private_data, "float_gaussian", silent)
-        found = release_counts(train, ITEMS, OsRandom())
-    assert drawn == [ITEMS + 1, 1]
-    return found.popularity.astype(np.float64), float(found.filter_seen)
-
-
-@settings(max_examples=60)
-@given(users=users, more=st.lists(st.integers(0, ITEMS), min_size=0, max_size=40))
-def test_one_user_moves_popularity_by_at_most_one(users: list[list[int]], more: list[int]) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        without, _ = plain(sequences(users), patch)
-        with_one, _ = plain(sequences([*users, more]), patch)
-    assert np.linalg.norm(with_one - without) <= 1 + 1e-6
-
-
-def test_who_returns_decides_whether_seen_items_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert plain(sequences([[1, 2, 3]] * 50), monkeypatch)[1] == 1.0
-    assert plain(sequences([[1, 2, 1]] * 50), monkeypatch)[1] == 0.0
-
-
-def test_noise_is_fresh_and_of_the_stated_size() -> None:
-    train = sequences([[1, 2]] * 3)
-    drawn = np.array([release_counts(train, 4000, OsRandom()).popularity[3:] for _ in range(2)])
-    assert not np.array_equal(drawn[0], drawn[1])
-    positive = drawn[drawn > 0]
-    assert abs((drawn > 0).mean() - 0.5) < 0.04, "negative ones are cut to 0"
-    assert 0.9 < np.sqrt((positive**2).mean()) / COUNTS_NOISE < 1.1
-
-
-def test_both_releases_are_counted() -> None:
-    assert counts_mu() == pytest.approx(math.sqrt(2) / COUNTS_NOISE, rel=1e-12)
-    assert popularity_part().name == "popularity"
-
-
-def test_counts_are_kept_whole(tmp_path: Path) -> None:
-    counts = release_counts(sequences([[1, 2]] * 3), ITEMS, OsRandom())
-    save_counts(tmp_path / "counts.npz", counts)
-    kept = load_counts(tmp_path / "counts.npz")
-    np.testing.assert_array_equal(kept.popularity, counts.popularity)
-    assert kept.filter_seen == counts.filter_seen
-    data = (tmp_path / "counts.npz").read_bytes()
-    (tmp_path / "counts.npz").write_bytes(data[: len(data) // 2])
-    for path in (tmp_path / "counts.npz", tmp_path / "missing.npz"):
-        with pytest.raises(CheckpointError, match="missing or damaged"):
-            load_counts(path)
