@@ -3,7 +3,8 @@
     gaussian    the exact curve of Gaussian noise
     zcdp        rho to (epsilon, delta): exact for Gaussian noise, a bound for any mechanism
     toeplitz    sensitivity and error of noise correlated over rounds
-    sampled     Poisson-sampled training, through dp-accounting
+    sampled     Poisson-sampled training
+    privacy_loss   what several releases cost together; `tilted` and `step_loss` compute it where steps are sampled
     discrete    what integer noise is worth against the Gaussian curve
     guarantee   one statement with all it depends on
     claims      the statements that hushrec makes
@@ -15,6 +16,7 @@ above it. NaN and negative input raise `ConfigError`; no result is NaN or negati
 from hushrec_privacy.accounting.claims import banded_guarantee, gaussian_guarantee, poisson_guarantee
 from hushrec_privacy.accounting.gaussian import gaussian_delta, gaussian_epsilon, gaussian_mu
 from hushrec_privacy.accounting.guarantee import Guarantee, compose
+from hushrec_privacy.accounting.privacy_loss import PrivacyLoss, SampledSteps
 from hushrec_privacy.accounting.sampled import poisson_delta, poisson_epsilon, poisson_noise_multiplier
 from hushrec_privacy.accounting.toeplitz import prefix_error, sensitivity_squared
 from hushrec_privacy.accounting.zcdp import (
@@ -29,6 +31,8 @@ from hushrec_privacy.accounting.zcdp import (
 
 __all__ = [
     "Guarantee",
+    "PrivacyLoss",
+    "SampledSteps",
     "banded_guarantee",
     "compose",
     "gaussian_delta",

@@ -195,7 +195,7 @@ def reach(request: Request) -> Reachable:
             independent * math.sqrt((request.rounds + 1) / 2) / request.cohort,
         ),
         state_bytes=8 * coordinates * (bands - 1),
-        false_epsilon=_amplified(request, noise),
+        false_epsilon=poisson_epsilon(request.cohort / request.population, request.rounds, noise, request.delta),
         doubts=_doubts(request, math.inf if plan is None else float(plan.epsilon)),
     )
 
@@ -309,11 +309,3 @@ def _doubts(request: Request, epsilon: float) -> tuple[str, ...]:
     if epsilon > _WEAK:
         doubts.append(f"an epsilon above {_WEAK} promises next to nothing")
     return tuple(doubts)
-
-
-def _amplified(request: Request, noise: float) -> float:
-    """What sampling would promise; NaN where dp-accounting is not installed."""
-    try:
-        return poisson_epsilon(request.cohort / request.population, request.rounds, noise, request.delta)
-    except ModuleNotFoundError:
-        return math.nan
