@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sparse
@@ -84,7 +85,9 @@ class Counts:
         mean entry of the transitions."""
         parts = [BlendPart("popularity", 1.0, float(COUNTS_NOISE))]
         if self.transitions and self.transitions["scales"].any():
-            entries = self.transitions["weights"] * self.transitions["scales"][:, None]
+            weights: Any = self.transitions["weights"]
+            scales: Any = self.transitions["scales"]
+            entries = weights * scales[:, None]
             bend = _BEND * float(entries[entries > 0].mean())
             parts.append(BlendPart("transitions", _TRANSITIONS.weight, bend, _TRANSITIONS.decay, _TRANSITIONS.window))
         return parts
@@ -156,7 +159,8 @@ def release_counts(train: Sequences, items: int, deviation: int, source: OsRando
 def save_counts(path: Path, counts: Counts) -> None:
     """Write released counts, whole or not at all."""
     part = path.with_name(path.name + ".part.npz")
-    np.savez(part, filter_seen=counts.filter_seen, **counts.arrays())
+    arrays: dict[str, Any] = {"filter_seen": counts.filter_seen, **counts.arrays()}
+    np.savez(part, **arrays)
     part.replace(path)
 
 
