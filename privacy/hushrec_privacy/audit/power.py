@@ -91,8 +91,8 @@ def best_guesses(canaries: int, *, mu: float, epsilon: float, delta: float, conf
     Raises:
         ConfigError: An argument is outside its range.
 
-    >>> best_guesses(1000, mu=2.0, epsilon=2.0, delta=1e-5)
-    200
+    >>> best_guesses(1000, mu=1.2, epsilon=2.0, delta=1e-5)
+    100
     """
     checks.at_least(2, canaries=canaries)
 
