@@ -1,281 +1,159 @@
-"""Ranking quality against epsilon of one private run on public data; one line of JSON a run.
+"""Ranking quality against epsilon: int8 bundles of `hushrec train --epsilon` at its defaults, tested on public data.
 
-    python benchmarks/private_quality.py SET EPSILON [--groups encoder,features,rows] [--q .1] [--steps 100] [--test]
-    python benchmarks/private_quality.py SET EPSILON --baseline popularity|transitions
+    python benchmarks/private_quality.py [--sets ml-1m,beauty,eshop] [--epsilons 1,2,4,8] [--runs 1] [--work DIR]
 
-The unit is a user (on eshop a session: it has no users), delta is N^-1.1, the guarantee is that of the private
-popularity table and of training together (PLD). Choose by `validation`; `--test` adds the test, for the end. Popularity
-and transitions at epsilon inf are the plain counts. EPSILON inf trains without noise and without a guarantee; clipping,
-sampling and everything else stay.
+Each epsilon is one `hushrec train`, `quantize` and `evaluate`; what was found is kept in DIR and not run again. Delta
+is the default, N^-1.1 cut to one digit. The unit is a user; on eshop, whose log has no users, it is a session. Beside
+the bundles, on the same test: the private tables with the whole budget and without training; private popularity, which
+is the bundle's own and costs an epsilon of about a third; the plain popularity. The last column is the same method
+without noise, in float32: clipping, sampling and everything else stay. Private noise cannot be seeded, so a second run
+gives other figures: `--runs 3` prints mean and range.
 """
 
 import argparse
-import functools
 import json
 import math
-import tempfile
-import time
-from collections.abc import Iterator
-from datetime import datetime
+import statistics
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sparse
+import torch
 from datasets import prepare
+from hushrec.counts import Blend
+from hushrec_model.blend import BlendScorer
 from hushrec_model.evaluate import evaluate
-from hushrec_model.features import ItemFeatures
-from hushrec_model.model import Model, ModelScorer, best_items
-from hushrec_model.network import EncoderShape
-from hushrec_model.private_training import PrivateSettings, train_private
-from hushrec_model.reading import read_log
-from hushrec_model.run_folder import split_features
-from hushrec_model.splits import Queries, Split, split_log
+from hushrec_model.model import ModelScorer
+from hushrec_model.private_counts import COUNTS_NOISE, Counts, release_counts, transitions_deviation
+from hushrec_model.private_pipeline import default_settings
+from hushrec_model.private_training import train_private
+from hushrec_model.run_folder import Run, load_run
+from hushrec_model.splits import Queries
 from hushrec_model.user_sequences import UserSequences
-from hushrec_privacy.mechanisms.float_gaussian import float_gaussian
+from hushrec_privacy.accounting import gaussian_mu
 from hushrec_privacy.randomness import OsRandom
 from numpy.typing import NDArray
+from quality import head, hushrec, line
 
-Floats = NDArray[np.float32]
-VALIDATION, TEST = 4_000, 20_000  # queries
+SETS = ("ml-1m", "beauty", "eshop")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("set", choices=("ml-1m", "beauty", "eshop"))
-    parser.add_argument("epsilon", type=float)
-    parser.add_argument("--baseline", choices=("popularity", "transitions"))
-    parser.add_argument("--groups", default="encoder,features,rows")
-    parser.add_argument("--q", type=float, default=0.1, help="sampling rate")
-    parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--lr", type=float, default=5e-3)
-    parser.add_argument("--clip", type=float, default=0.5)
-    parser.add_argument("--negatives", type=int, default=1024)
-    parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--layers", type=int, default=1)
-    parser.add_argument("--heads", type=int, default=2)
-    parser.add_argument("--channels", type=int, default=88)
-    parser.add_argument("--history", type=int, default=50)
-    parser.add_argument("--scale", type=float, default=20.0, help="score scale at the start")
-    parser.add_argument("--start", default="random", choices=("random", "mean"))
-    parser.add_argument("--averaging", type=float, default=0.25)
-    parser.add_argument("--prior-noise", type=float, default=10.0, help="noise of the popularity table; 0: no table")
-    parser.add_argument("--bound", type=int, default=20, help="newest items of a user that a count table counts")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--test", action="store_true")
+    parser.add_argument("--sets", default=",".join(SETS))
+    parser.add_argument("--epsilons", default="1,2,4,8")
+    parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--work", type=Path, default=Path("runs/private_quality"))
     options = parser.parse_args()
-    split, features = load(options.set)
-    users = UserSequences(split.train, 10**6)
-    delta = len(users) ** -1.1
-    began = time.monotonic()
-    facts: dict[str, Any] = {"users": len(users), "items": len(split.items), "delta": delta}
-    if options.baseline:
-        scorer: Any = counts_scorer(split, options, delta, facts)
-    else:
-        scorer = trained_scorer(split, features, options, len(users), delta, facts)
-    facts["seconds"] = round(time.monotonic() - began, 1)
-    asked = [("validation", split.valid, VALIDATION)] + ([("test", split.test, TEST)] if options.test else [])
-    for name, queries, most in asked:
-        index = np.unique(np.linspace(0, len(queries) - 1, min(most, len(queries))).astype(np.int64))
-        facts[name] = round(evaluate(scorer, queries, len(split.items), index=index).ndcg, 5)
-    print(json.dumps(vars(options) | facts), flush=True)
+    epsilons, repeats = options.epsilons.split(","), range(options.runs)
+    found = {name: measure(name, epsilons, repeats, options.work / name) for name in options.sets.split(",")}
+    head("set", "ranked by", *(f"ε {epsilon}" for epsilon in epsilons), "no noise")
+    for name, rows in found.items():
+        for number, (title, columns) in enumerate(rows.items()):
+            line("" if number else name, title, *(spread(column) for column in columns))
 
 
-@functools.cache
-def load(name: str) -> tuple[Split, ItemFeatures]:
-    """Split and content of a set, as `hushrec train` makes them."""
-    with tempfile.TemporaryDirectory() as folder:
-        files = prepare(name, Path(folder))
-        words = list(files.train_options)
-        given = dict(zip(words[::2], words[1::2], strict=True))
-        attributes = tuple(given["--attributes"].split(",")) if "--attributes" in given else ()
-        log, known, _ = read_log(files.events, files.items, columns={}, attributes=attributes, key=bytes(32))
-    since = datetime.fromisoformat(given["--test-from"] + "T00:00:00+00:00") if "--test-from" in given else None
-    split = split_log(log, given.get("--protocol", "leave-one-out"), test_from=since)
-    return split, split_features(split, known)
+def measure(name: str, epsilons: Sequence[str], repeats: Sequence[int], work: Path) -> dict[str, list[list[float]]]:
+    """Run what is missing of one set: test NDCG@10 of every repeat, by epsilon and without noise, by what ranked."""
+    bundles = [[bundle(name, epsilon, repeat, work) for repeat in repeats] for epsilon in epsilons]
+    run = load_run(work / f"run-{epsilons[0]}-0")
+    tables = [
+        [kept(work / f"tables-{e}-{repeat}.json", counts_alone, run, float(e)) for repeat in repeats] for e in epsilons
+    ]
+    first = bundles[0][0]
+    plain = first["baselines"]["popularity"]["ndcg@10"]
+    return {
+        f"**int8 bundle**, {first['users']:,} queries": [
+            *([found["ndcg@10"] for found in row] for row in bundles),
+            [kept(work / "noiseless.json", without_noise, run)],
+        ],
+        "tables alone, no training": [*tables, [kept(work / "tables-inf.json", counts_alone, run, math.inf)]],
+        "private popularity": [*([f["parts"]["popularity"]["ndcg@10"] for f in row] for row in bundles), []],
+        "popularity, not private": [*([] for _ in bundles), [plain]],
+    }
 
 
-def trained_scorer(
-    split: Split, features: ItemFeatures, options: argparse.Namespace, users: int, delta: float, facts: dict[str, Any]
-) -> "WithPrior":
-    """Train one model; the popularity table that it builds on is paid for from the same epsilon."""
-    noise = 0.0
-    if math.isfinite(options.epsilon):
-        noise = noise_multiplier(options.q, options.steps, options.epsilon, delta, options.prior_noise)
-    prior = None
-    if options.prior_noise:
-        scale = options.prior_noise if noise else 1.0
-        prior = log_popularity(noised_popularity(split, options.bound, scale if noise else 0.0), scale)
-    shape = EncoderShape(
-        heads=(options.heads,) * options.layers,
-        channels=(options.channels,) * options.layers,
-        max_history=options.history,
-        width=options.width,
+def bundle(name: str, epsilon: str, repeat: int, work: Path) -> dict[str, Any]:
+    """Train, quantize and evaluate one bundle, each as its own process; what `hushrec evaluate` printed."""
+    folder, packed = work / f"run-{epsilon}-{repeat}", work / f"{epsilon}-{repeat}.hush"
+
+    def made() -> dict[str, Any]:
+        files = prepare(name, work)
+        items = ["--items", str(files.items)]
+        hushrec(["train", str(files.events), *items, "--out", str(folder), *files.train_options, "--epsilon", epsilon])
+        hushrec(["quantize", str(folder), "--out", str(packed)])
+        return hushrec(["evaluate", str(packed), str(files.events), "--parts"])[0]
+
+    found: dict[str, Any] = kept(work / f"{epsilon}-{repeat}.json", made)
+    return found
+
+
+def kept(path: Path, make: Callable[..., Any], *given: Any) -> Any:
+    """What is in `path`, or what is made now and put there."""
+    if not path.exists():
+        print(path.with_suffix(""), file=sys.stderr, flush=True)
+        made = make(*given)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(made))
+    return json.loads(path.read_text())
+
+
+def counts_alone(run: Run, epsilon: float) -> float:
+    """The product's tables under the whole budget, ranked by without a model. Infinite: with next to no noise."""
+    return ndcg(run, counts_of(run, epsilon), NoModel(len(run.split.items)))
+
+
+def without_noise(run: Run) -> float:
+    """The product's method with next to no noise on the tables and none on the steps."""
+    counts, users = counts_of(run, math.inf), len(UserSequences(run.split.train, run.settings.shape.max_history))
+    prior = np.log1p(counts.popularity / np.float32(COUNTS_NOISE)).astype(np.float32)
+    trained = train_private(
+        run.split, run.features, default_settings(0.0, users), spend=lambda _first, _steps: None, prior=prior
     )
-    settings = PrivateSettings(
-        shape=shape,
-        groups=tuple(options.groups.split(",")),
-        sampling_rate=options.q,
-        steps=options.steps,
-        noise_multiplier=noise,
-        population=users,
-        max_grad_norm=options.clip,
-        learning_rate=options.lr,
-        negatives=options.negatives,
-        averaging=options.averaging,
-        score_scale=options.scale,
-        start=options.start,
-        seed=options.seed,
-    )
-    facts["noise_multiplier"] = noise
-    trained = train_private(split, features, settings, spend=nothing, prior=prior)
-    return WithPrior(trained.model, prior, filter_seen=split.filter_seen)
+    return ndcg(run, counts, ModelScorer(trained.model, filter_seen=counts.filter_seen))
 
 
-def nothing(_first: int, _steps: int) -> None:
-    """A benchmark keeps no ledger."""
+def counts_of(run: Run, epsilon: float) -> Counts:
+    """Tables that cost `epsilon` together at the run's delta."""
+    deviation, items = 1, len(run.split.items)
+    if epsilon < math.inf:
+        left = gaussian_mu(epsilon, run.facts["privacy"]["delta"]) ** 2 - 2 / COUNTS_NOISE**2
+        deviation = transitions_deviation(math.sqrt(left), items)
+    return release_counts(run.split.train, items, deviation, OsRandom(), run.split.protocol)
 
 
-class WithPrior:
-    """The Transformer's scores plus a prior."""
+class NoModel:
+    """A Transformer that scores everything alike."""
 
-    def __init__(self, model: Model, prior: Floats | None, *, filter_seen: bool) -> None:
-        self._scorer = ModelScorer(model, filter_seen=filter_seen)
-        self._prior = np.float32(0) if prior is None else prior
+    def __init__(self, items: int) -> None:
+        self._items = items
 
-    def top(self, queries: Queries, index: NDArray[np.int64], k: int) -> NDArray[np.int32]:
-        """As every scorer."""
-        result = np.zeros((len(index), k), np.int32)
-        for rows, scores in self._scorer.score_blocks(queries, index):
-            result[rows] = best_items((scores.numpy() + self._prior).astype(np.float32), k)
-        return result
-
-
-def noised_popularity(split: Split, bound: int, noise: float) -> Floats:
-    """Users' newest distinct items; each user's row has L2 norm 1 at most. Shape (V + 1,)."""
-    counts = np.zeros(len(split.items) + 1)
-    for items in newest(split, bound):
-        distinct = np.unique(items)
-        counts[distinct] += len(distinct) ** -0.5
-    counts += float_gaussian(OsRandom(), len(counts), noise)
-    counts[0] = 0
-    return np.maximum(counts, 0).astype(np.float32)
+    def score_blocks(
+        self,
+        queries: Queries,  # noqa: ARG002
+        index: NDArray[np.int64],
+    ) -> Iterator[tuple[NDArray[np.int64], torch.Tensor]]:
+        """As `ModelScorer.score_blocks`."""
+        for rows in np.array_split(np.arange(len(index)), -(-len(index) // 256)):
+            yield rows, torch.zeros(len(rows), self._items + 1)
 
 
-def newest(split: Split, bound: int) -> Iterator[NDArray[np.int64]]:
-    """The newest items of each user, oldest first."""
-    users = UserSequences(split.train, bound - 1)
-    for user in range(len(users)):
-        yield users.batch(np.array([user])).items[0].numpy()
+def ndcg(run: Run, counts: Counts, model: Any) -> float:
+    """Test NDCG@10 of a model with released counts, as a bundle blends them."""
+    blend = Blend(counts.parts(), counts.arrays())
+    scorer = BlendScorer(model, blend, filter_seen=counts.filter_seen)
+    return evaluate(scorer, run.split.test, len(run.split.items)).ndcg
 
 
-def log_popularity(counts: Floats, scale: float) -> Floats:
-    """log(1 + counts / scale): what lies in the noise comes out equal."""
-    logarithm: Floats = np.log1p(counts / np.float32(scale)).astype(np.float32)
-    return logarithm
-
-
-def counts_scorer(split: Split, options: argparse.Namespace, delta: float, facts: dict[str, Any]) -> Any:
-    """Popularity, or transitions over it, from one Gaussian release each (a tenth of rho for popularity)."""
-    private = math.isfinite(options.epsilon)
-    mu = gaussian_mu(options.epsilon, delta) if private else math.inf
-    alone = options.baseline == "popularity"
-    noise = 1 / mu if alone else 1 / (mu * math.sqrt(0.1))
-    bound = options.bound if private else 10**6
-    popularity = noised_popularity(split, bound, noise)
-    table = None
-    if not alone:
-        table = transitions(split, options.bound, 1 / (mu * math.sqrt(0.9)))
-    facts["noise_multiplier"] = noise
-    return CountsScorer(log_popularity(popularity, max(noise, 1e-3)), table, filter_seen=split.filter_seen)
-
-
-def transitions(split: Split, bound: int, noise: float) -> "sparse.csr_matrix":
-    """Decayed transitions of each user's newest items, its L2 norm 1 at most, noise on *every* pair, then 4 noises as
-    threshold."""
-    items = len(split.items) + 1
-    rows, columns, values = [], [], []
-    for user in newest(split, bound):
-        gaps = range(1, min(6, len(user)))
-        row = np.concatenate([user[:-gap] for gap in gaps])
-        column = np.concatenate([user[gap:] for gap in gaps])
-        value = np.concatenate([np.full(len(user) - gap, 0.8 ** (gap - 1)) for gap in gaps])
-        pair, place = np.unique(row * items + column, return_inverse=True)
-        total = np.bincount(place, value)
-        rows.append(pair // items)
-        columns.append(pair % items)
-        values.append(total / np.linalg.norm(total))
-    at = (np.concatenate(rows), np.concatenate(columns))
-    counts = sparse.coo_matrix((np.concatenate(values), at), shape=(items, items)).tocsr()
-    if not noise:
-        return counts
-    random, kept = np.random.default_rng(), []
-    for first in range(0, items, 512):  # a benchmark's noise, in which nobody's data is at stake
-        block = counts[first : first + 512].toarray()
-        block += random.standard_normal(block.shape, np.float32) * noise
-        kept.append(sparse.csr_matrix(np.where(block > 4 * noise, block, 0)))
-    return sparse.vstack(kept).tocsr()
-
-
-class CountsScorer:
-    """log-popularity plus log1p of the last five items' transitions."""
-
-    def __init__(self, prior: Floats, table: "sparse.csr_matrix | None", *, filter_seen: bool) -> None:
-        self._prior, self._table, self._filter_seen = prior, table, filter_seen
-        if table is not None:
-            sums = np.asarray(table.sum(1)).ravel()
-            self._table = sparse.diags(1 / np.sqrt(np.maximum(sums, 1e-9))) @ table
-
-    def top(self, queries: Queries, index: NDArray[np.int64], k: int) -> NDArray[np.int32]:
-        """As every scorer."""
-        scores = np.tile(self._prior, (len(index), 1))
-        for row, query in zip(scores, index, strict=True):
-            history = queries.history(query)
-            if self._table is not None:
-                last = history[-5:][::-1]
-                weights = sparse.csr_matrix(0.6 ** np.arange(len(last))[None, :])
-                row += 3 * np.log1p((weights @ self._table[last]).toarray()[0] / 0.03).astype(np.float32)
-            row[0] = -np.inf
-            if self._filter_seen:
-                row[history] = -np.inf
-        return best_items(scores, k)
-
-
-def gaussian_mu(epsilon: float, delta: float) -> float:
-    """The mu of a Gaussian mechanism with (epsilon, delta): Balle and Wang 2018, arXiv:1805.06530, theorem 8."""
-    from scipy.special import log_ndtr
-    from scipy.stats import norm
-
-    def delta_of(mu: float) -> float:
-        return float(norm.cdf(mu / 2 - epsilon / mu) - math.exp(epsilon + log_ndtr(-mu / 2 - epsilon / mu)))
-
-    low, high = 1e-4, 50.0
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if delta_of(middle) <= delta else (low, middle)
-    return low
-
-
-def noise_multiplier(q: float, steps: int, epsilon: float, delta: float, prior_noise: float) -> float:
-    """The smallest z for training, to .3 %, with one Gaussian release of noise `prior_noise` beside it."""
-    from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
-    from dp_accounting.pld import PLDAccountant
-
-    def spent(z: float) -> float:
-        accountant = PLDAccountant(value_discretization_interval=1e-3)
-        accountant.compose(PoissonSampledDpEvent(q, GaussianDpEvent(z)), steps)
-        if prior_noise:
-            accountant.compose(GaussianDpEvent(prior_noise))
-        return float(accountant.get_epsilon(delta))
-
-    high = math.sqrt(steps) * q / gaussian_mu(epsilon, delta) + 0.5
-    while spent(high) > epsilon:
-        high *= 1.5
-    low = high / 4
-    while high / low > 1.003:
-        middle = math.sqrt(low * high)
-        low, high = (low, middle) if spent(middle) <= epsilon else (middle, high)
-    return high
+def spread(values: Sequence[float]) -> str:
+    """Mean, and the range if there are several."""
+    if not values:
+        return ""
+    if len(values) == 1:
+        return f"{values[0]:.4f}"
+    return f"{statistics.mean(values):.4f} ({min(values):.4f} to {max(values):.4f})"
 
 
 if __name__ == "__main__":

@@ -271,7 +271,9 @@ def _check_private(options: TrainOptions) -> None:
     if options.max_grad_norm is not None and not 1e-6 <= options.max_grad_norm <= 1e6:
         raise ConfigError(f"max_grad_norm is {options.max_grad_norm!r}; it must be from 1e-6 to 1e6, such as .5")
     if options.min_shoppers > 1:
-        raise ConfigError("min_shoppers is for count tables without privacy; private training releases none of pairs")
+        raise ConfigError(
+            "min_shoppers is for count tables without privacy; with epsilon, noise and a threshold protect the pairs"
+        )
     if options.max_minutes is not None:
         raise ConfigError("max_minutes would make the number of steps depend on the machine; leave it out with epsilon")
     if options.device != "cpu":

@@ -2,17 +2,18 @@
 shoppers return.
 
 Everything is in whole numbers: what one user adds is scaled to an L2 norm of at most `STEPS`, rounded down, summed,
-and noised by the discrete Gaussian. The weights with which the tables join the scores are fixed, or follow from what
-was released already, which costs nothing.
+and noised by the discrete Gaussian. How pairs are counted and how the tables join the scores follows from the protocol
+that the shop names and from what was released already; neither costs anything.
 """
 
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
+import msgspec
 import numpy as np
 import scipy.sparse as sparse
 from hushrec.manifest import BlendPart
@@ -53,12 +54,29 @@ _NEWEST = 20  # events of a user that count for popularity
 _NEWEST_PAIRED = 500  # events of a user that count for transitions: the more pairs, the more each user tells
 _EVENTS_AT_ONCE = 2**16
 _RETURNING = 0.05  # share of users above which seen items stay in the ranking
-_LUCKY = 4.0  # entries of a row that noise alone may put above the threshold, on average
+_LUCKY, _MOST_LUCKY = 16, 2**22  # entries that noise alone may put above the threshold, on average: of a row, of all
 _MOST_DEVIATION = 2**20
-_TRANSITIONS = BlendPart("transitions", 3.0, 1.0, 0.7, 20)
-_BEND = 0.3  # epsilon of the transitions' part over their mean entry
 
 _Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """How pairs count, and how counts join the scores, under one protocol; the epsilon of transitions is a share of
+    their mean entry. Chosen on validation of public data (docs/benchmarks.md), never from the log at hand."""
+
+    gap_decay: float
+    reverse: float
+    transitions: BlendPart
+    own: BlendPart | None = None
+
+
+_USERS = _Rule(GAP_DECAY, REVERSE, BlendPart("transitions", 4.0, 1.0, 0.8, 20))
+_RULES = {
+    "sessions": _Rule(0.4, 0.1, BlendPart("transitions", 3.0, 2.0, 0.5, 3)),  # the next click follows the last few
+    # Who buys again buys what is known on the device alone: it has no noise, so it leads.
+    "baskets": replace(_USERS, own=BlendPart("own", 32.0, 1.0, 1.0, 0)),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,11 +86,13 @@ class Counts:
     Attributes:
         popularity: Noised, at least 0, shape (V + 1,); 0 at index 0.
         filter_seen: Whether few users return to an item, by a noised count of those who do.
+        protocol: Of the split; public.
         transitions: `items`, `weights` and `scales` of the strongest noised transitions, as in a bundle.
     """
 
     popularity: NDArray[np.float32]
     filter_seen: bool
+    protocol: str
     transitions: Table = field(default_factory=dict)
 
     def arrays(self) -> Table:
@@ -81,15 +101,18 @@ class Counts:
         return {"popularity": self.popularity, **named}
 
     def parts(self) -> list[BlendPart]:
-        """How they join the scores: log(1 + count / epsilon), epsilon being the noise of popularity, and a share of the
-        mean entry of the transitions."""
+        """How they join the scores: log(1 + count / epsilon), epsilon being the noise of popularity, and a multiple of
+        the mean entry of the transitions. Where shoppers return to the baskets, their own counts lead."""
+        rule = _rule(self.protocol)
         parts = [BlendPart("popularity", 1.0, float(COUNTS_NOISE))]
         if self.transitions and self.transitions["scales"].any():
             weights: Any = self.transitions["weights"]
             scales: Any = self.transitions["scales"]
             entries = weights * scales[:, None]
-            bend = _BEND * float(entries[entries > 0].mean())
-            parts.append(BlendPart("transitions", _TRANSITIONS.weight, bend, _TRANSITIONS.decay, _TRANSITIONS.window))
+            mean = float(entries[entries > 0].mean())
+            parts.append(msgspec.structs.replace(rule.transitions, epsilon=rule.transitions.epsilon * mean))
+        if rule.own is not None and not self.filter_seen:
+            parts.append(rule.own)
         return parts
 
 
@@ -121,21 +144,22 @@ def counts_mu(deviation: int, items: int) -> float:
     return mu_of_mixed_noise([(_noise(COUNTS_NOISE * STEPS, items), 2), (_noise(deviation, items), 1)])
 
 
-def release_counts(train: Sequences, items: int, deviation: int, source: OsRandom) -> Counts:
+def release_counts(train: Sequences, items: int, deviation: int, source: OsRandom, protocol: str) -> Counts:
     """Release popularity, the transitions above a threshold, and whether few users return to an item, all noised.
 
     Guarantee:
         Adding or removing one user moves each release by at most `STEPS` in L2: the n distinct items among a user's 20
         newest events count n^(-1/2) each; the pairs of different items among its 500 newest, at most 20 events apart,
-        count 0.8^(gap - 1), a quarter of it backwards, over the norm of all of them; a user returns or does not. Noise
-        is exactly discrete Gaussian and falls on every item and every pair of items; `counts_mu` is the separation of
-        all three.
+        fade with their distance, count less backwards, and are divided by the norm of all of them; a user returns or
+        does not. Noise is exactly discrete Gaussian and falls on every item and every pair of items; `counts_mu` is the
+        separation of all three. How fast pairs fade depends on the protocol, which is public.
 
     Args:
         train: Training sequences.
         items: V.
         deviation: Noise of the transitions in steps.
         source: Of the noise.
+        protocol: Of the split: "sessions" counts pairs that are close, the others all up to 20 events apart.
     """
     popular, returning = np.zeros(items + 1, np.int64), 0
     users = UserSequences(train, _NEWEST - 1)
@@ -152,14 +176,19 @@ def release_counts(train: Sequences, items: int, deviation: int, source: OsRando
     return Counts(
         popularity=(np.maximum(popular, 0) / STEPS).astype(np.float32),
         filter_seen=noised <= _RETURNING * len(users) * STEPS,
-        transitions=_noised_transitions(train, items, deviation, source),
+        protocol=protocol,
+        transitions=_noised_transitions(train, items, deviation, source, _rule(protocol)),
     )
 
 
 def save_counts(path: Path, counts: Counts) -> None:
     """Write released counts, whole or not at all."""
     part = path.with_name(path.name + ".part.npz")
-    arrays: dict[str, Any] = {"filter_seen": counts.filter_seen, **counts.arrays()}
+    arrays: dict[str, Any] = {
+        "filter_seen": counts.filter_seen,
+        "protocol": counts.protocol,
+        **counts.arrays(),
+    }
     np.savez(part, **arrays)
     part.replace(path)
 
@@ -173,35 +202,43 @@ def load_counts(path: Path) -> Counts:
     try:
         with path.open("rb") as file, np.load(file) as kept:
             table = {name: kept[f"transitions.{name}"] for name in ("items", "weights", "scales")}
-            return Counts(kept["popularity"], bool(kept["filter_seen"]), table)
+            return Counts(kept["popularity"], bool(kept["filter_seen"]), str(kept["protocol"]), table)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise CheckpointError(
             f"{path}: the counts that were paid for are missing or damaged; train into another folder"
         ) from error
 
 
-def _noised_transitions(train: Sequences, items: int, deviation: int, source: OsRandom) -> Table:
-    """The strongest noised transitions of each item; a table of its own if none is above the threshold."""
-    index, counts = _pair_counts(train, items)
-    chance = min(_LUCKY / items, 0.1)
+def _rule(protocol: str) -> _Rule:
+    return _RULES.get(protocol, _USERS)
+
+
+def _noised_transitions(train: Sequences, items: int, deviation: int, source: OsRandom, rule: _Rule) -> Table:
+    """The strongest noised transitions of each item; a table of its own if none is above the threshold.
+
+    The threshold is taken off what is above it (soft thresholding: Donoho 1995): most of what barely passes is noise.
+    """
+    index, counts = _pair_counts(train, items, rule)
+    chance = min(_LUCKY / items, _MOST_LUCKY / items**2, 0.1)
     threshold = max(deviation, round(deviation * NormalDist().inv_cdf(1 - chance)))
     index, counts = noised_above(source, items * items, index, counts, deviation=deviation, threshold=threshold)
+    counts = np.maximum(counts - threshold, 1)
     where = (index // items + 1, index % items + 1)
     shape = (items + 1, items + 1)
     return strongest(row_scaled(sparse.csr_matrix((counts / STEPS, where), shape=shape)))
 
 
-def _pair_counts(train: Sequences, items: int) -> tuple[_Ints, _Ints]:
+def _pair_counts(train: Sequences, items: int, rule: _Rule) -> tuple[_Ints, _Ints]:
     """Cells (earlier item - 1) V + later item - 1 that users touched, rising, and what they add to them, in steps."""
     index, total = np.zeros(0, np.int64), np.zeros(0, np.int64)
     for newest in _newest(UserSequences(train, _NEWEST_PAIRED - 1)):
-        _, cell, steps = _user_pairs(newest, items)
+        _, cell, steps = _user_pairs(newest, items, rule)
         index, place = np.unique(np.concatenate([index, cell]), return_inverse=True)
         total = np.bincount(place, np.concatenate([total, steps]).astype(np.float64), len(index)).astype(np.int64)
     return index, total
 
 
-def _user_pairs(newest: _Ints, items: int) -> tuple[_Ints, _Ints, _Ints]:
+def _user_pairs(newest: _Ints, items: int, rule: _Rule) -> tuple[_Ints, _Ints, _Ints]:
     """What each user adds to the transitions: user, cell and steps of each of its pairs.
 
     Rounded down from a vector of norm `STEPS`: the squares are whole numbers, so float64 cannot lift their sum above.
@@ -211,10 +248,10 @@ def _user_pairs(newest: _Ints, items: int) -> tuple[_Ints, _Ints, _Ints]:
         earlier, later = newest[:, :-gap], newest[:, gap:]
         owner, place = np.nonzero((earlier > 0) & (later > 0) & (earlier != later))
         first, second = earlier[owner, place] - 1, later[owner, place] - 1
-        for pair, share in ((first * items + second, 1.0), (second * items + first, REVERSE)):
+        for pair, share in ((first * items + second, 1.0), (second * items + first, rule.reverse)):
             owners.append(owner)
             cells.append(pair)
-            weights.append(np.full(len(owner), share * GAP_DECAY ** (gap - 1)))
+            weights.append(np.full(len(owner), share * rule.gap_decay ** (gap - 1)))
     if not owners:
         return (np.zeros(0, np.int64),) * 3
     shape = (len(newest), items * items)

@@ -320,7 +320,7 @@ def _counts(path: Path, ledger: Ledger, opened: Open, split: Split, deviation: i
     if ledger.plan(opened.plan).rounds:
         return load_counts(path)  # a run that died between paying and saving never published them, and cannot go on
     ledger.spend(opened.plan, 1)
-    counts = release_counts(split.train, len(split.items), deviation, OsRandom())
+    counts = release_counts(split.train, len(split.items), deviation, OsRandom(), split.protocol)
     save_counts(path, counts)
     return counts
 

@@ -1,5 +1,6 @@
 """What the tables of a private run can move by, and what their noise is."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ def sequences(users: list[list[int]]) -> Sequences:
 users = st.lists(st.lists(st.integers(0, ITEMS), min_size=0, max_size=40), min_size=1, max_size=6)
 
 
-def plain(train: Sequences, patch: pytest.MonkeyPatch) -> tuple[Ints, Ints, bool]:
+def plain(train: Sequences, patch: pytest.MonkeyPatch, protocol: str = "leave-one-out") -> tuple[Ints, Ints, bool]:
     """The tables before noise, in steps, recorded where noise is drawn: popularity, pairs, the decision."""
     drawn: list[tuple[int, int]] = []
     pairs = np.zeros(ITEMS * ITEMS, np.int64)
@@ -56,17 +57,21 @@ def plain(train: Sequences, patch: pytest.MonkeyPatch) -> tuple[Ints, Ints, bool
     with patch.context() as inner:
         inner.setattr(private_counts, "sample_discrete_gaussian", silent)
         inner.setattr(private_counts, "noised_above", seen)
-        found = release_counts(train, ITEMS, 5000, OsRandom())
+        found = release_counts(train, ITEMS, 5000, OsRandom(), protocol)
     assert drawn == [(ITEMS + 1, COUNTS_NOISE * STEPS), (1, COUNTS_NOISE * STEPS)]
     return np.rint(found.popularity * STEPS).astype(np.int64), pairs, found.filter_seen
 
 
 @settings(max_examples=60, deadline=None)
-@given(users=users, more=st.lists(st.integers(0, ITEMS), min_size=0, max_size=40))
-def test_one_user_moves_each_table_by_at_most_the_bound(users: list[list[int]], more: list[int]) -> None:
+@given(
+    users=users,
+    more=st.lists(st.integers(0, ITEMS), min_size=0, max_size=40),
+    protocol=st.sampled_from(["leave-one-out", "sessions", "baskets"]),
+)
+def test_one_user_moves_each_table_by_at_most_the_bound(users: list[list[int]], more: list[int], protocol: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        without = plain(sequences(users), patch)
-        with_one = plain(sequences([*users, more]), patch)
+        without = plain(sequences(users), patch, protocol)
+        with_one = plain(sequences([*users, more]), patch, protocol)
     for before, after in zip(without[:2], with_one[:2], strict=True):
         moved = [int(step) for step in after - before]
         assert sum(step * step for step in moved) <= STEPS * STEPS
@@ -77,6 +82,9 @@ def test_pairs_fade_with_their_distance_and_count_a_quarter_backwards(monkeypatc
     table = pairs.reshape(ITEMS, ITEMS) / pairs[1]
     np.testing.assert_allclose([table[1, 2], table[0, 2], table[1, 0], table[2, 0]], [1, 0.8, 0.25, 0.2], atol=2e-3)
     assert np.count_nonzero(pairs) == 6
+    _, pairs, _ = plain(sequences([[1, 2, 3]]), monkeypatch, "sessions")
+    table = pairs.reshape(ITEMS, ITEMS) / pairs[1]
+    np.testing.assert_allclose([table[1, 2], table[0, 2], table[1, 0], table[2, 0]], [1, 0.4, 0.1, 0.04], atol=2e-3)
     _, alone, _ = plain(sequences([[4, 4]]), monkeypatch)
     assert not alone.any(), "an item is no neighbour of itself"
 
@@ -88,7 +96,7 @@ def test_who_returns_decides_whether_seen_items_stay(monkeypatch: pytest.MonkeyP
 
 def test_noise_is_fresh_and_of_the_stated_size() -> None:
     train = sequences([[1, 2]] * 3)
-    drawn = np.array([release_counts(train, 4000, 5000, OsRandom()).popularity[3:] for _ in range(2)])
+    drawn = np.array([release_counts(train, 4000, 5000, OsRandom(), "leave-one-out").popularity[3:] for _ in range(2)])
     assert not np.array_equal(drawn[0], drawn[1])
     positive = drawn[drawn > 0]
     assert abs((drawn > 0).mean() - 0.5) < 0.04, "negative ones are cut to 0"
@@ -96,11 +104,13 @@ def test_noise_is_fresh_and_of_the_stated_size() -> None:
 
 
 def test_transitions_stand_out_of_the_noise_and_noise_alone_fills_few_entries() -> None:
-    counts = release_counts(sequences([[1, 2]] * 400), 300, 5000, OsRandom())
+    counts = release_counts(sequences([[1, 2]] * 400), 300, 5000, OsRandom(), "leave-one-out")
     near, scale = counts.transitions["items"], counts.transitions["scales"]
     assert near[1, 0] == 2
     assert scale[1] > 0
-    assert 2 < np.count_nonzero(near) / 300 < 6, "four a row are expected"
+    assert 12 < np.count_nonzero(near) / 300 < 20, "16 a row are expected"
+    assert counts.transitions["weights"][1, 0] == 255, "the threshold is taken off: lucky cells weigh little"
+    assert (counts.transitions["weights"][1, 1:] < 128).all()
 
 
 def test_all_releases_are_counted() -> None:
@@ -115,22 +125,33 @@ def test_all_releases_are_counted() -> None:
 
 
 def test_what_was_released_blends() -> None:
-    counts = release_counts(sequences([[1, 2]] * 400), ITEMS, 5000, OsRandom())
+    counts = release_counts(sequences([[1, 2]] * 400), ITEMS, 5000, OsRandom(), "leave-one-out")
     assert [part.name for part in counts.parts()] == ["popularity", "transitions"]
     scores = np.zeros(ITEMS + 1, np.float32)
     Blend(counts.parts(), counts.arrays()).add_to(scores, np.array([1]))
     assert scores[1:].argmax() + 1 == 2
-    assert [part.name for part in Counts(counts.popularity, True).parts()] == ["popularity"]
+    assert [part.name for part in Counts(counts.popularity, True, "sessions").parts()] == ["popularity"]
+
+
+def test_the_protocol_decides_how_counts_join_the_scores() -> None:
+    counts = release_counts(sequences([[1, 2]] * 400), ITEMS, 5000, OsRandom(), "leave-one-out")
+    users, sessions, baskets = (
+        replace(counts, protocol=name, filter_seen=False).parts() for name in ("leave-one-out", "sessions", "baskets")
+    )
+    assert [part.name for part in baskets] == ["popularity", "transitions", "own"]
+    assert [part.name for part in users] == [part.name for part in sessions] == ["popularity", "transitions"]
+    assert sessions[1].window < users[1].window
+    assert len(replace(counts, protocol="baskets", filter_seen=True).parts()) == 2, "seen items are left out anyway"
 
 
 def test_counts_are_kept_whole(tmp_path: Path) -> None:
-    counts = release_counts(sequences([[1, 2]] * 3), ITEMS, 5000, OsRandom())
+    counts = release_counts(sequences([[1, 2]] * 3), ITEMS, 5000, OsRandom(), "baskets")
     save_counts(tmp_path / "counts.npz", counts)
     kept = load_counts(tmp_path / "counts.npz")
     assert kept.arrays().keys() == counts.arrays().keys()
     for name, array in kept.arrays().items():
         np.testing.assert_array_equal(array, counts.arrays()[name])
-    assert kept.filter_seen == counts.filter_seen
+    assert (kept.filter_seen, kept.protocol) == (counts.filter_seen, "baskets")
     data = (tmp_path / "counts.npz").read_bytes()
     (tmp_path / "counts.npz").write_bytes(data[: len(data) // 2])
     for path in (tmp_path / "counts.npz", tmp_path / "missing.npz"):
