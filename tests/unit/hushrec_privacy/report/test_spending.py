@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -194,3 +196,18 @@ def test_an_older_copy_is_found_by_its_anchor(tmp_path: Path) -> None:
         assert spending_report(store).plans[0].rounds == 1, "without an anchor nobody can tell"
         with pytest.raises(LedgerError, match="older copy"):
             spending_report(store, anchor=anchor)
+
+
+def test_a_total_without_sampled_steps_loads_no_numpy(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    with SqliteLedgerStore.create(path) as store:
+        ledger = Ledger.begin(store)
+        for opened in (tables(), replace(tables(), plan=run_id(kind="more tables"))):
+            ledger.open_plan(opened)
+            ledger.spend(opened.plan, 1)
+    code = (
+        "import sys; from hushrec_privacy.ledger import SqliteLedgerStore as S;"
+        "from hushrec_privacy.report.spending import spending_report as r;"
+        f"r(S({str(path)!r}, read_only=True)); sys.exit('numpy' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
