@@ -12,7 +12,10 @@ from pathlib import Path
 from statistics import median
 
 import mpmath
+from dp_accounting.pld import privacy_loss_distribution as pld
 from hushrec_privacy.accounting import (
+    PrivacyLoss,
+    SampledSteps,
     gaussian_rho_epsilon,
     poisson_epsilon,
     prefix_error,
@@ -21,7 +24,7 @@ from hushrec_privacy.accounting import (
 )
 from hushrec_privacy.accounting.gaussian import gaussian_epsilon, mu_of_participations
 from hushrec_privacy.ledger import Ledger, SqliteLedgerStore
-from hushrec_privacy.ledger.openings import plan_opening
+from hushrec_privacy.ledger.openings import counts_opening, plan_opening, run_id, training_opening
 from hushrec_privacy.plans.planner import Request, make_plan
 from machine import main as say_machine
 from opacus.accountants.prv import PRVAccountant
@@ -29,6 +32,7 @@ from opacus.accountants.prv import PRVAccountant
 HUSHREC = Path(sys.executable).with_name("hushrec")
 RUNS = 7
 ENTRIES = 10_000
+RUNS_TOGETHER = ((0.01, 1.0, 1000), (0.05, 2.0, 300))
 
 
 def main() -> None:
@@ -64,7 +68,18 @@ def values() -> list[tuple[str, float, float, str]]:
             accountant.get_epsilon(1e-6, eps_error=0.001),
             "Opacus PRV",
         ),
+        ("tables and two runs together, delta 3e-6", *together(), "dp-accounting PLD"),
     ]
+
+
+def together() -> tuple[float, float]:
+    """Epsilon of tables at z 4 and of the runs in `RUNS_TOGETHER`, ours and another."""
+    ours = PrivacyLoss(0.25, tuple(SampledSteps(*run) for run in RUNS_TOGETHER)).epsilon(3e-6)
+    other = pld.from_gaussian_mechanism(4.0, use_connect_dots=True)
+    for q, z, steps in RUNS_TOGETHER:
+        one = pld.from_gaussian_mechanism(z, sampling_prob=q, use_connect_dots=True)
+        other = other.compose(one.self_compose(steps))
+    return ours, other.get_epsilon_for_delta(3e-6)
 
 
 def exact(mu: float, delta: float) -> float:
@@ -89,6 +104,17 @@ def commands() -> list[tuple[str, list[str]]]:
         book.open_plan(plan_opening(plan))
         for number in range(1, ENTRIES + 1):
             book.spend(plan.plan_id, number)
+    several = ledger.with_name("several.db")
+    with SqliteLedgerStore.create(several) as store:
+        book = Ledger.begin(store)
+        tables = counts_opening(run_id(kind="tables"), noise_multiplier=4.0, releases=1, delta=1e-6)
+        runs = [
+            training_opening(run_id(steps=steps), sampling_rate=q, noise_multiplier=z, steps=steps, delta=1e-6)
+            for q, z, steps in RUNS_TOGETHER
+        ]
+        for opened in (tables, *runs):
+            book.open_plan(opened)
+            book.spend(opened.plan, 1, opened.limits.max_rounds)
     epsilon = ["privacy", "epsilon", "--json", "--delta", "1e-6", "--mechanism"]
     return [
         ("epsilon, gaussian", [*epsilon, "gaussian", "--noise-multiplier", "8.35", "--participations", "2"]),
@@ -101,6 +127,7 @@ def commands() -> list[tuple[str, list[str]]]:
             [*epsilon, "poisson-gaussian", "--noise-multiplier", ".7", "--sampling-rate", "1e-4", "--steps", "1000000"],
         ),
         (f"report of {ENTRIES:,} spends", ["privacy", "report", "--json", str(ledger)]),
+        ("report of tables and two runs together", ["privacy", "report", "--json", str(several)]),
     ]
 
 

@@ -104,7 +104,8 @@ def report(
 ) -> None:
     """Say what a ledger has spent and has left, and all that the number depends on.
 
-    Delta is the one that each plan in the ledger states.
+    Delta is the one that each plan in the ledger states. What several plans cost together is exact, at the sum of
+    their deltas.
 
     Example: hushrec privacy report runs/shop/ledger.db --html privacy.html
     """

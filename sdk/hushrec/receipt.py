@@ -109,4 +109,5 @@ def _times(left: int) -> str:
 
 
 def _assumptions(receipt: Receipt) -> list[str]:
-    return list(dict.fromkeys(line for plan in receipt.plans for line in plan.spent.assumptions))
+    plans = (line for plan in receipt.plans for line in plan.spent.assumptions)
+    return list(dict.fromkeys((*plans, *receipt.total.assumptions)))

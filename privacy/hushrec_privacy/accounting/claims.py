@@ -2,9 +2,9 @@
 
 import math
 
-from hushrec_privacy.accounting.gaussian import gaussian_epsilon, mu_of_participations
+from hushrec_privacy.accounting.gaussian import mu_of_participations
 from hushrec_privacy.accounting.guarantee import Guarantee
-from hushrec_privacy.accounting.sampled import poisson_epsilon
+from hushrec_privacy.accounting.privacy_loss import PrivacyLoss, SampledSteps
 from hushrec_privacy.accounting.toeplitz import sensitivity_squared
 
 __all__ = [
@@ -47,15 +47,16 @@ def gaussian_guarantee(noise_multiplier: float, participations: int, delta: floa
     >>> round(gaussian_guarantee(8.35, 2, 1e-10).epsilon, 6)
     0.99355
     """
-    mu = mu_of_participations(noise_multiplier, participations)
+    loss = PrivacyLoss(mu_of_participations(noise_multiplier, participations))
     return Guarantee(
-        epsilon=gaussian_epsilon(mu, delta),
+        epsilon=loss.epsilon(delta),
         delta=delta,
         unit=DEVICE,
         adjacency="zero-out",
         mechanism=f"Gaussian, noise multiplier {noise_multiplier:g}, {participations} participations, exact curve",
         trust=ROUNDS_TRUST,
         assumptions=(f"a device takes part at most {participations} times", *_ROUNDS),
+        loss=loss,
     )
 
 
@@ -101,9 +102,9 @@ def banded_guarantee(
     >>> round(banded_guarantee(2000, 200, 200, 10, 10.0, 1e-6).epsilon, 4)
     2.3765
     """
-    mu, _ = banded_mu(rounds, bands, min_separation, participations, noise_multiplier)
+    loss = PrivacyLoss(banded_mu(rounds, bands, min_separation, participations, noise_multiplier)[0])
     return Guarantee(
-        epsilon=gaussian_epsilon(mu, delta),
+        epsilon=loss.epsilon(delta),
         delta=delta,
         unit=DEVICE,
         adjacency="zero-out",
@@ -118,6 +119,7 @@ def banded_guarantee(
             "the noise state is never reused, lost or published",
             *_ROUNDS,
         ),
+        loss=loss,
     )
 
 
@@ -139,8 +141,9 @@ def poisson_guarantee(
     >>> round(poisson_guarantee(1.0, 4, 2.0, 1e-6).epsilon, 3)
     4.887
     """
+    loss = PrivacyLoss(released_mu, (SampledSteps(sampling_rate, noise_multiplier, steps),))
     return Guarantee(
-        epsilon=poisson_epsilon(sampling_rate, steps, noise_multiplier, delta, released_mu=released_mu),
+        epsilon=loss.epsilon(delta),
         delta=delta,
         unit=USER,
         adjacency="add-or-remove",
@@ -156,4 +159,5 @@ def poisson_guarantee(
             "each user's gradient is clipped to the stated L2 norm before it is summed",
             "the number of users is public; nothing else of the log reaches what is published",
         ),
+        loss=loss,
     )

@@ -2,11 +2,14 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
 from typing import Any, Literal
 
 from hushrec_privacy import checks
 from hushrec_privacy.accounting.gaussian import check_delta, check_epsilon
+from hushrec_privacy.accounting.privacy_loss import PrivacyLoss
 from hushrec_privacy.errors import ConfigError
 
 __all__ = ["ADJACENCIES", "Adjacency", "Guarantee", "compose", "number", "rounded_up"]
@@ -15,6 +18,11 @@ Adjacency = Literal["zero-out", "add-or-remove"]
 ADJACENCIES: tuple[Adjacency, ...] = ("zero-out", "add-or-remove")
 """Neighbours differ in one unit: its contributions replaced by zeros, who takes part being public; or the unit and all
 it did there or not there at all."""
+
+_FIXED = (
+    "which plans or runs there are, their noise, their sampling rates and their numbers of rounds were chosen without "
+    "looking at what earlier ones had published; what they compute may depend on it"
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,7 @@ class Guarantee:
         trust: Who must behave for it to hold.
         assumptions: What must be true beside that, one sentence each.
         slack: What the numbers already contain for rounding: name of the term and its size.
+        loss: What epsilon comes from, so that it composes exactly; None: nothing is known but epsilon and delta.
 
     Raises:
         ConfigError: A number is NaN or out of range, or the adjacency is not one of `ADJACENCIES`.
@@ -43,6 +52,7 @@ class Guarantee:
     trust: str
     assumptions: tuple[str, ...] = ()
     slack: tuple[tuple[str, float], ...] = ()
+    loss: PrivacyLoss | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         check_epsilon(self.epsilon)
@@ -69,10 +79,11 @@ class Guarantee:
 
 
 def compose(guarantees: Iterable[Guarantee]) -> Guarantee:
-    """What several publications about the same unit are together: epsilons and deltas add up.
+    """What several publications about the same unit are together: the epsilon of all losses, at the sum of deltas.
 
-    Basic composition (Dwork, Roth 2014, theorem 3.16): holds for any mechanisms, tight for none. Mechanisms of one
-    kind are better composed before they become a `Guarantee`.
+    Losses compose exactly, see `PrivacyLoss`. Where one is not known, epsilons are added (basic composition: Dwork,
+    Roth 2014, theorem 3.16), and the result is never above that sum. Delta is the sum either way, so that the two can
+    be compared. As it is larger than the delta of each part, epsilon can be smaller than that of a part.
 
     Args:
         guarantees: At least one, all of one unit and one adjacency.
@@ -80,9 +91,13 @@ def compose(guarantees: Iterable[Guarantee]) -> Guarantee:
     Raises:
         ConfigError: None is given, or they differ in unit or adjacency: such a sum would mean nothing.
 
-    >>> one = Guarantee(0.5, 1e-7, "a user", "zero-out", "Gaussian", "the server")
+    >>> one = Guarantee(0.5, 1e-7, "a user", "zero-out", "some noise", "the server")
     >>> round(compose([one, one]).epsilon, 12)
     1.0
+    >>> loss = PrivacyLoss(mu=0.1)
+    >>> gaussian = Guarantee(loss.epsilon(1e-7), 1e-7, "a user", "zero-out", "Gaussian", "the server", loss=loss)
+    >>> round(gaussian.epsilon, 4), round(compose([gaussian, gaussian]).epsilon, 4)
+    (0.4471, 0.6247)
     """
     parts = tuple(guarantees)
     if not parts:
@@ -93,15 +108,22 @@ def compose(guarantees: Iterable[Guarantee]) -> Guarantee:
             raise ConfigError(f"guarantees of different {name} cannot be composed: {' and '.join(found)}")
     if len(parts) == 1:
         return parts[0]
+    delta = min(1.0, _sum_above(part.delta for part in parts))
+    epsilon = _sum_above(part.epsilon for part in parts)
+    losses = [part.loss for part in parts if part.loss is not None]
+    loss = reduce(add, losses) if len(losses) == len(parts) else None
+    if loss is not None and delta < 1:
+        epsilon = min(epsilon, loss.epsilon(delta))
     return Guarantee(
-        epsilon=_sum_above(part.epsilon for part in parts),
-        delta=min(1.0, _sum_above(part.delta for part in parts)),
+        epsilon=epsilon,
+        delta=delta,
         unit=parts[0].unit,
         adjacency=parts[0].adjacency,
         mechanism=_joined(part.mechanism for part in parts),
         trust=_joined(part.trust for part in parts),
-        assumptions=tuple(dict.fromkeys(line for part in parts for line in part.assumptions)),
-        slack=tuple(dict.fromkeys(term for part in parts for term in part.slack)),
+        assumptions=tuple(dict.fromkeys((*(line for part in parts for line in part.assumptions), _FIXED))),
+        slack=_largest(term for part in parts for term in part.slack),
+        loss=loss,
     )
 
 
@@ -130,6 +152,14 @@ def rounded_up(value: float, digits: int = 6) -> str:
 def _sum_above(values: Iterable[float]) -> float:
     found = math.fsum(values)
     return found if found in (0, math.inf) else math.nextafter(found, math.inf)
+
+
+def _largest(terms: Iterable[tuple[str, float]]) -> tuple[tuple[str, float], ...]:
+    """One term of each name, the largest."""
+    sizes: dict[str, float] = {}
+    for name, size in terms:
+        sizes[name] = max(size, sizes.get(name, size))
+    return tuple(sizes.items())
 
 
 def _joined(texts: Iterable[str]) -> str:

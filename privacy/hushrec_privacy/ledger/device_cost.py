@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from hushrec_privacy import canonical, checks
 from hushrec_privacy.accounting.claims import gaussian_guarantee
-from hushrec_privacy.accounting.gaussian import mu_of_participations
 from hushrec_privacy.accounting.guarantee import ADJACENCIES, Guarantee
+from hushrec_privacy.accounting.privacy_loss import PrivacyLoss
 from hushrec_privacy.accounting.toeplitz import most_participations
 from hushrec_privacy.errors import ConfigError, HushrecError
 from hushrec_privacy.ledger.entries import Limits, Open
@@ -58,13 +58,14 @@ def device_guarantee(opened: Open, participations: int) -> Guarantee:
     """
     checks.at_least(0, participations=participations)
     try:
-        return _read(opened, participations)[0]
+        return _read(opened, participations)
     except (HushrecError, KeyError, TypeError, ValueError) as error:
         why = getattr(error, "message", "its numbers are not those of its mechanism")
         adjacency = next(known for known in ADJACENCIES if known == opened.adjacency)
         epsilon = math.inf if participations else 0.0
         mechanism = f"no guarantee: {why}" if participations else "nothing was sent"
-        return Guarantee(epsilon, float(opened.delta), opened.unit, adjacency, mechanism, opened.trust)
+        loss = None if participations else PrivacyLoss()
+        return Guarantee(epsilon, float(opened.delta), opened.unit, adjacency, mechanism, opened.trust, loss=loss)
 
 
 def device_rho(opened: Open, participations: int) -> float:
@@ -79,9 +80,10 @@ def device_rho(opened: Open, participations: int) -> float:
     """
     checks.at_least(0, participations=participations)
     try:
-        mu = _read(opened, participations)[1]
+        loss = _read(opened, participations).loss
     except (HushrecError, KeyError, TypeError, ValueError):
-        mu = math.inf if participations else 0.0
+        loss = None if participations else PrivacyLoss()
+    mu = math.inf if loss is None else loss.mu
     return mu * mu / 2 * _UP
 
 
@@ -105,18 +107,16 @@ def participation_rho(opened: Open, before: int) -> str:
     )
 
 
-def _read(opened: Open, participations: int) -> tuple[Guarantee, float]:
-    """The guarantee and its mu."""
+def _read(opened: Open, participations: int) -> Guarantee:
     if opened.adjacency != "zero-out":
         raise ConfigError("rounds hide what a device sends, not that it is there: they are zero-out")
     if opened.mechanism not in _READERS:
         raise ConfigError(f"the mechanism {opened.mechanism!r} is none that hushrec has for rounds of devices")
-    found, mu = _READERS[opened.mechanism](opened, participations)
-    found = replace(found, unit=opened.unit, trust=opened.trust)
-    return (found, mu) if participations else (replace(found, epsilon=0.0), 0.0)
+    found = replace(_READERS[opened.mechanism](opened, participations), unit=opened.unit, trust=opened.trust)
+    return found if participations else replace(found, epsilon=0.0, loss=PrivacyLoss())
 
 
-def _banded(opened: Open, participations: int) -> tuple[Guarantee, float]:
+def _banded(opened: Open, participations: int) -> Guarantee:
     given = dict(opened.parameters)
     rounds, separation = int(given["rounds"]), min(int(given["min_separation"]), opened.limits.separation)
     most = most_participations(rounds, separation)
@@ -124,16 +124,16 @@ def _banded(opened: Open, participations: int) -> tuple[Guarantee, float]:
     given["delta"] = opened.delta
     plan = Plan(parts="adapter", rotation_seed="0" * 64, epsilon="0", demo=opened.demo, **given)  # type: ignore[arg-type]
     part = replace(plan, participations=max(participations, 1))
-    return replace(part.guarantee(), assumptions=plan.guarantee().assumptions), part.mu()
+    return replace(part.guarantee(), assumptions=plan.guarantee().assumptions)
 
 
-def _gaussian(opened: Open, participations: int) -> tuple[Guarantee, float]:
+def _gaussian(opened: Open, participations: int) -> Guarantee:
     given, delta = opened.parameters["noise_multiplier"], float(opened.delta)
     noise = float(given if isinstance(given, int) else canonical.decimal(given))
     cap = opened.limits.cap or opened.limits.max_rounds
     found = gaussian_guarantee(noise, participations, delta)
     whole = gaussian_guarantee(noise, cap, delta)
-    return replace(found, assumptions=whole.assumptions), mu_of_participations(noise, participations)
+    return replace(found, assumptions=whole.assumptions)
 
 
-_READERS: dict[str, Callable[[Open, int], tuple[Guarantee, float]]] = {BANDED: _banded, GAUSSIAN: _gaussian}
+_READERS: dict[str, Callable[[Open, int], Guarantee]] = {BANDED: _banded, GAUSSIAN: _gaussian}

@@ -10,8 +10,9 @@ from dataclasses import fields, replace
 
 from hushrec_privacy import canonical
 from hushrec_privacy.accounting.claims import CENTRAL_TRUST, USER, poisson_guarantee
-from hushrec_privacy.accounting.gaussian import gaussian_epsilon, mu_of_participations
+from hushrec_privacy.accounting.gaussian import mu_of_participations
 from hushrec_privacy.accounting.guarantee import ADJACENCIES, Guarantee
+from hushrec_privacy.accounting.privacy_loss import PrivacyLoss
 from hushrec_privacy.errors import ConfigError, HushrecError
 from hushrec_privacy.ledger.entries import Limits, Open
 from hushrec_privacy.plans.plan import Plan
@@ -113,15 +114,19 @@ def guarantee_after(opened: Open, rounds: int, last: int) -> Guarantee:
         last: Number of the last one; rounds count as spent up to it where their noise depends on each other.
 
     Returns:
-        Epsilon is infinite where the ledger's numbers give no guarantee, or the mechanism is not known.
+        Of the unit and adjacency that the entry states. Epsilon is infinite where the ledger's numbers give no
+        guarantee of that, or the mechanism is not known.
     """
     try:
         if rounds == 0:
-            return _stated(opened, 0.0, "nothing was released yet", ())
-        return _READERS[opened.mechanism](opened, rounds, last)
+            return _stated(opened, PrivacyLoss(), "nothing was released yet")
+        found = _READERS[opened.mechanism](opened, rounds, last)
+        if found.adjacency != opened.adjacency:
+            raise ConfigError(f"{opened.mechanism} is {found.adjacency}, and its entry says {opened.adjacency}")
+        return found
     except (HushrecError, KeyError, TypeError, ValueError) as error:
         why = getattr(error, "message", f"the mechanism {opened.mechanism!r} is not known to this hushrec")
-        return _stated(opened, math.inf, f"no guarantee: {why}", ())
+        return _stated(opened, None, f"no guarantee: {why}")
 
 
 def _central(
@@ -140,7 +145,8 @@ def _central(
 
 
 def _banded(opened: Open, rounds: int, last: int) -> Guarantee:
-    plan = Plan(parts="adapter", rotation_seed="0" * 64, epsilon="0", demo=opened.demo, **opened.parameters)  # type: ignore[arg-type]
+    given = {**opened.parameters, "delta": opened.delta}
+    plan = Plan(parts="adapter", rotation_seed="0" * 64, epsilon="0", demo=opened.demo, **given)  # type: ignore[arg-type]
     del rounds  # a round that was left out costs nothing less: its neighbours' noise is spent
     part = replace(
         plan,
@@ -148,7 +154,7 @@ def _banded(opened: Open, rounds: int, last: int) -> Guarantee:
         bands=min(plan.bands, last),
         participations=min(plan.participations, -(-last // plan.min_separation)),
     )
-    return replace(part.guarantee(), unit=opened.unit, delta=float(opened.delta))
+    return replace(part.guarantee(), unit=opened.unit)
 
 
 def _poisson(opened: Open, rounds: int, last: int) -> Guarantee:
@@ -163,9 +169,9 @@ def _poisson(opened: Open, rounds: int, last: int) -> Guarantee:
 def _gaussian(opened: Open, rounds: int, last: int) -> Guarantee:
     del last
     noise = _number(opened, "noise_multiplier")
-    epsilon = gaussian_epsilon(mu_of_participations(noise, rounds), float(opened.delta))
+    loss = PrivacyLoss(mu_of_participations(noise, rounds))
     mechanism = f"Gaussian, noise multiplier {noise:g}, {rounds} releases, exact curve"
-    return _stated(opened, epsilon, mechanism, ("the L2 norm of one unit's contribution is bounded as stated",))
+    return _stated(opened, loss, mechanism, ("the L2 norm of one unit's contribution is bounded as stated",))
 
 
 def _number(opened: Open, name: str) -> float:
@@ -173,12 +179,14 @@ def _number(opened: Open, name: str) -> float:
     return float(value if isinstance(value, int) else canonical.decimal(value, name=name))
 
 
-def _stated(opened: Open, epsilon: float, mechanism: str, assumptions: tuple[str, ...]) -> Guarantee:
+def _stated(opened: Open, loss: PrivacyLoss | None, mechanism: str, assumptions: tuple[str, ...] = ()) -> Guarantee:
+    """With an infinite epsilon if there is no loss that is known."""
     adjacency = next(known for known in ADJACENCIES if known == opened.adjacency)
     delta = float(opened.delta)
     if not 0 <= delta < 1:
         raise ConfigError("delta must be below 1")
-    return Guarantee(epsilon, delta, opened.unit, adjacency, mechanism, opened.trust, assumptions)
+    epsilon = math.inf if loss is None else loss.epsilon(delta)
+    return Guarantee(epsilon, delta, opened.unit, adjacency, mechanism, opened.trust, assumptions, loss=loss)
 
 
 _READERS: dict[str, Callable[[Open, int, int], Guarantee]] = {

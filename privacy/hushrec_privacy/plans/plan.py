@@ -13,8 +13,9 @@ from typing import Any, Self
 from hushrec_privacy import canonical, checks
 from hushrec_privacy.accounting.claims import DEVICE, ROUNDS_TRUST
 from hushrec_privacy.accounting.discrete import ROUNDING_VARIANCE, equivalent_gaussian_deviation
-from hushrec_privacy.accounting.gaussian import check_delta, gaussian_epsilon
+from hushrec_privacy.accounting.gaussian import check_delta
 from hushrec_privacy.accounting.guarantee import Guarantee
+from hushrec_privacy.accounting.privacy_loss import PrivacyLoss
 from hushrec_privacy.accounting.toeplitz import most_participations, sensitivity_squared
 from hushrec_privacy.errors import ConfigError, PlanError
 
@@ -150,8 +151,9 @@ class Plan:
         """
         delta = float(self.delta)
         updates, rounding = self._shifts()
+        loss = PrivacyLoss(self.mu())
         return Guarantee(
-            epsilon=gaussian_epsilon(self.mu(), delta),
+            epsilon=loss.epsilon(delta),
             delta=delta,
             unit=DEVICE,
             adjacency="zero-out",
@@ -175,6 +177,7 @@ class Plan:
                 ("rounding of correlated noise", rounding / updates),
                 ("integer noise", ROUNDING_VARIANCE / (2.0 * self.noise_deviation**2)),
             ),
+            loss=loss,
         )
 
     def check_epsilon(self) -> Guarantee:

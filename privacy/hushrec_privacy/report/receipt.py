@@ -101,7 +101,8 @@ class Receipt:
     """A whole participation record.
 
     Attributes:
-        total: All plans together that the device took part in; epsilon and delta 0 where there is none.
+        total: All plans together that the device took part in, composed exactly, at the sum of their deltas; epsilon
+            and delta 0 where there is none.
         plans: One receipt a plan, in the order in which they were joined.
         lifetime_rho: What this device spends at most in its life, over all plans, a decimal string.
         rho_left: What is left of that by what the record was told, a decimal string.

@@ -75,7 +75,8 @@ class SpendingReport:
     """A whole ledger.
 
     Attributes:
-        total: All plans together, by basic composition where there are several.
+        total: All plans together that have spent, composed exactly, at the sum of their deltas. There is always one:
+            plans of different units or adjacencies cannot be in one ledger.
         plans: One report a plan, in the order in which they were opened.
         entries: Entries of the ledger.
         head: Its last one: the anchor to keep elsewhere.
@@ -105,7 +106,7 @@ class SpendingReport:
             "unit of privacy": total.unit,
             "neighbouring datasets": total.adjacency,
             "mechanism": total.mechanism,
-            "composition": "exact inside a plan; epsilons and deltas of several plans are added",
+            "composition": "exact inside a plan and over all plans; deltas of several plans are added",
             "trust model": total.trust,
             "bounded contributions": "L2 clipping of each unit's whole contribution, a bounded number of times",
             "implementation": "noise from the operating system's randomness; "
@@ -146,17 +147,19 @@ def spending_report(store: LedgerStore, *, anchor: Anchor | None = None, curves:
             if isinstance(entry, Spend):
                 spends[entry.plan].append(entry)
     plans = tuple(_plan_report(plan, spends[name]) for name, plan in totals.plans.items())
-    return SpendingReport(compose(plan.spent for plan in plans), plans, totals.entries, totals.head)
+    spent = [plan.spent for plan in plans if plan.rounds] or [plan.spent for plan in plans]
+    return SpendingReport(compose(spent), plans, totals.entries, totals.head)
 
 
 def _plan_report(plan: PlanTotals, spends: list[Spend]) -> PlanReport:
     opened, left = plan.opened, plan.rounds_left
-    last = opened.limits.max_rounds if left else plan.last
+    last = opened.limits.max_rounds
     noise = opened.parameters.get("noise_multiplier")
+    spent = guarantee_after(opened, plan.rounds, plan.last)
     return PlanReport(
         plan=opened.plan,
-        spent=guarantee_after(opened, plan.rounds, plan.last),
-        whole=guarantee_after(opened, plan.rounds + left, last),
+        spent=spent,
+        whole=guarantee_after(opened, plan.rounds + left, last) if left else spent,
         rounds=plan.rounds,
         rounds_left=left,
         closed=plan.closed,

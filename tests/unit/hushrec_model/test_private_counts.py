@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,8 +110,9 @@ def test_transitions_stand_out_of_the_noise_and_noise_alone_fills_few_entries() 
     assert near[1, 0] == 2
     assert scale[1] > 0
     assert 12 < np.count_nonzero(near) / 300 < 20, "16 a row are expected"
-    assert counts.transitions["weights"][1, 0] == 255, "the threshold is taken off: lucky cells weigh little"
-    assert (counts.transitions["weights"][1, 1:] < 128).all()
+    weights: Any = counts.transitions["weights"]
+    assert weights[1, 0] == 255
+    assert (weights[1, 1:] < 128).all(), "the threshold is taken off: lucky cells weigh little"
 
 
 def test_all_releases_are_counted() -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hushrec_privacy.accounting import compose
+from hushrec_privacy.accounting import gaussian_rho_epsilon
 from hushrec_privacy.accounting.claims import DEVICE
 from hushrec_privacy.errors import BudgetError, ConfigError, LedgerError
 from hushrec_privacy.ledger import Anchor, Ledger, MemoryLedgerStore, ParticipationRecord, SqliteLedgerStore
@@ -46,7 +46,7 @@ def test_rounds_cost_what_the_plan_s_numbers_give() -> None:
     assert "at least" in plan.sent
 
 
-def test_several_plans_add_up() -> None:
+def test_several_plans_are_composed_exactly() -> None:
     store = MemoryLedgerStore()
     record = ParticipationRecord.begin(store, lifetime_rho="5")
     first, second, never = (joined(a_plan(epsilon=epsilon)) for epsilon in (2.0, 1.0, 0.5))
@@ -54,7 +54,9 @@ def test_several_plans_add_up() -> None:
     take_part(record, second, [5])
     take_part(record, never, [])
     found = device_receipt(store)
-    assert found.total == compose([device_guarantee(first, 2), device_guarantee(second, 1)])
+    rho = device_rho(first, 2) + device_rho(second, 1)
+    assert found.total.epsilon == pytest.approx(gaussian_rho_epsilon(rho, 2e-6), rel=1e-11)
+    assert found.total.epsilon < found.plans[0].spent.epsilon + found.plans[1].spent.epsilon
     assert found.total.delta == pytest.approx(2e-6), "the plan without a round adds none"
     assert [plan.participations for plan in found.plans] == [2, 1, 0]
 

@@ -1,11 +1,15 @@
 """The report: computed from the ledger alone, and never below what was spent."""
 
 import json
+import math
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hushrec_privacy.accounting import compose, poisson_epsilon
+from hushrec_privacy.accounting import gaussian_epsilon, poisson_epsilon
+from hushrec_privacy.accounting.gaussian import mu_of_participations
 from hushrec_privacy.errors import ConfigError, LedgerError
 from hushrec_privacy.ledger import Ledger, MemoryLedgerStore, Open, SqliteLedgerStore
 from hushrec_privacy.ledger.openings import (
@@ -55,18 +59,94 @@ def test_rounds_that_were_left_out_are_counted_up_to_the_last() -> None:
     assert guarantee_after(opened, 1, 90).epsilon == guarantee_after(opened, 90, 90).epsilon
 
 
-def test_training_and_tables_add_up() -> None:
+def tables() -> Open:
+    return counts_opening(run_id(kind="tables"), noise_multiplier=10.0, releases=2, delta=1e-7)
+
+
+def test_training_and_tables_are_composed_as_one_run_with_both_would_be() -> None:
     ledger, store = begun()
     ledger.open_plan(training())
     ledger.spend(training().plan, 1, 250)
-    tables = counts_opening(run_id(kind="tables"), noise_multiplier=10.0, releases=2, delta=1e-7)
-    ledger.open_plan(tables)
-    ledger.spend(tables.plan, 1, 2)
+    ledger.open_plan(tables())
+    ledger.spend(tables().plan, 1, 2)
     found = spending_report(store, curves=True)
     assert found.plans[0].spent.epsilon == poisson_epsilon(0.05, 250, 2.0, 1e-6)
-    assert found.total == compose(plan.spent for plan in found.plans)
+    whole = poisson_epsilon(0.05, 250, 2.0, found.total.delta, released_mu=mu_of_participations(10.0, 2))
+    assert found.total.epsilon == pytest.approx(whole, rel=1e-9)
+    assert found.total.delta == pytest.approx(1.1e-6)
+    assert found.total.epsilon < 0.9 * sum(plan.spent.epsilon for plan in found.plans)
     assert found.total.adjacency == "add-or-remove"
+    assert any("chosen without looking" in line for line in found.total.assumptions)
     assert found.plans[0].noise_multiplier == 2.0
+
+
+def test_a_plan_that_spent_nothing_adds_nothing_to_the_total() -> None:
+    ledger, store = begun()
+    ledger.open_plan(training())
+    ledger.open_plan(tables())
+    assert spending_report(store).total.epsilon == 0
+    ledger.spend(tables().plan, 1, 2)
+    found = spending_report(store)
+    assert found.total is found.plans[1].spent, "its delta does not count, and nothing is composed"
+
+
+def test_rounds_of_several_plans_are_composed() -> None:
+    ledger, store = begun()
+    plans = [replace(plan_opening(a_plan()), plan=run_id(number=number)) for number in range(2)]
+    for opened in plans:
+        ledger.open_plan(opened)
+        ledger.spend(opened.plan, 100)
+    whole = gaussian_epsilon(2**0.5 * a_plan().mu(), 2e-6)
+    assert spending_report(store).total.epsilon == pytest.approx(whole, rel=1e-11)
+
+
+def test_many_different_runs_cost_no_less_than_so_many_of_the_mildest() -> None:
+    ledger, store = begun()
+    for number in range(40):
+        opened = training_opening(
+            run_id(number=number), sampling_rate=0.05 + number / 1e5, noise_multiplier=2.0, steps=10, delta=1e-8
+        )
+        ledger.open_plan(opened)
+        ledger.spend(opened.plan, 1, 10)
+    found = spending_report(store).total
+    assert poisson_epsilon(0.05, 400, 2.0, found.delta) < found.epsilon < poisson_epsilon(0.0504, 400, 2.0, found.delta)
+
+
+def test_one_plan_without_a_guarantee_leaves_none_in_all_and_the_others_are_told() -> None:
+    ledger, store = begun()
+    ledger.open_plan(tables())
+    ledger.spend(tables().plan, 1)
+    unknown = replace(tables(), plan=run_id(kind="other"), mechanism="laplace")
+    ledger.open_plan(unknown)
+    ledger.spend(unknown.plan, 1)
+    found = spending_report(store)
+    assert found.total.epsilon == math.inf
+    assert "no guarantee: the mechanism 'laplace'" in found.total.mechanism
+    assert found.plans[0].spent.epsilon < 1
+
+
+@pytest.mark.parametrize(
+    ("opened", "adjacency"),
+    [(training(), "zero-out"), (plan_opening(a_plan()), "add-or-remove")],
+    ids=["run", "rounds"],
+)
+def test_an_entry_of_another_adjacency_than_its_mechanism_has_no_guarantee(opened: Open, adjacency: str) -> None:
+    """Such plans could stand beside others of that adjacency, and must not be summed with them."""
+    ledger, store = begun()
+    for entry in (replace(tables(), adjacency=adjacency, unit=opened.unit), replace(opened, adjacency=adjacency)):
+        ledger.open_plan(entry)
+        ledger.spend(entry.plan, 1)
+    found = spending_report(store)
+    assert (found.total.epsilon, found.total.adjacency) == (math.inf, adjacency)
+    assert f"its entry says {adjacency}" in found.plans[1].spent.mechanism
+    assert found.plans[0].spent.epsilon < 1
+
+
+def test_the_delta_of_the_entry_is_the_one_that_counts() -> None:
+    opened = plan_opening(a_plan())
+    stricter = replace(opened, delta="0.000000000001")
+    found = guarantee_after(stricter, 100, 100)
+    assert (found.epsilon, found.delta) == (gaussian_epsilon(a_plan().mu(), 1e-12), 1e-12)
 
 
 @pytest.mark.parametrize(
@@ -116,3 +196,18 @@ def test_an_older_copy_is_found_by_its_anchor(tmp_path: Path) -> None:
         assert spending_report(store).plans[0].rounds == 1, "without an anchor nobody can tell"
         with pytest.raises(LedgerError, match="older copy"):
             spending_report(store, anchor=anchor)
+
+
+def test_a_total_without_sampled_steps_loads_no_numpy(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    with SqliteLedgerStore.create(path) as store:
+        ledger = Ledger.begin(store)
+        for opened in (tables(), replace(tables(), plan=run_id(kind="more tables"))):
+            ledger.open_plan(opened)
+            ledger.spend(opened.plan, 1)
+    code = (
+        "import sys; from hushrec_privacy.ledger import SqliteLedgerStore as S;"
+        "from hushrec_privacy.report.spending import spending_report as r;"
+        f"r(S({str(path)!r}, read_only=True)); sys.exit('numpy' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
