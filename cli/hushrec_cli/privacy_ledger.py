@@ -56,7 +56,7 @@ def verify(ledger: LedgerFile, anchor: AnchorText = None, as_json: Json = False)
     if as_json:
         print_json({"verified": True, "anchored": anchor is not None, **facts})
         return
-    say(f"verified: {totals.entries} entries of {len(totals.plans)} plans")
+    say(f"verified; entries: {totals.entries}, plans: {len(totals.plans)}")
     if anchor is None:
         say("without --anchor nobody can tell this ledger from an older copy of it; keep this head elsewhere:")
     print_data(str(totals.head))

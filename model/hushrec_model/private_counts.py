@@ -205,7 +205,8 @@ def load_counts(path: Path) -> Counts:
             return Counts(kept["popularity"], bool(kept["filter_seen"]), str(kept["protocol"]), table)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise CheckpointError(
-            f"{path}: the counts that were paid for are missing or damaged; train into another folder"
+            f"{path}: the counts that were paid for are missing or damaged, and may not be drawn anew; train "
+            "into another folder (if none was published, nobody learnt anything, and the ledger counts too much)"
         ) from error
 
 

@@ -118,7 +118,8 @@ _GUARANTEED: dict[str, Any] = {
     "composition": "All steps and tables of the run are composed together; epsilon is for all of them.",
     "tuning": "User ids become pseudonyms, and events on items that the catalogue lacks are left out. Settings are the "
     "same for every shop, chosen on public data; what is decided from the log is decided from noised counts.",
-    "post_processing": "Averaging, int8 rounding and export; none looks at the log again.",
+    "post_processing": "Counts: threshold, scaled rows, the strongest of each row, a weight. Weights: an average. "
+    "Then int8 and export. None looks at the log again.",
     "utility": "Not told: figures measured on private events stay with the shop.",
 }
 

@@ -157,6 +157,7 @@ def poisson_guarantee(
             "central training only: each step takes every user independently with the stated rate (true Poisson "
             "sampling), and who was taken stays secret",
             "each user's gradient is clipped to the stated L2 norm before it is summed",
+            *(("each user's counts are scaled to a fixed L2 norm before they are summed",) if released_mu else ()),
             "the number of users is public; nothing else of the log reaches what is published",
         ),
         loss=loss,

@@ -99,7 +99,7 @@ class SpendingReport:
         }
 
     def nist_fields(self) -> dict[str, str]:
-        """What NIST SP 800-226 asks, by name."""
+        """What NIST SP 800-226 asks, by name, as summaries by others have it."""
         total = self.total
         return {
             "privacy parameters": f"epsilon {number(total.epsilon)}, delta {total.delta:g}",
@@ -108,10 +108,10 @@ class SpendingReport:
             "mechanism": total.mechanism,
             "composition": "exact inside a plan and over all plans; deltas of several plans are added",
             "trust model": total.trust,
-            "bounded contributions": "L2 clipping of each unit's whole contribution, a bounded number of times",
+            "bounded contributions": "the L2 norm of a unit's whole contribution, and how often it contributes",
             "implementation": "noise from the operating system's randomness; "
             + (
-                "central training adds it in floating point, whose last bits are not covered"
+                "central training adds it in floating point, whose last bits are not covered; counts get whole numbers"
                 if total.adjacency == "add-or-remove"
                 else "integers only, rounding is part of the stated epsilon"
             ),
