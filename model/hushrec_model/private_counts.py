@@ -6,6 +6,7 @@ and noised by the discrete Gaussian. How pairs are counted and how the tables jo
 that the shop names and from what was released already; neither costs anything.
 """
 
+import math
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -55,7 +56,11 @@ _NEWEST_PAIRED = 500  # events of a user that count for transitions: the more pa
 _EVENTS_AT_ONCE = 2**16
 _RETURNING = 0.05  # share of users above which seen items stay in the ranking
 _LUCKY, _MOST_LUCKY = 16, 2**22  # entries that noise alone may put above the threshold, on average: of a row, of all
+_TAKEN_OFF = 0.7  # of the threshold, from every entry above it
+_CERTAIN = 3.0  # deviations of their number; with fewer entries the table is noise, but for what is beyond doubt
+_DOUBT = 0.05  # chance of a table of noise to hold an entry that is
 _MOST_DEVIATION = 2**20
+_POPULARITY_WEIGHT = 0.6  # the steps had it at 1: what they could not learn is left
 
 _Ints = NDArray[np.int64]
 
@@ -71,7 +76,7 @@ class _Rule:
     own: BlendPart | None = None
 
 
-_USERS = _Rule(GAP_DECAY, REVERSE, BlendPart("transitions", 4.0, 1.0, 0.8, 20))
+_USERS = _Rule(GAP_DECAY, REVERSE, BlendPart("transitions", 2.75, 1.0, 0.8, 20))
 _RULES = {
     "sessions": _Rule(0.4, 0.1, BlendPart("transitions", 3.0, 2.0, 0.5, 3)),  # the next click follows the last few
     # Who buys again buys what is known on the device alone: it has no noise, so it leads.
@@ -87,12 +92,14 @@ class Counts:
         popularity: Noised, at least 0, shape (V + 1,); 0 at index 0.
         filter_seen: Whether few users return to an item, by a noised count of those who do.
         protocol: Of the split; public.
+        weight: What the weights of popularity and transitions are multiplied by; public.
         transitions: `items`, `weights` and `scales` of the strongest noised transitions, as in a bundle.
     """
 
     popularity: NDArray[np.float32]
     filter_seen: bool
     protocol: str
+    weight: float = 1.0
     transitions: Table = field(default_factory=dict)
 
     def arrays(self) -> Table:
@@ -104,13 +111,14 @@ class Counts:
         """How they join the scores: log(1 + count / epsilon), epsilon being the noise of popularity, and a multiple of
         the mean entry of the transitions. Where shoppers return to the baskets, their own counts lead."""
         rule = _rule(self.protocol)
-        parts = [BlendPart("popularity", 1.0, float(COUNTS_NOISE))]
+        parts = [BlendPart("popularity", _POPULARITY_WEIGHT * self.weight, float(COUNTS_NOISE))]
         if self.transitions and self.transitions["scales"].any():
             weights: Any = self.transitions["weights"]
             scales: Any = self.transitions["scales"]
             entries = weights * scales[:, None]
             mean = float(entries[entries > 0].mean())
-            parts.append(msgspec.structs.replace(rule.transitions, epsilon=rule.transitions.epsilon * mean))
+            part = rule.transitions
+            parts.append(msgspec.structs.replace(part, weight=part.weight * self.weight, epsilon=part.epsilon * mean))
         if rule.own is not None and not self.filter_seen:
             parts.append(rule.own)
         return parts
@@ -144,7 +152,9 @@ def counts_mu(deviation: int, items: int) -> float:
     return mu_of_mixed_noise([(_noise(COUNTS_NOISE * STEPS, items), 2), (_noise(deviation, items), 1)])
 
 
-def release_counts(train: Sequences, items: int, deviation: int, source: OsRandom, protocol: str) -> Counts:
+def release_counts(
+    train: Sequences, items: int, deviation: int, source: OsRandom, protocol: str, weight: float = 1.0
+) -> Counts:
     """Release popularity, the transitions above a threshold, and whether few users return to an item, all noised.
 
     Guarantee:
@@ -160,6 +170,7 @@ def release_counts(train: Sequences, items: int, deviation: int, source: OsRando
         deviation: Noise of the transitions in steps.
         source: Of the noise.
         protocol: Of the split: "sessions" counts pairs that are close, the others all up to 20 events apart.
+        weight: See `Counts`.
     """
     popular, returning = np.zeros(items + 1, np.int64), 0
     users = UserSequences(train, _NEWEST - 1)
@@ -177,6 +188,7 @@ def release_counts(train: Sequences, items: int, deviation: int, source: OsRando
         popularity=(np.maximum(popular, 0) / STEPS).astype(np.float32),
         filter_seen=noised <= _RETURNING * len(users) * STEPS,
         protocol=protocol,
+        weight=weight,
         transitions=_noised_transitions(train, items, deviation, source, _rule(protocol)),
     )
 
@@ -187,6 +199,7 @@ def save_counts(path: Path, counts: Counts) -> None:
     arrays: dict[str, Any] = {
         "filter_seen": counts.filter_seen,
         "protocol": counts.protocol,
+        "weight": counts.weight,
         **counts.arrays(),
     }
     np.savez(part, **arrays)
@@ -202,7 +215,8 @@ def load_counts(path: Path) -> Counts:
     try:
         with path.open("rb") as file, np.load(file) as kept:
             table = {name: kept[f"transitions.{name}"] for name in ("items", "weights", "scales")}
-            return Counts(kept["popularity"], bool(kept["filter_seen"]), str(kept["protocol"]), table)
+            decided, protocol, weight = bool(kept["filter_seen"]), str(kept["protocol"]), float(kept["weight"])
+            return Counts(kept["popularity"], decided, protocol, weight, table)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise CheckpointError(
             f"{path}: the counts that were paid for are missing or damaged, and may not be drawn anew; train "
@@ -215,15 +229,21 @@ def _rule(protocol: str) -> _Rule:
 
 
 def _noised_transitions(train: Sequences, items: int, deviation: int, source: OsRandom, rule: _Rule) -> Table:
-    """The strongest noised transitions of each item; a table of its own if none is above the threshold.
+    """The strongest noised transitions of each item, if there are more than noise alone would lift; else those, if any,
+    that it would not lift in one of 20 tables.
 
-    The threshold is taken off what is above it (soft thresholding: Donoho 1995): most of what barely passes is noise.
+    Most of what barely passes is noise, so a share of the threshold is taken off all (as in Donoho 1995, soft
+    thresholding).
     """
     index, counts = _pair_counts(train, items, rule)
     chance = min(_LUCKY / items, _MOST_LUCKY / items**2, 0.1)
     threshold = max(deviation, round(deviation * NormalDist().inv_cdf(1 - chance)))
     index, counts = noised_above(source, items * items, index, counts, deviation=deviation, threshold=threshold)
-    counts = np.maximum(counts - threshold, 1)
+    lucky = chance * items**2
+    if len(index) < lucky + _CERTAIN * math.sqrt(lucky):
+        sure = counts >= -deviation * NormalDist().inv_cdf(_DOUBT / items**2)
+        index, counts = index[sure], counts[sure]
+    counts = np.maximum(counts - int(_TAKEN_OFF * threshold), 1)
     where = (index // items + 1, index % items + 1)
     shape = (items + 1, items + 1)
     return strongest(row_scaled(sparse.csr_matrix((counts / STEPS, where), shape=shape)))

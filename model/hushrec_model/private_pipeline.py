@@ -66,6 +66,8 @@ _SHAPE = EncoderShape(heads=(2,), channels=(88,), max_history=50)
 _GROUPS = ("rows", "adapter")  # under noise an encoder unlearns more than it learns: it stays the mean
 _SAMPLING_RATE, _STEPS, _NEGATIVES = 0.3, 60, 512
 _TRANSITIONS_SHARE = 0.5  # of the squared separation that the budget allows; the steps get what is left
+_FAINT = 10.0  # users times separation over the root of the parameters: below it steps learn little,
+_FAINT_SHARE, _FAINT_WEIGHT = 0.8, 2.0  # so transitions get more, and counts weigh more
 
 
 @dataclass(frozen=True)
@@ -226,7 +228,7 @@ def train_with_privacy(
         ledger.open_plan(opened)
         if not ledger.plan(opened.plan).rounds_left and not (out / CHECKPOINT).exists():
             raise CheckpointError(f"{out}: its private run is finished and its budget is spent; choose another folder")
-        counts = _counts(out / COUNTS_FILE, ledger, opened, split, facts["transitions_deviation"])
+        counts = _counts(out / COUNTS_FILE, ledger, opened, split, facts)
         settings = _settings(facts)
         trained = train_private(
             split,
@@ -263,22 +265,29 @@ def _begun(path: Path, options: PrivateOptions, delta: float, data: dict[str, An
         if not same:
             raise CheckpointError(f"{path}: this run was begun with other options, events or items; choose another one")
         return kept
-    facts = chosen | _noise(options.epsilon, delta, data["items"]) | {"nonce": secrets.token_hex(16)}
+    facts = chosen | _noise(options.epsilon, delta, data["users"], data["items"]) | {"nonce": secrets.token_hex(16)}
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps(facts), encoding="utf-8")
     part.replace(path)
     return facts
 
 
-def _noise(epsilon: float, delta: float, items: int) -> dict[str, Any]:
-    """How much noise the tables and the steps get, so that all together costs `epsilon` at most."""
+def _noise(epsilon: float, delta: float, users: int, items: int) -> dict[str, Any]:
+    """How much noise the tables and the steps get, that all together costs `epsilon` at most; from public numbers."""
     left = gaussian_mu(epsilon, delta) ** 2 - 2 / COUNTS_NOISE**2
     if left <= 0:
         raise ConfigError(f"epsilon is {epsilon:g}; the tables of counts alone cost more: allow a larger one")
-    deviation = transitions_deviation(math.sqrt(_TRANSITIONS_SHARE * left), items)
+    faint = users * math.sqrt(left) < _FAINT * math.sqrt(items * _SHAPE.width)
+    share, weight = (_FAINT_SHARE, _FAINT_WEIGHT) if faint else (_TRANSITIONS_SHARE, 1.0)
+    deviation = transitions_deviation(math.sqrt(share * left), items)
     released = counts_mu(deviation, items)
     noise = poisson_noise_multiplier(_SAMPLING_RATE, _STEPS, epsilon, delta, released_mu=released)
-    return {"noise_multiplier": noise, "released_mu": released, "transitions_deviation": deviation}
+    return {
+        "noise_multiplier": noise,
+        "released_mu": released,
+        "transitions_deviation": deviation,
+        "counts_weight": weight,
+    }
 
 
 def _opening(facts: dict[str, Any]) -> Open:
@@ -315,12 +324,13 @@ def _ledger(out: Path) -> SqliteLedgerStore:
     return store
 
 
-def _counts(path: Path, ledger: Ledger, opened: Open, split: Split, deviation: int) -> Counts:
+def _counts(path: Path, ledger: Ledger, opened: Open, split: Split, facts: dict[str, Any]) -> Counts:
     """The released counts: drawn once, after they were paid for."""
     if ledger.plan(opened.plan).rounds:
         return load_counts(path)  # a run that died between paying and saving never published them, and cannot go on
     ledger.spend(opened.plan, 1)
-    counts = release_counts(split.train, len(split.items), deviation, OsRandom(), split.protocol)
+    deviation, weight = facts["transitions_deviation"], facts["counts_weight"]
+    counts = release_counts(split.train, len(split.items), deviation, OsRandom(), split.protocol, weight)
     save_counts(path, counts)
     return counts
 

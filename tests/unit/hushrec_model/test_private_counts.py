@@ -107,6 +107,11 @@ def test_noise_is_fresh_and_of_the_stated_size() -> None:
 def test_transitions_stand_out_of_the_noise_and_noise_alone_fills_few_entries() -> None:
     counts = release_counts(sequences([[1, 2]] * 400), 300, 5000, OsRandom(), "leave-one-out")
     near, scale = counts.transitions["items"], counts.transitions["scales"]
+    assert (near[1, 0], near[2, 0]) == (2, 1)
+    assert np.count_nonzero(near) <= 4, "the pair is beyond doubt, the rest is no more than noise"
+    crowd = [[3 * group + 1, 3 * group + 2, 3 * group + 3] for group in range(100) for _ in range(60)]
+    counts = release_counts(sequences([[1, 2]] * 400 + crowd), 300, 5000, OsRandom(), "leave-one-out")
+    near, scale = counts.transitions["items"], counts.transitions["scales"]
     assert near[1, 0] == 2
     assert scale[1] > 0
     assert 12 < np.count_nonzero(near) / 300 < 20, "16 a row are expected"
