@@ -60,7 +60,6 @@ _TAKEN_OFF = 0.7  # of the threshold, from every entry above it
 _CERTAIN = 3.0  # deviations of their number; with fewer entries the table is noise, but for what is beyond doubt
 _DOUBT = 0.05  # chance of a table of noise to hold an entry that is
 _MOST_DEVIATION = 2**20
-_POPULARITY_WEIGHT = 0.6  # the steps had it at 1: what they could not learn is left
 
 _Ints = NDArray[np.int64]
 
@@ -73,14 +72,15 @@ class _Rule:
     gap_decay: float
     reverse: float
     transitions: BlendPart
+    popularity: float = 0.6  # weight; the steps had it at 1, and learnt some of it
     own: BlendPart | None = None
 
 
 _USERS = _Rule(GAP_DECAY, REVERSE, BlendPart("transitions", 2.75, 1.0, 0.8, 20))
 _RULES = {
     "sessions": _Rule(0.4, 0.1, BlendPart("transitions", 3.0, 2.0, 0.5, 3)),  # the next click follows the last few
-    # Who buys again buys what is known on the device alone: it has no noise, so it leads.
-    "baskets": replace(_USERS, own=BlendPart("own", 32.0, 1.0, 1.0, 0)),
+    # What a shopper had before is known on the device alone and has no noise: it leads, popularity breaks the ties.
+    "baskets": replace(_USERS, popularity=3.0, own=BlendPart("own", 48.0, 1.0, 1.0, 0)),
 }
 
 
@@ -111,7 +111,7 @@ class Counts:
         """How they join the scores: log(1 + count / epsilon), epsilon being the noise of popularity, and a multiple of
         the mean entry of the transitions. Where shoppers return to the baskets, their own counts lead."""
         rule = _rule(self.protocol)
-        parts = [BlendPart("popularity", _POPULARITY_WEIGHT * self.weight, float(COUNTS_NOISE))]
+        parts = [BlendPart("popularity", rule.popularity * self.weight, float(COUNTS_NOISE))]
         if self.transitions and self.transitions["scales"].any():
             weights: Any = self.transitions["weights"]
             scales: Any = self.transitions["scales"]
