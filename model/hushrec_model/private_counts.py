@@ -80,7 +80,7 @@ _USERS = _Rule(GAP_DECAY, REVERSE, BlendPart("transitions", 2.75, 1.0, 0.8, 20))
 _RULES = {
     "sessions": _Rule(0.4, 0.1, BlendPart("transitions", 3.0, 2.0, 0.5, 3)),  # the next click follows the last few
     # What a shopper had before is known on the device alone and has no noise: it leads, popularity breaks the ties.
-    "baskets": replace(_USERS, popularity=3.0, own=BlendPart("own", 48.0, 1.0, 1.0, 0)),
+    "baskets": replace(_USERS, popularity=1.5, own=BlendPart("own", 48.0, 1.0, 1.0, 0)),
 }
 
 

@@ -67,7 +67,7 @@ _GROUPS = ("rows", "adapter")  # under noise an encoder unlearns more than it le
 _SAMPLING_RATE, _STEPS, _NEGATIVES = 0.3, 60, 512
 _TRANSITIONS_SHARE = 0.5  # of the squared separation that the budget allows; the steps get what is left
 _FAINT = 10.0  # users times separation over the root of the parameters: below it steps learn little,
-_FAINT_SHARE, _FAINT_WEIGHT = 0.8, 2.0  # so transitions get more, and counts weigh more
+_FAINT_SHARE, _FAINT_WEIGHT = 0.8, 4.0  # so transitions get more, and counts weigh more
 
 
 @dataclass(frozen=True)

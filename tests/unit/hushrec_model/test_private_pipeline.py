@@ -20,7 +20,7 @@ def test_tables_and_steps_together_cost_epsilon(users: int, epsilon: float, fain
     assert epsilon * 0.99 < spent <= epsilon
     assert facts["released_mu"] == counts_mu(facts["transitions_deviation"], items)
     share = facts["released_mu"] ** 2 / gaussian_mu(epsilon, delta) ** 2
-    assert (facts["counts_weight"], share > 0.7) == ((2.0, True) if faint else (1.0, False))
+    assert (facts["counts_weight"], share > 0.7) == ((4.0, True) if faint else (1.0, False))
 
 
 def test_an_epsilon_that_the_counts_alone_exceed_is_refused() -> None:
