@@ -126,8 +126,17 @@ class PrivateRun:
             f"{self.steps} steps of about {s.sampling_rate * s.population:,.0f} users, noise multiplier "
             f"{s.noise_multiplier:.4g}, clip {s.max_grad_norm:g}; sizes are fixed beforehand, not decided from the log",
             f"seen items are {'left out' if self.counts.filter_seen else 'kept'}: by a noised count of who returns",
+            *self._tables(),
             f"keep the ledger's head elsewhere: {self.anchor}",
         ]
+
+    def _tables(self) -> list[str]:
+        said = []
+        if "transitions" not in {part.name for part in self.counts.parts()}:
+            said.append("no pair of items stood out of the noise: there are no transitions; allow a larger epsilon")
+        if self.counts.weight > 1:
+            said.append("few users for so many items at this epsilon: the tables lead, training adds little")
+        return said
 
     def _doubts(self) -> list[str]:
         doubts = []

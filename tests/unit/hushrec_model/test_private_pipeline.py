@@ -1,10 +1,12 @@
 """How a private run divides its budget."""
 
+import numpy as np
 import pytest
 from hushrec_model import private_pipeline
-from hushrec_model.private_counts import counts_mu
-from hushrec_model.private_pipeline import default_delta, default_settings
+from hushrec_model.private_counts import Counts, counts_mu
+from hushrec_model.private_pipeline import PrivateRun, default_delta, default_settings
 from hushrec_privacy.accounting import gaussian_mu
+from hushrec_privacy.accounting.claims import poisson_guarantee
 from hushrec_privacy.accounting.sampled import poisson_epsilon
 from hushrec_privacy.errors import ConfigError
 
@@ -26,3 +28,13 @@ def test_tables_and_steps_together_cost_epsilon(users: int, epsilon: float, fain
 def test_an_epsilon_that_the_counts_alone_exceed_is_refused() -> None:
     with pytest.raises(ConfigError, match="the tables of counts alone cost more"):
         private_pipeline._noise(0.1, 1e-5, 1_000, 100)
+
+
+def test_a_run_says_where_tables_and_training_have_little_to_tell() -> None:
+    counts = Counts(np.ones(3, np.float32), True, "leave-one-out", weight=4.0)
+    settings, guarantee = default_settings(5.0, 400), poisson_guarantee(0.3, 60, 5.0, 1e-5)
+    run = PrivateRun(None, settings, counts, guarantee, "0" * 64, 60, "9:ab")  # type: ignore[arg-type]
+    said = "\n".join(run.decisions())
+    assert "no pair of items stood out of the noise" in said
+    assert "few users for so many items" in said
+    assert "WARNING: fewer than 1000 users" in said
