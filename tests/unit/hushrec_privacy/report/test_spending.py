@@ -149,6 +149,18 @@ def test_the_delta_of_the_entry_is_the_one_that_counts() -> None:
     assert (found.epsilon, found.delta) == (gaussian_epsilon(a_plan().mu(), 1e-12), 1e-12)
 
 
+def test_a_step_is_no_release_of_tables_because_the_first_round_was_left_out() -> None:
+    ledger, store = begun()
+    opened = training_opening(
+        run_id(kind="training"), sampling_rate=1.0, noise_multiplier=0.5, steps=10, delta=1e-6, released_mu=0.01
+    )
+    ledger.open_plan(opened)
+    ledger.spend(opened.plan, 2)
+    assert spending_report(store).total.epsilon >= poisson_epsilon(1.0, 1, 0.5, 1e-6)
+    ledger.spend(opened.plan, 3, 11)
+    assert spending_report(store).total.epsilon >= poisson_epsilon(1.0, 10, 0.5, 1e-6)
+
+
 @pytest.mark.parametrize(
     "changes", [{"mechanism": "laplace"}, {"parameters": {}}, {"parameters": {"sampling_rate": "7"}}, {"delta": "1"}]
 )
