@@ -269,8 +269,8 @@ def _begun(path: Path, options: PrivateOptions, delta: float, data: dict[str, An
         return kept
     if path.with_name(LEDGER).exists():
         raise CheckpointError(
-            f"{path}: is gone, but {LEDGER} counts a run: another one here would put new tables beside the model of the "
-            "old one, and tell half of what they cost; restore it, or choose another folder"
+            f"{path}: is gone, but {LEDGER} counts a run: another one here would put new tables beside its model, and "
+            "tell half of what both cost; restore it, or choose another folder"
         )
     facts = chosen | _noise(options.epsilon, delta, data["users"], data["items"]) | {"nonce": secrets.token_hex(16)}
     part = path.with_name(path.name + ".part")
