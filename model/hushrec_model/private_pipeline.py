@@ -60,6 +60,7 @@ __all__ = [
 _WEAK, _FEW = 10, 1000
 LEDGER, CHECKPOINT = "ledger.db", "private.pt"
 _RUN = "private.json"
+_DECIDED = ("noise_multiplier", "released_mu", "transitions_deviation", "counts_weight", "nonce")
 
 # Chosen on validation of public data (docs/benchmarks.md), the same for every shop: nothing here depends on the log.
 _SHAPE = EncoderShape(heads=(2,), channels=(88,), max_history=50)
@@ -269,11 +270,17 @@ def _begun(path: Path, options: PrivateOptions, delta: float, data: dict[str, An
         try:
             kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             same = all(kept[name] == value for name, value in chosen.items())
+            same = same and all(kept[name] is not None for name in _DECIDED)
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path}: cannot be read; train into another folder") from error
         if not same:
             raise CheckpointError(f"{path}: this run was begun with other options, events or items; choose another one")
         return kept
+    if path.with_name(LEDGER).exists():
+        raise CheckpointError(
+            f"{path}: is gone, but {LEDGER} counts a run: another one here would put new tables beside its model, and "
+            "tell half of what both cost; restore it, or choose another folder"
+        )
     facts = chosen | _noise(options.epsilon, delta, data["users"], data["items"]) | {"nonce": secrets.token_hex(16)}
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps(facts), encoding="utf-8")

@@ -3,8 +3,8 @@
 The fields are those that a registry of deployments asks for (proposed by Dwork, Kohli, Mulligan 2019, "Differential
 privacy in practice: expose your epsilons!"; the fields as the OpenDP Deployments Registry has them);
 docs/deployment-facts.md says which is where. What holds comes from the bundle alone: the origin of each part, and the
-guarantee that its card carries. One private part and there is no guarantee. Who publishes it, where and why, only the
-shop can tell; nothing that it tells changes what holds.
+guarantee that its card carries. One private part, or parts of two runs, and there is no guarantee. Who publishes it,
+where and why, only the shop can tell; nothing that it tells changes what holds.
 """
 
 import json
@@ -137,14 +137,15 @@ def deployment_facts(manifest: Manifest, shop: Mapping[str, str] | None = None) 
     """
     origins = {name: info.origin for name, info in manifest.files.items()}
     private = sorted(name for name, origin in origins.items() if origin == "private")
+    unknown = bool(private) or len(set(origins.values()) - {"public"}) > 1  # a card counts one run
     stated = manifest.card.get("privacy")
     found: dict[str, Any] = {}
-    if isinstance(stated, dict) and not private:
+    if isinstance(stated, dict) and not unknown:
         found = _GUARANTEED | {name: stated[name] for name in _STATED if name in stated}
     elif all(origin == "public" for origin in origins.values()):
         found = _PUBLIC
     return {
-        "headline": NO_GUARANTEE if private else manifest.card.get("headline", NO_GUARANTEE),
+        "headline": NO_GUARANTEE if unknown else manifest.card.get("headline", NO_GUARANTEE),
         **dict.fromkeys(SHOP_FACTS),
         **_ALWAYS,
         **_WITHOUT,

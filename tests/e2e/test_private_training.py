@@ -181,6 +181,27 @@ def test_a_run_whose_ledger_is_gone_does_not_go_on(trained: Path, shop: tuple[Pa
     assert not (copy / "ledger.db").exists()
 
 
+def test_a_folder_whose_run_is_forgotten_begins_no_other(
+    trained: Path, shop: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Else its tables would be drawn anew beside the old model, whose guarantee counts one run only."""
+    copy = tmp_path / "copy"
+    shutil.copytree(trained, copy)
+    facts = json.loads((copy / "private.json").read_text(encoding="utf-8"))
+    (copy / "private.json").unlink()
+    kept = {name: (copy / name).read_bytes() for name in ("run.json", "model.pt", "counts.npz", "ledger.db")}
+    options = ("--items", shop[1], "--out", copy, "--epsilon", 8, "--delta", 1e-4)
+    done = hushrec("train", shop[0], *options)
+    assert done.returncode == 4, done.stderr
+    assert "private.json: is gone" in done.stderr
+    del facts["nonce"]
+    (copy / "private.json").write_text(json.dumps(facts), encoding="utf-8")
+    done = hushrec("train", shop[0], *options)
+    assert done.returncode == 4, done.stderr
+    assert "private.json: cannot be read" in done.stderr
+    assert {name: (copy / name).read_bytes() for name in kept} == kept
+
+
 def test_an_older_copy_of_a_run_is_refused_where_an_anchor_is_kept(shop: tuple[Path, Path], tmp_path: Path) -> None:
     out, backup, anchor = tmp_path / "run", tmp_path / "backup", tmp_path / "shop.anchor"
     files = [str(HUSHREC), "train", str(shop[0]), "--items", str(shop[1]), "--epsilon", "8", "--delta", "1e-4"]

@@ -187,7 +187,7 @@ class _Sums:
         return max(0.0, (self._log_scale + self._log_whole - allowed + _best_log(self.order)) / self.order)
 
     def log_delta(self, epsilon: float) -> float:
-        """log of a delta at an epsilon; 0 below the window."""
+        """log of a delta at an epsilon; 0, which promises nothing, below the window and where floats overflow."""
         if epsilon < self.least:
             return 0.0
         start = int(np.searchsorted(self._losses, epsilon, side="right"))
@@ -195,6 +195,8 @@ class _Sums:
         beyond = epsilon - self._losses[start:stop]
         found = float(np.dot(self._masses[start:stop] * np.exp(self.order * beyond), -np.expm1(beyond)))
         found += self._total * math.exp(-_FAR)
+        if not found < math.inf:  # also NaN, which compares as if it were allowed
+            return 0.0
         inside = self._log_scale - self.order * epsilon + math.log(found)
         return float(np.logaddexp(inside, self._log_rest)) + _SUMS
 
@@ -217,9 +219,10 @@ def _convolved(grids: Sequence[tuple[StepGrid, int]], points: int) -> Floats:
         log += count * np.log(np.where(spectrum == 0, _NOTHING, spectrum))
         log_above += count * np.log(above)
         relative = relative + count * (error / above + _POWER)
-    powers, bounds = np.exp(log), np.exp(log_above)
-    error = 2 / points * float(np.sum(bounds * relative) + level * np.sum(bounds))
-    return np.maximum(np.fft.irfft(powers, points), 0.0) + error
+    with np.errstate(over="ignore", invalid="ignore"):  # a grid too coarse for its steps: see `_Sums.log_delta`
+        powers, bounds = np.exp(log), np.exp(log_above)
+        error = 2 / points * float(np.sum(bounds * relative) + level * np.sum(bounds))
+        return np.maximum(np.fft.irfft(powers, points), 0.0) + error
 
 
 def _log_mean(grid: StepGrid, window: _Window, higher: float) -> float:

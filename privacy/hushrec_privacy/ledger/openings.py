@@ -158,10 +158,9 @@ def _banded(opened: Open, rounds: int, last: int) -> Guarantee:
 
 
 def _poisson(opened: Open, rounds: int, last: int) -> Guarantee:
-    del last
     rate, noise = (_number(opened, name) for name in ("sampling_rate", "noise_multiplier"))
     released = _number(opened, "released_mu") if "released_mu" in opened.parameters else 0.0
-    steps = rounds - 1 if released else rounds
+    steps = rounds - 1 if released and rounds == last else rounds  # was one left out, it may be that of the tables
     found = poisson_guarantee(rate, steps, noise, float(opened.delta), released_mu=released)
     return replace(found, unit=opened.unit)
 

@@ -143,8 +143,8 @@ def spending_report(store: LedgerStore, *, anchor: Anchor | None = None, curves:
         raise ConfigError("this is the participation record of a device; use: hushrec privacy receipt")
     spends: dict[str, list[Spend]] = {plan: [] for plan in totals.plans}
     if curves:
-        for _, entry in history(store):
-            if isinstance(entry, Spend):
+        for place, entry in history(store):
+            if isinstance(entry, Spend) and place.index <= totals.head.index:  # a run may go on meanwhile
                 spends[entry.plan].append(entry)
     plans = tuple(_plan_report(plan, spends[name]) for name, plan in totals.plans.items())
     spent = [plan.spent for plan in plans if plan.rounds] or [plan.spent for plan in plans]

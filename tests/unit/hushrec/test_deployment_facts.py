@@ -38,6 +38,13 @@ def test_a_private_part_leaves_no_guarantee_whatever_the_card_says(manifest: Man
     assert "everything that the log says" in facts_page(facts)
 
 
+def test_the_guarantee_of_one_run_is_none_for_the_parts_of_two(manifest: Manifest) -> None:
+    stated = with_origin(manifest, "dp(run-1)", headline="epsilon 5", privacy=PRIVACY)
+    other = msgspec.structs.replace(stated.files["encoder.bin"], origin="dp(run-2)")
+    facts = deployment_facts(msgspec.structs.replace(stated, files={**stated.files, "encoder.bin": other}))
+    assert (facts["headline"], facts["epsilon"], facts["run"]) == (NO_GUARANTEE, "inf", None)
+
+
 def test_a_guarantee_is_told_whole(manifest: Manifest) -> None:
     stated = with_origin(manifest, "dp(run-1)", headline="epsilon 5", privacy=PRIVACY, made_by="hushrec 1")
     facts = deployment_facts(stated)

@@ -147,3 +147,11 @@ def test_a_release_to_everybody_beside_the_steps_counts_in_full() -> None:
 def test_delta_of_an_epsilon_is_the_exact_curve(epsilon: float) -> None:
     exact = gaussian_delta(2.0, epsilon)
     assert exact <= tilted_delta([SampledSteps(1.0, 5.0, 100)], epsilon) <= max(exact * (1 + 5e-3), 1e-303)
+
+
+def test_a_grid_too_coarse_for_its_steps_ends_and_promises_nothing() -> None:
+    """Beside a loss of millions a million small steps overflow; NaN would pass for a delta that is allowed."""
+    whole = SampledSteps(1.0, 2.5e-4, 1)
+    parts = [SampledSteps(0.0122, 1.66, 860_000), whole]
+    assert tilted_epsilon(parts, 1e-8) >= gaussian_epsilon(whole.unsampled_mu, 1e-8)
+    assert tilted_delta(parts, gaussian_epsilon(whole.unsampled_mu, 1e-8)) >= 1e-8

@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from hushrec_privacy.accounting import gaussian_epsilon, poisson_epsilon
 from hushrec_privacy.accounting.gaussian import mu_of_participations
 from hushrec_privacy.errors import ConfigError, LedgerError
-from hushrec_privacy.ledger import Ledger, MemoryLedgerStore, Open, SqliteLedgerStore
+from hushrec_privacy.ledger import Ledger, MemoryLedgerStore, Open, Record, SqliteLedgerStore
 from hushrec_privacy.ledger.openings import (
     counts_opening,
     guarantee_after,
@@ -147,6 +148,36 @@ def test_the_delta_of_the_entry_is_the_one_that_counts() -> None:
     stricter = replace(opened, delta="0.000000000001")
     found = guarantee_after(stricter, 100, 100)
     assert (found.epsilon, found.delta) == (gaussian_epsilon(a_plan().mu(), 1e-12), 1e-12)
+
+
+def test_curves_end_where_the_report_does_although_a_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger, store = begun()
+    ledger.open_plan(tables())
+    ledger.spend(tables().plan, 1)
+    scan = store.scan
+
+    def grown(start: int = 0) -> Iterator[Record]:
+        yield from scan(start)
+        monkeypatch.undo()
+        other = replace(tables(), plan=run_id(kind="other"))
+        ledger.open_plan(other)
+        ledger.spend(other.plan, 1)
+
+    monkeypatch.setattr(store, "scan", grown)
+    found = spending_report(store, curves=True)
+    assert [plan.rounds for plan in found.plans] == [plan.curve[-1][0] for plan in found.plans] == [1]
+
+
+def test_a_step_is_no_release_of_tables_because_the_first_round_was_left_out() -> None:
+    ledger, store = begun()
+    opened = training_opening(
+        run_id(kind="training"), sampling_rate=1.0, noise_multiplier=0.5, steps=10, delta=1e-6, released_mu=0.01
+    )
+    ledger.open_plan(opened)
+    ledger.spend(opened.plan, 2)
+    assert spending_report(store).total.epsilon >= poisson_epsilon(1.0, 1, 0.5, 1e-6)
+    ledger.spend(opened.plan, 3, 11)
+    assert spending_report(store).total.epsilon >= poisson_epsilon(1.0, 10, 0.5, 1e-6)
 
 
 @pytest.mark.parametrize(
