@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import secrets
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -234,7 +235,7 @@ def train_with_privacy(
     facts = _begun(out / _RUN, options, delta, {"users": users, "items": len(split.items), "catalog": catalog})
     opened = _opening(facts)
     with _ledger(out) as store:
-        ledger = anchored_ledger(store, anchor)
+        ledger = anchored_ledger(store, anchor, clock=lambda: int(time.time()))
         ledger.open_plan(opened)
         if not ledger.plan(opened.plan).rounds_left and not (out / CHECKPOINT).exists():
             raise CheckpointError(f"{out}: its private run is finished and its budget is spent; choose another folder")

@@ -26,6 +26,7 @@ from hushrec.manifest import (
     array_bytes,
     decode_manifest,
     encode_manifest,
+    unguaranteed,
 )
 
 __all__ = ["Bundle", "FileStamp", "HashRecord", "write_bundle"]
@@ -272,8 +273,7 @@ def _complete(manifest: Manifest, root: Path, origins: Mapping[str, str]) -> Man
         raise BundleError(f"{MANIFEST_NAME}: a bundle needs {', '.join(missing)}")
     graphs = [(root / name).read_bytes() for name in ("encoder.onnx", "scorer.onnx")]
     model = msgspec.structs.replace(manifest.model, architecture=architecture_sha256(*graphs))
-    private = "private" in origins.values()
-    card = {**manifest.card, **({"headline": NO_GUARANTEE} if private else {})}
+    card = {**manifest.card, **({"headline": NO_GUARANTEE} if unguaranteed(origins.values()) else {})}
     return msgspec.structs.replace(manifest, files=infos, model=model, card=card)
 
 

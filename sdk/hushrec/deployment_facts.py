@@ -15,7 +15,7 @@ from hushrec_privacy import checks
 from hushrec_privacy.accounting.guarantee import rounded_up
 from hushrec_privacy.errors import ConfigError
 
-from hushrec.manifest import NO_GUARANTEE, Manifest
+from hushrec.manifest import NO_GUARANTEE, Manifest, unguaranteed
 
 __all__ = ["SHOP_FACTS", "deployment_facts", "facts_page", "read_shop_facts"]
 
@@ -137,7 +137,7 @@ def deployment_facts(manifest: Manifest, shop: Mapping[str, str] | None = None) 
     """
     origins = {name: info.origin for name, info in manifest.files.items()}
     private = sorted(name for name, origin in origins.items() if origin == "private")
-    unknown = bool(private) or len(set(origins.values()) - {"public"}) > 1  # a card counts one run
+    unknown = unguaranteed(origins.values())
     stated = manifest.card.get("privacy")
     found: dict[str, Any] = {}
     if isinstance(stated, dict) and not unknown:

@@ -8,6 +8,7 @@ repository's business. The rule of the last field holds for every format version
 
 import math
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -29,6 +30,7 @@ __all__ = [
     "check_manifest",
     "decode_manifest",
     "encode_manifest",
+    "unguaranteed",
 ]
 
 FORMAT = "1.0"
@@ -37,7 +39,7 @@ FORMAT = "1.0"
 MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 1 << 20
 NO_GUARANTEE = "no guarantee for this bundle"
-"""The card's headline while any part comes from the log without differential privacy."""
+"""The card's headline while any part comes from the log without differential privacy, or parts are of several runs."""
 
 ALIGNMENT = 64
 REQUIRED_FILES = ("encoder.onnx", "scorer.onnx", "items.bin", "catalog.sqlite")
@@ -243,6 +245,17 @@ def array_bytes(info: ArrayInfo) -> int:
     return math.prod(info.shape) * _ITEM_BYTES[info.dtype]
 
 
+def unguaranteed(origins: Iterable[str]) -> bool:
+    """Whether parts of these origins have no guarantee together: one is private, or they come from several runs, of
+    which a card counts one.
+
+    >>> unguaranteed(["public", "dp(a)", "dp(a)"]), unguaranteed(["dp(a)", "dp(b)"]), unguaranteed(["private"])
+    (False, True, True)
+    """
+    found = set(origins) - {"public"}
+    return "private" in found or len(found) > 1
+
+
 def architecture_sha256(encoder: bytes, scorer: bytes) -> str:
     """Hash the two graphs, which stay the same over all releases of one architecture."""
     return _sha256(encoder + scorer)
@@ -265,10 +278,10 @@ def _file_problem(manifest: Manifest) -> str | None:
     missing = [name for name in REQUIRED_FILES if name not in manifest.files]
     if missing:
         return f"lists no {', '.join(missing)}"
-    private = any(info.origin == "private" for info in manifest.files.values())
     headline = manifest.card.get("headline")
-    if not isinstance(headline, str) or (private and headline != NO_GUARANTEE):
-        return f"the card's headline is not {NO_GUARANTEE!r}, as a bundle with a private part has to say"
+    none = unguaranteed(info.origin for info in manifest.files.values())
+    if not isinstance(headline, str) or (none and headline != NO_GUARANTEE):
+        return f"the card's headline is not {NO_GUARANTEE!r}, as it must with a private part or of several runs"
     return None
 
 

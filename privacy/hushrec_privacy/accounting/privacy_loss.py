@@ -111,7 +111,7 @@ class PrivacyLoss:
 
         Returns:
             0 to infinity. The exact curve without sampled steps, at most about 1e-4 above it with them (where delta is
-            not far below the rates); with rho, the best of three upper bounds.
+            neither far below the rates nor above the chance to be taken at all); with rho, the best of three bounds.
 
         Raises:
             ConfigError: delta is NaN or out of range.

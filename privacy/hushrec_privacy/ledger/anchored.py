@@ -9,6 +9,7 @@ ledger, or when a copy is used without it.
 import contextlib
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from hushrec_privacy.errors import ConfigError, LedgerError
@@ -29,15 +30,17 @@ class AnchoredLedger(Ledger):
     Guarantee:
         When a call returns, the file stands for the ledger as it is then, and survives the loss of power. A ledger that
         is older than the file is refused when it is opened; one that another copy overtakes through the same file,
-        before it adds its next entry.
+        before it adds its next entry. Copies that add the same entry in the same second cannot be told apart then: it
+        is found at the first entry that they do not add in step.
     """
 
-    def __init__(self, store: LedgerStore, path: Path) -> None:
+    def __init__(self, store: LedgerStore, path: Path, clock: Callable[[], int] | None = None) -> None:
         """Compare a ledger with its anchor file and go on with it; a ledger that has spent nothing gets a new file.
 
         Args:
             store: Where the ledger lies.
             path: The file, outside of whatever the ledger is backed up and restored with.
+            clock: As for `Ledger`; times are what tells the entries of two copies apart.
 
         Raises:
             LedgerError: See `verify`; the ledger is not what the file stands for; the file is missing although the
@@ -45,7 +48,7 @@ class AnchoredLedger(Ledger):
         """
         kept = kept_anchor(str(path))
         try:
-            super().__init__(store, anchor=kept)
+            super().__init__(store, anchor=kept, clock=clock)
         except LedgerError as error:
             raise LedgerError(f"compared with the anchor in {path}: {error.message}; {_ADVICE}") from error
         known = self.totals()
@@ -61,7 +64,7 @@ class AnchoredLedger(Ledger):
         self._check_kept()
         head = super()._add(entry, dry_run)
         if not dry_run:
-            self._check_kept()  # two copies that spent at the same moment: one of them stops here
+            self._check_kept()  # of two copies that spent at the same moment one stops here, or at its next entry
             _write(self._path, head)
             self._kept = head
         return head
@@ -74,12 +77,13 @@ class AnchoredLedger(Ledger):
             )
 
 
-def anchored_ledger(store: LedgerStore, anchor: str | None) -> Ledger:
+def anchored_ledger(store: LedgerStore, anchor: str | None, clock: Callable[[], int] | None = None) -> Ledger:
     """Open a ledger with whatever the user gave as its anchor.
 
     Args:
         store: Where the ledger lies.
         anchor: A head, compared once; the name of a file, compared and kept; None: neither.
+        clock: As for `Ledger`.
 
     Raises:
         ConfigError: It looks like a head and is none.
@@ -87,8 +91,8 @@ def anchored_ledger(store: LedgerStore, anchor: str | None) -> Ledger:
     """
     path = None if anchor is None else anchor_file(anchor)
     if path is not None:
-        return AnchoredLedger(store, path)
-    return Ledger(store, anchor=None if anchor is None else Anchor.parse(anchor))
+        return AnchoredLedger(store, path, clock)
+    return Ledger(store, anchor=None if anchor is None else Anchor.parse(anchor), clock=clock)
 
 
 def anchor_file(text: str) -> Path | None:

@@ -198,6 +198,9 @@ def test_a_private_part_puts_no_guarantee_first_on_the_card(tmp_path: Path) -> N
     assert next(iter(card.items())) == ("headline", NO_GUARANTEE)
     public = write_bundle(tmp_path / "c", boast, files, dict.fromkeys(origins, "dp(run-1)")).manifest.card
     assert next(iter(public.items())) == ("headline", "epsilon 1")
+    runs = {name: f"dp(run-{number % 2})" for number, name in enumerate(origins)}
+    mixed = write_bundle(tmp_path / "d", boast, files, runs).manifest.card
+    assert next(iter(mixed.items())) == ("headline", NO_GUARANTEE), "a card counts one run"
 
 
 @pytest.mark.parametrize("make", ["file", "folder", "foreign manifest"])

@@ -360,6 +360,17 @@ def test_a_card_that_claims_more_than_the_origins_allow_is_refused(root: Path, c
         Bundle.open(root)
 
 
+def test_a_card_that_claims_one_guarantee_for_two_runs_is_refused(root: Path) -> None:
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["card"] = {"headline": "epsilon 1"}
+        for number, info in enumerate(manifest["files"].values()):
+            info["origin"] = f"dp(run-{number % 2})"
+
+    forge(root, change)
+    with pytest.raises(BundleError, match="several runs"):
+        Bundle.open(root)
+
+
 @pytest.mark.parametrize("name", ["encoder.onnx", "scorer.onnx", "items.bin", "catalog.sqlite"])
 def test_a_manifest_that_lists_not_all_that_is_needed_is_refused(root: Path, name: str) -> None:
     forge(root, lambda manifest: manifest["files"].pop(name))
