@@ -117,9 +117,10 @@ def test_the_list_is_that_of_sorting_everything(
 def test_the_chain_of_a_bundle_takes_its_blend_or_another(tmp_path: Path) -> None:
     bundle = Bundle.open(tiny_bundle(tmp_path))
     history = Request(np.array([3, 9]), np.array([0, 0]), 5)
-    own, alone = (bundle_ranking(bundle, Engine(bundle), blend).rank(history) for blend in (None, ()))
+    engine = Engine(bundle)  # one for all: which of two scorers an engine takes, it measures
+    own, alone = (bundle_ranking(bundle, engine, blend).rank(history) for blend in (None, ()))
     assert own.scores.tolist() != alone.scores.tolist()
-    engine_scores = Engine(bundle).scores(history.items, history.behaviors)
+    engine_scores = engine.scores(history.items, history.behaviors)
     assert alone.scores.tolist() == engine_scores[alone.items].tolist()
 
 

@@ -28,9 +28,14 @@ def bound(rho: float, delta: float, alpha: mpmath.mpf) -> mpmath.mpf:
 
 
 def least_bound(rho: float, delta: float) -> float:
-    """The least over a dense grid of alpha, around the best alpha of the plain bound."""
+    """The least over a dense grid of alpha, around the best alpha of the plain bound, and a finer one around that."""
     guess = mpmath.sqrt(-mpmath.log(mpmath.mpf(delta)) / rho)
-    return float(min(bound(rho, delta, 1 + guess * mpmath.mpf(2) ** (n / mpmath.mpf(64))) for n in range(-640, 641)))
+
+    def at(n: int) -> mpmath.mpf:
+        return bound(rho, delta, 1 + guess * mpmath.mpf(2) ** (n / mpmath.mpf(2048)))
+
+    best = min(range(-20480, 20481, 32), key=at)
+    return float(min(at(n) for n in range(best - 32, best + 33)))
 
 
 @pytest.mark.parametrize(
