@@ -15,7 +15,7 @@ from hushrec_privacy.accounting.zcdp import (
     zcdp_epsilon,
 )
 from hushrec_privacy.errors import ConfigError
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 rhos = st.floats(-8, 3).map(lambda power: 10**power)
@@ -48,6 +48,7 @@ def test_published_values_of_both(rho: float, exact: float, any_mechanism: float
 
 @settings(max_examples=25)
 @given(rho=rhos, delta=deltas)
+@example(rho=0.01, delta=10**-1.5)
 def test_the_bound_is_the_least_one(rho: float, delta: float) -> None:
     found, dense = zcdp_epsilon(rho, delta), least_bound(rho, delta)
     assert found <= max(dense, 0) * (1 + 1e-9) + 1e-12
