@@ -81,9 +81,11 @@ def bundle(name: str, epsilon: str, repeat: int, work: Path) -> dict[str, Any]:
 
     def made() -> dict[str, Any]:
         files = prepare(name, work)
-        items = ["--items", str(files.items)]
-        hushrec(["train", str(files.events), *items, "--out", str(folder), *files.train_options, "--epsilon", epsilon])
-        hushrec(["quantize", str(folder), "--out", str(packed)])
+        train = ["train", str(files.events), "--items", str(files.items), "--out", str(folder), *files.train_options]
+        if not (folder / "run.json").exists():  # a finished private run is not trained again
+            hushrec([*train, "--epsilon", epsilon])
+        if not packed.exists():
+            hushrec(["quantize", str(folder), "--out", str(packed)])
         return hushrec(["evaluate", str(packed), str(files.events), "--parts"])[0]
 
     found: dict[str, Any] = kept(work / f"{epsilon}-{repeat}.json", made)
