@@ -50,9 +50,11 @@ def load_state(path: Path, identity: dict[str, Any] | None = None) -> dict[str, 
         found = state["identity"]
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such checkpoint; train first") from error
+    except PermissionError as error:
+        raise CheckpointError(f"{path}: may not be read; give yourself the right to") from error
     except Exception as error:
         raise CheckpointError(
-            f"{path}: not a readable checkpoint ({type(error).__name__}); delete it and train again"
+            f"{path}: not a readable checkpoint ({type(error).__name__}); restore it, or delete it and train again"
         ) from error
     if identity is not None and found != identity:
         changed = ", ".join(key for key in identity if found.get(key) != identity[key])

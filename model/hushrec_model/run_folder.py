@@ -31,6 +31,8 @@ from hushrec_model.network import EncoderShape
 from hushrec_model.prepared import load_prepared
 from hushrec_model.private_counts import COUNTS_FILE, Counts, load_counts
 from hushrec_model.private_data import public_items, public_log, public_split
+from hushrec_model.private_folder import check_private_folder, file_hashes
+from hushrec_model.private_pipeline import LEDGER
 from hushrec_model.protocols import PROTOCOLS
 from hushrec_model.settings import Settings
 from hushrec_model.splits import Split, split_log
@@ -112,6 +114,8 @@ def save_run(folder: Path, model: Model, settings: Settings, blend: list[BlendPa
     """
     save_state(folder / _MODEL, {"identity": {}, "model": model.state_dict()})
     facts = {**facts, "settings": asdict(settings), "blend": [msgspec.structs.asdict(part) for part in blend]}
+    if facts.get("privacy"):
+        facts["made"] = file_hashes(folder, (_MODEL, COUNTS_FILE))
     part = folder / (_RUN + ".part")
     part.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     part.replace(folder / _RUN)
@@ -124,7 +128,9 @@ def load_run(folder: Path) -> Run:
         folder: What `hushrec train --out` was given.
 
     Raises:
-        CheckpointError: Not a training folder, not finished, or its prepared events are missing or changed.
+        CheckpointError: Not a training folder, not finished, or its prepared events are missing or changed; or it is
+            private, and its files are of another run, or its ledger gives less than run.json states.
+        LedgerError: It is private, and its ledger is missing or damaged.
     """
     try:
         facts = json.loads((folder / _RUN).read_text(encoding="utf-8"))
@@ -135,6 +141,8 @@ def load_run(folder: Path) -> Run:
         min_shoppers = facts.get("min_shoppers", 1)
         checks.at_least(1, min_shoppers=min_shoppers)
         checks.one_of(PROTOCOLS, protocol=facts["protocol"])
+        if facts.get("privacy"):
+            check_private_folder(folder, LEDGER, facts["made"], facts["privacy"])
     except FileNotFoundError as error:
         unfinished = any((folder / name).exists() for name in ("training.pt", "private.pt"))
         hint = "training was interrupted: run the same train command again" if unfinished else "run hushrec train first"

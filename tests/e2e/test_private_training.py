@@ -65,6 +65,34 @@ def test_the_bundle_carries_the_guarantee_in_its_first_line(trained: Path, tmp_p
     assert asked.returncode == 0, asked.stderr
 
 
+@pytest.mark.parametrize(
+    ("change", "message", "code"),
+    [
+        ("model.pt", "not what this private run made", 4),
+        ("counts.npz", "not what this private run made", 4),
+        ("run.json", "more privacy than its ledger gives", 4),
+        ("ledger.db", "ledger.db", 9),
+    ],
+)
+def test_a_folder_put_together_from_two_runs_makes_no_bundle(
+    trained: Path, tmp_path: Path, change: str, message: str, code: int
+) -> None:
+    mixed = tmp_path / "mixed"
+    shutil.copytree(trained, mixed)
+    if change == "ledger.db":
+        (mixed / change).unlink()
+    elif change == "run.json":
+        facts = json.loads((mixed / change).read_text(encoding="utf-8"))
+        facts["privacy"]["epsilon"] = 0.1
+        (mixed / change).write_text(json.dumps(facts), encoding="utf-8")
+    else:
+        (mixed / change).write_bytes((mixed / change).read_bytes() + b"0")
+    done = hushrec("quantize", mixed, "--out", tmp_path / "shop.hush")
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr
+    assert not (tmp_path / "shop.hush").exists()
+
+
 def test_pruning_on_private_events_is_refused(trained: Path, tmp_path: Path) -> None:
     done = hushrec("quantize", trained, "--out", tmp_path / "shop.hush", "--prune", 0.2)
     assert done.returncode == 2

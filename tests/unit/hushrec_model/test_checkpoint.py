@@ -40,7 +40,7 @@ def test_a_missing_state_says_so(tmp_path: Path) -> None:
 def test_a_truncated_state_is_refused(path: Path, share: float) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(CheckpointError, match=r"not a readable checkpoint .*; delete it and train again"):
+    with pytest.raises(CheckpointError, match=r"not a readable checkpoint .*; restore it, or delete it"):
         load_state(path)
 
 
