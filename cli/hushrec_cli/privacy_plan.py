@@ -81,6 +81,8 @@ def _write(found: "Reachable", out: Path) -> None:
     if found.plan is None:
         say("no plan was written: without noise, or with delta 0, it would guarantee nothing")
         raise typer.Exit(2)
+    if out.exists():
+        raise ConfigError(f"{out}: is there already, and a plan is never overwritten; choose another name")
     write_file(out, found.plan.encode())
     say(f"next: hushrec privacy sign {out} --key plan.key")
 
@@ -162,7 +164,7 @@ def sign(
 ) -> None:
     """Sign a plan with the shop's plan key.
 
-    The public half of the key, which is printed, goes into the bundle: devices check the signature with it.
+    The public half of the key, which is printed, is what devices check the signature with.
 
     Example: hushrec privacy sign plan.json --key plan.key --new-key
     """

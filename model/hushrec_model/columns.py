@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from hushrec_privacy import checks
 from hushrec_privacy.errors import ConfigError, DataError
 
-__all__ = ["EVENT_ROLES", "ITEM_ROLES", "check_roles", "find_roles"]
+__all__ = ["EVENT_ROLES", "ITEM_ROLES", "check_roles", "find_roles", "names_user"]
 
 # Roles and the column names taken for them, compared without case and punctuation.
 EVENT_ROLES: dict[str, tuple[str, ...]] = {
@@ -47,6 +47,15 @@ ITEM_ROLES: dict[str, tuple[str, ...]] = {
     "vector": ("vector", "embedding"),
 }
 _KINDS = {"events": EVENT_ROLES, "items": ITEM_ROLES}
+
+
+def names_user(column: str) -> bool:
+    """Whether a column is named like one of users.
+
+    >>> names_user("Customer ID"), names_user("title")
+    (True, False)
+    """
+    return re.sub(r"[\W_]", "", column.lower()) in EVENT_ROLES["user"]
 
 
 def check_roles(columns: Mapping[str, str]) -> None:

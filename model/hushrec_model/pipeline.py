@@ -16,6 +16,7 @@ from hushrec_privacy.errors import ConfigError
 from hushrec_privacy.ledger.anchored import anchor_file, kept_anchor
 
 from hushrec_model.blend import BlendScorer, fit_blend
+from hushrec_model.columns import names_user
 from hushrec_model.counting import count_tables
 from hushrec_model.evaluate import evaluate
 from hushrec_model.items import Items
@@ -32,6 +33,7 @@ from hushrec_model.reading import read_log
 from hushrec_model.run_folder import PREPARED, begin_run, save_run, split_features
 from hushrec_model.settings import decide
 from hushrec_model.splits import TIMED, Split, split_log
+from hushrec_model.table_files import open_table
 from hushrec_model.training import Trained, train_model
 
 __all__ = ["TrainOptions", "TrainReport", "train"]
@@ -140,6 +142,8 @@ def train(
     began = time.monotonic()
     _make_folder(out)
     progress("read", 0, 1, f"reading {events.name}")
+    if options.epsilon is not None and items is not None:
+        _refuse_log_as_items(events, items)
     key = load_or_create_key(out / "pseudonym.key")
     log, known, warnings = read_log(events, items, columns=options.columns, attributes=options.attributes, key=key)
     progress("read", 1, 1, f"{len(log):,} events of {len(log.users):,} users on {len(log.items):,} items")
@@ -261,6 +265,17 @@ def _check(options: TrainOptions) -> None:
     except (RuntimeError, AssertionError) as error:  # how torch says that it does not know or have it
         reason = str(error).partition("\n")[0]
         raise ConfigError(f"device {options.device!r} cannot be used ({reason}); use cpu") from error
+
+
+def _refuse_log_as_items(events: Path, items: Path) -> None:
+    """What private training takes as public, and ships as it is, must not be the log."""
+    advice = "with epsilon the items file is published without noise; give the shop's own list of items"
+    if events.exists() and items.exists() and events.samefile(items):
+        raise ConfigError(f"{items}: is the event log itself; {advice}")
+    with open_table(items) as table:
+        users = [name for name in ([] if table.per_user else table.schema.names()) if names_user(name)]
+    if users:
+        raise ConfigError(f"{items}: has a column of users, {users[0]!r}, so it seems made from the log; {advice}")
 
 
 def _check_private(options: TrainOptions) -> None:

@@ -116,8 +116,9 @@ _GUARANTEED: dict[str, Any] = {
     "unprotected": "The catalogue, which is the shop's list of items, and whatever the assumptions call public.",
     "deployment_model": "central: noise is added where the data is, before anything is published",
     "composition": "All steps and tables of the run are composed together; epsilon is for all of them.",
-    "tuning": "User ids become pseudonyms, and events on items that the catalogue lacks are left out. Settings are the "
-    "same for every shop, chosen on public data; what is decided from the log is decided from noised counts.",
+    "tuning": "User ids become pseudonyms, and events on items that the catalogue lacks are left out. But for "
+    "epsilon, delta and clip norm, settings are the same for every shop, chosen on public data; what "
+    "is decided from the log is decided from noised counts.",
     "post_processing": "Counts: threshold, scaled rows, the strongest of each row, a weight. Weights: an average. "
     "Then int8 and export. None looks at the log again.",
     "utility": "Not told: figures measured on private events stay with the shop.",

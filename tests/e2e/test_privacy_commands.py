@@ -210,6 +210,9 @@ def test_a_damaged_plan_and_an_open_key_are_refused(tmp_path: Path) -> None:
     plan_file, key = tmp_path / "plan.json", tmp_path / "plan.key"
     told("plan", *FLEET, "--epsilon", 2, "--out", plan_file)
     told("sign", plan_file, "--key", key, "--new-key")
+    before = plan_file.read_bytes()
+    again = hushrec("privacy", "plan", *FLEET, "--epsilon", 2, "--out", plan_file)
+    assert (again.returncode, plan_file.read_bytes()) == (2, before), "a signed plan is never overwritten"
     assert hushrec("privacy", "sign", plan_file, "--key", key, "--new-key").returncode == 2, "never overwritten"
     key.chmod(0o644)
     assert "chmod 600" in hushrec("privacy", "sign", plan_file, "--key", key).stderr

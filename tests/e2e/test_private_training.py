@@ -134,6 +134,16 @@ def test_options_that_contradict_privacy_are_wrong_usage(
     assert not (tmp_path / "run" / "run.json").exists()
 
 
+def test_the_log_is_no_items_file(shop: tuple[Path, Path], tmp_path: Path) -> None:
+    copy = tmp_path / "copy.csv"
+    copy.write_text("item,Customer ID\nsku-1,7\n", encoding="utf-8")
+    for items, message in ((shop[0], "is the event log itself"), (copy, "has a column of users")):
+        done = hushrec("train", shop[0], "--items", items, "--out", tmp_path / "run", "--epsilon", 4)
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert "published without noise" in done.stderr
+
+
 def test_a_catalogue_from_the_log_is_refused(shop: tuple[Path, Path], tmp_path: Path) -> None:
     done = hushrec("train", shop[0], "--out", tmp_path / "run", "--epsilon", 4)
     assert done.returncode == 2
