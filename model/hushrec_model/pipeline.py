@@ -310,7 +310,7 @@ def _check_anchor(options: TrainOptions, out: Path) -> None:
 
 def _make_folder(out: Path) -> None:
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        out.mkdir(mode=0o700, parents=True, exist_ok=True)  # it will hold the log
         probe = out / ".write-test"
         probe.touch()
         probe.unlink()

@@ -24,6 +24,7 @@ SHOP_FACTS = ("name", "data_curators", "intended_use", "region", "sector", "publ
 
 _STATED = ("epsilon", "delta", "unit", "adjacency", "mechanism", "trust", "assumptions", "slack", "run", "ledger_head")
 _LONGEST = 2000
+_WEAK = 10  # an epsilon above promises next to nothing
 _SECTIONS = {
     "What it is": {
         "name": "Name",
@@ -145,8 +146,11 @@ def deployment_facts(manifest: Manifest, shop: Mapping[str, str] | None = None) 
         found = _GUARANTEED | {name: stated[name] for name in _STATED if name in stated}
     elif all(origin == "public" for origin in origins.values()):
         found = _PUBLIC
+    headline = NO_GUARANTEE if unknown else manifest.card.get("headline", NO_GUARANTEE)
+    if isinstance(epsilon := found.get("epsilon"), int | float) and epsilon > _WEAK:
+        headline = f"{headline} (an epsilon above {_WEAK} promises next to nothing)"
     return {
-        "headline": NO_GUARANTEE if unknown else manifest.card.get("headline", NO_GUARANTEE),
+        "headline": headline,
         **dict.fromkeys(SHOP_FACTS),
         **_ALWAYS,
         **_WITHOUT,

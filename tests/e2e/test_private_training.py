@@ -44,6 +44,7 @@ def test_the_ledger_knows_what_the_run_cost(trained: Path) -> None:
     assert reported["plans"][0]["left"]["rounds"] == 0
     assert reported["plans"][0]["closed"] is True
     assert reported["head"] == facts["ledger_head"]
+    assert os.name != "posix" or not trained.stat().st_mode & 0o077, "the folder holds the log: its owner's alone"
 
 
 def test_the_bundle_carries_the_guarantee_in_its_first_line(trained: Path, tmp_path: Path) -> None:

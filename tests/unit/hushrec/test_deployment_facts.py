@@ -45,6 +45,12 @@ def test_the_guarantee_of_one_run_is_none_for_the_parts_of_two(manifest: Manifes
     assert (facts["headline"], facts["epsilon"], facts["run"]) == (NO_GUARANTEE, "inf", None)
 
 
+def test_a_weak_guarantee_is_called_so(manifest: Manifest) -> None:
+    for epsilon, weak in ((10.0, False), (10.5, True)):
+        stated = with_origin(manifest, "dp(run-1)", headline="epsilon E", privacy={**PRIVACY, "epsilon": epsilon})
+        assert ("promises next to nothing" in deployment_facts(stated)["headline"]) is weak
+
+
 def test_a_guarantee_is_told_whole(manifest: Manifest) -> None:
     stated = with_origin(manifest, "dp(run-1)", headline="epsilon 5", privacy=PRIVACY, made_by="hushrec 1")
     facts = deployment_facts(stated)
