@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from hushrec_privacy.errors import ConfigError
 
 from hushrec_cli.options import Json
 from hushrec_cli.output import Cell, print_data, print_json, print_table, say, write_file
@@ -21,6 +22,9 @@ ledger_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 LedgerFile = Annotated[
     Path, typer.Argument(metavar="LEDGER", readable=False, help="A privacy ledger, such as runs/shop/ledger.db.")
+]
+LedgerFiles = Annotated[
+    list[Path], typer.Argument(metavar="LEDGER...", readable=False, help="One or more, such as runs/shop/ledger.db.")
 ]
 AnchorText = Annotated[
     str | None,
@@ -97,7 +101,7 @@ def _entry_row(anchor: "Anchor", entry: "Entry") -> dict[str, Any]:
 
 
 def report(
-    ledger: LedgerFile,
+    ledgers: LedgerFiles,
     html: Annotated[Path | None, typer.Option(help="Write a page with plots here.")] = None,
     anchor: AnchorText = None,
     as_json: Json = False,
@@ -105,14 +109,20 @@ def report(
     """Say what a ledger has spent and has left, and all that the number depends on.
 
     Delta is the one that each plan in the ledger states. What several plans cost together is exact, at the sum of
-    their deltas.
+    their deltas. Name the ledgers of all that was published about the same people, such as of a run each month, and
+    the total is for all of them.
 
     Example: hushrec privacy report runs/shop/ledger.db --html privacy.html
     """
-    from hushrec_privacy.report.spending import spending_report
+    from hushrec_privacy.report.spending import spending_report, together
 
-    with opened_ledger(ledger) as store:
-        found = spending_report(store, anchor=read_anchor(anchor), curves=html is not None)
+    if anchor is not None and len(ledgers) > 1:
+        raise ConfigError("--anchor is for one ledger; check the others with: hushrec privacy ledger verify")
+    reports = []
+    for ledger in ledgers:
+        with opened_ledger(ledger) as store:
+            reports.append(spending_report(store, anchor=read_anchor(anchor), curves=html is not None))
+    found = together(reports)
     if html is not None:
         write_file(html, _page(found))
     if as_json:
@@ -136,7 +146,8 @@ def _total_rows(found: "SpendingReport") -> list[list[Cell]]:
     rows += [[f"slack: {name}", f"{size:.3g}"] for name, size in total.slack]
     if any(plan.demo for plan in found.plans):
         rows.append(["DEMO", "made under limits that protect nobody"])
-    return [*rows, ["entries", f"{found.entries:,}"], ["head, to keep elsewhere", str(found.head)]]
+    rows += [["entries", f"{found.entries:,}"]]
+    return rows + [["head, to keep elsewhere", str(head)] for head in found.heads]
 
 
 def _plan_rows(found: "SpendingReport") -> list[list[Cell]]:

@@ -4,11 +4,12 @@ import json
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hushrec_privacy.ledger import Ledger, ParticipationRecord, SqliteLedgerStore
 from hushrec_privacy.ledger.device_cost import device_guarantee, participation_rho
-from hushrec_privacy.ledger.openings import plan_opening
+from hushrec_privacy.ledger.openings import counts_opening, plan_opening, run_id
 from hushrec_privacy.plans.plan import Plan
 from hushrec_privacy.plans.signing import verified_plan
 
@@ -173,6 +174,24 @@ def test_a_device_prints_its_receipt_and_finds_an_older_record_by_it(tmp_path: P
         refused = hushrec("privacy", "receipt", path, "--anchor", anchor)
         assert refused.returncode == 9
         assert "older copy" in refused.stderr
+
+
+def test_a_report_takes_the_ledgers_of_several_runs(tmp_path: Path) -> None:
+    paths = []
+    for nonce in ("a", "b"):
+        opened = counts_opening(run_id(nonce=nonce), noise_multiplier=4.0, releases=1, delta=1e-6)
+        paths.append(tmp_path / f"{nonce}.db")
+        with SqliteLedgerStore.create(paths[-1]) as store:
+            ledger = Ledger.begin(store)
+            ledger.open_plan(opened)
+            ledger.spend(opened.plan, 1)
+    one: dict[str, Any] = told("report", paths[0])
+    both: dict[str, Any] = told("report", *paths)
+    assert one["epsilon"] < both["epsilon"] < 2 * one["epsilon"]
+    assert both["head"].split()[0] == one["head"]
+    refused = hushrec("privacy", "report", *paths, "--anchor", one["head"])
+    assert (refused.returncode, "for one ledger" in refused.stderr) == (2, True)
+    assert hushrec("privacy", "report", paths[0], paths[0]).returncode == 2
 
 
 def test_a_receipt_is_no_report_of_a_shop_s_ledger(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ The fields follow what NIST SP 800-226 (Guidelines for Evaluating Differential P
 unit, neighbours, parameters, mechanism and composition, trust model, what the implementation adds, what is not covered.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from hushrec_privacy.ledger.openings import guarantee_after
 from hushrec_privacy.ledger.participation import is_participation_record
 from hushrec_privacy.ledger.rules import PlanTotals
 
-__all__ = ["NOT_COVERED", "PlanReport", "SpendingReport", "spending_report"]
+__all__ = ["NOT_COVERED", "PlanReport", "SpendingReport", "spending_report", "together"]
 
 NOT_COVERED = (
     "who takes part and when: check-in times, network addresses and the number of participants",
@@ -72,20 +73,20 @@ class PlanReport:
 
 @dataclass(frozen=True)
 class SpendingReport:
-    """A whole ledger.
+    """A whole ledger, or several together.
 
     Attributes:
         total: All plans together that have spent, composed exactly, at the sum of their deltas. There is always one:
             plans of different units or adjacencies cannot be in one ledger.
         plans: One report a plan, in the order in which they were opened.
         entries: Entries of the ledger.
-        head: Its last one: the anchor to keep elsewhere.
+        heads: Its last one, or that of each ledger: the anchors to keep elsewhere.
     """
 
     total: Guarantee
     plans: tuple[PlanReport, ...]
     entries: int
-    head: Anchor
+    heads: tuple[Anchor, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -95,7 +96,7 @@ class SpendingReport:
             "not_covered": list(NOT_COVERED),
             "nist_sp_800_226": self.nist_fields(),
             "entries": self.entries,
-            "head": str(self.head),
+            "head": " ".join(str(head) for head in self.heads),
         }
 
     def nist_fields(self) -> dict[str, str]:
@@ -147,8 +148,30 @@ def spending_report(store: LedgerStore, *, anchor: Anchor | None = None, curves:
             if isinstance(entry, Spend) and place.index <= totals.head.index:  # a run may go on meanwhile
                 spends[entry.plan].append(entry)
     plans = tuple(_plan_report(plan, spends[name]) for name, plan in totals.plans.items())
-    spent = [plan.spent for plan in plans if plan.rounds] or [plan.spent for plan in plans]
-    return SpendingReport(compose(spent), plans, totals.entries, totals.head)
+    return SpendingReport(_total(plans), plans, totals.entries, (totals.head,))
+
+
+def together(reports: Sequence[SpendingReport]) -> SpendingReport:
+    """What several ledgers about the same people have spent, such as those of training run after training run.
+
+    Args:
+        reports: One a ledger, at least one.
+
+    Raises:
+        ConfigError: Two hold the same plan, so one is a copy of the other; or they differ in unit or adjacency.
+    """
+    if len(reports) == 1:
+        return reports[0]
+    plans = tuple(plan for report in reports for plan in report.plans)
+    for at, plan in enumerate(plans):
+        if plan.plan in {other.plan for other in plans[:at]}:
+            raise ConfigError(f"the plan {plan.plan[:16]} is in two of the ledgers; name each ledger once, and no copy")
+    entries = sum(report.entries for report in reports)
+    return SpendingReport(_total(plans), plans, entries, tuple(head for report in reports for head in report.heads))
+
+
+def _total(plans: Sequence[PlanReport]) -> Guarantee:
+    return compose([plan.spent for plan in plans if plan.rounds] or [plan.spent for plan in plans])
 
 
 def _plan_report(plan: PlanTotals, spends: list[Spend]) -> PlanReport:

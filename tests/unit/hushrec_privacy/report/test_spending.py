@@ -22,7 +22,7 @@ from hushrec_privacy.ledger.openings import (
 )
 from hushrec_privacy.plans.plan import Plan
 from hushrec_privacy.plans.planner import Request, make_plan
-from hushrec_privacy.report.spending import NOT_COVERED, spending_report
+from hushrec_privacy.report.spending import NOT_COVERED, spending_report, together
 
 
 def a_plan() -> Plan:
@@ -48,6 +48,25 @@ def test_a_whole_plan_costs_what_it_states() -> None:
     assert [rounds for rounds, _ in part.curve] == [1, 2]
     ledger.spend(plan.plan_id, 100)
     assert spending_report(store).total.epsilon == pytest.approx(float(plan.epsilon), rel=3e-9)
+
+
+def test_ledgers_of_run_after_run_are_composed_and_no_copy_counts_twice() -> None:
+    reports = []
+    for nonce in ("a", "b"):
+        opened = training_opening(
+            run_id(kind="training", nonce=nonce), sampling_rate=0.05, noise_multiplier=2.0, steps=300, delta=1e-6
+        )
+        ledger, store = begun()
+        ledger.open_plan(opened)
+        ledger.spend(opened.plan, 1, 300)
+        reports.append(spending_report(store))
+    found = together(reports)
+    assert found.total.epsilon == pytest.approx(poisson_epsilon(0.05, 600, 2.0, 2e-6), rel=1e-3)
+    assert found.total.epsilon < sum(report.total.epsilon for report in reports)
+    assert (len(found.plans), found.entries, len(found.heads)) == (2, 6, 2)
+    assert together(reports[:1]) is reports[0]
+    with pytest.raises(ConfigError, match="in two of the ledgers"):
+        together([reports[0], reports[0]])
 
 
 def begun() -> tuple[Ledger, MemoryLedgerStore]:
