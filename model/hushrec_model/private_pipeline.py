@@ -19,7 +19,7 @@ from hushrec.counts import Blend
 from hushrec_privacy import canonical
 from hushrec_privacy.accounting import Guarantee, gaussian_mu, poisson_noise_multiplier
 from hushrec_privacy.accounting.claims import USER
-from hushrec_privacy.accounting.guarantee import rounded_up
+from hushrec_privacy.accounting.guarantee import WEAK_EPSILON, rounded_up
 from hushrec_privacy.errors import BudgetError, CheckpointError, ConfigError, LedgerError
 from hushrec_privacy.ledger import Ledger, SqliteLedgerStore
 from hushrec_privacy.ledger.anchored import anchored_ledger, kept_anchor
@@ -58,7 +58,7 @@ __all__ = [
     "train_with_privacy",
 ]
 
-_WEAK, _FEW = 10, 1000
+_FEW = 1000
 LEDGER, CHECKPOINT = "ledger.db", "private.pt"
 _RUN = "private.json"
 _DECIDED = ("noise_multiplier", "released_mu", "transitions_deviation", "counts_weight", "nonce")
@@ -144,8 +144,8 @@ class PrivateRun:
         doubts = []
         if self.guarantee.delta * self.settings.population >= 1:
             doubts.append("WARNING: delta is not below one over the number of users; that promises next to nothing")
-        if self.guarantee.epsilon > _WEAK:
-            doubts.append(f"WARNING: an epsilon above {_WEAK} promises next to nothing")
+        if self.guarantee.epsilon > WEAK_EPSILON:
+            doubts.append(f"WARNING: an epsilon above {WEAK_EPSILON} promises next to nothing")
         if self.settings.population < _FEW:
             doubts.append(f"WARNING: fewer than {_FEW} users: noise outweighs what they tell")
         return doubts

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hushrec_privacy import checks
-from hushrec_privacy.accounting.guarantee import rounded_up
+from hushrec_privacy.accounting.guarantee import WEAK_EPSILON, rounded_up
 from hushrec_privacy.errors import ConfigError
 
 from hushrec.manifest import NO_GUARANTEE, Manifest, unguaranteed
@@ -24,7 +24,6 @@ SHOP_FACTS = ("name", "data_curators", "intended_use", "region", "sector", "publ
 
 _STATED = ("epsilon", "delta", "unit", "adjacency", "mechanism", "trust", "assumptions", "slack", "run", "ledger_head")
 _LONGEST = 2000
-_WEAK = 10  # an epsilon above promises next to nothing
 _SECTIONS = {
     "What it is": {
         "name": "Name",
@@ -147,8 +146,8 @@ def deployment_facts(manifest: Manifest, shop: Mapping[str, str] | None = None) 
     elif all(origin == "public" for origin in origins.values()):
         found = _PUBLIC
     headline = NO_GUARANTEE if unknown else manifest.card.get("headline", NO_GUARANTEE)
-    if isinstance(epsilon := found.get("epsilon"), int | float) and epsilon > _WEAK:
-        headline = f"{headline} (an epsilon above {_WEAK} promises next to nothing)"
+    if isinstance(epsilon := found.get("epsilon"), int | float) and epsilon > WEAK_EPSILON:
+        headline = f"{headline} (an epsilon above {WEAK_EPSILON} promises next to nothing)"
     return {
         "headline": headline,
         **dict.fromkeys(SHOP_FACTS),

@@ -12,12 +12,15 @@ from hushrec_privacy.accounting.gaussian import check_delta, check_epsilon
 from hushrec_privacy.accounting.privacy_loss import PrivacyLoss
 from hushrec_privacy.errors import ConfigError
 
-__all__ = ["ADJACENCIES", "Adjacency", "Guarantee", "compose", "number", "rounded_up"]
+__all__ = ["ADJACENCIES", "WEAK_EPSILON", "Adjacency", "Guarantee", "compose", "number", "rounded_up"]
 
 Adjacency = Literal["zero-out", "add-or-remove"]
 ADJACENCIES: tuple[Adjacency, ...] = ("zero-out", "add-or-remove")
 """Neighbours differ in one unit: its contributions replaced by zeros, who takes part being public; or the unit and all
 it did there or not there at all."""
+
+WEAK_EPSILON = 10
+"""An epsilon above this promises next to nothing; whoever states one is told so."""
 
 _FIXED = (
     "which plans or runs there are, their noise, their sampling rates and their numbers of rounds were chosen without "

@@ -14,7 +14,7 @@ from hushrec_privacy import canonical, checks
 from hushrec_privacy.accounting.claims import DEVICE, ROUNDS_TRUST
 from hushrec_privacy.accounting.discrete import ROUNDING_VARIANCE
 from hushrec_privacy.accounting.gaussian import check_delta, check_epsilon, check_noise, gaussian_mu
-from hushrec_privacy.accounting.guarantee import Guarantee, number
+from hushrec_privacy.accounting.guarantee import WEAK_EPSILON, Guarantee, number
 from hushrec_privacy.accounting.sampled import poisson_epsilon
 from hushrec_privacy.accounting.toeplitz import most_participations, prefix_error, round_error, sensitivity_squared
 from hushrec_privacy.errors import ConfigError
@@ -31,7 +31,6 @@ _LATTICE_LOSS = 1e-4  # share of the sensitivity that rounding the correlated no
 _MOST_DEVIATION = 2**28  # lattice steps, so that 64-bit sums over the bands have room
 _OTHER_MACHINES = 1 + 1e-9  # whose logarithms may differ in the last bits: what is stated must hold there too
 _LEAST_NOISE = 2.0**-30
-_WEAK = 10
 _MOST_BANDS = 200  # 800 MB of noise state at 500,000 numbers
 
 
@@ -306,6 +305,6 @@ def _doubts(request: Request, epsilon: float) -> tuple[str, ...]:
     doubts = []
     if request.delta * request.population >= 1:
         doubts.append("delta is not below one over the population; that promises next to nothing")
-    if epsilon > _WEAK:
-        doubts.append(f"an epsilon above {_WEAK} promises next to nothing")
+    if epsilon > WEAK_EPSILON:
+        doubts.append(f"an epsilon above {WEAK_EPSILON} promises next to nothing")
     return tuple(doubts)
