@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from hushrec_privacy import checks
 from hushrec_privacy.errors import ConfigError, DataError
 
-__all__ = ["EVENT_ROLES", "ITEM_ROLES", "check_roles", "find_roles", "names_user"]
+__all__ = ["EVENT_ROLES", "ITEM_ROLES", "check_roles", "find_roles", "user_columns"]
 
 # Roles and the column names taken for them, compared without case and punctuation.
 EVENT_ROLES: dict[str, tuple[str, ...]] = {
@@ -49,13 +49,18 @@ ITEM_ROLES: dict[str, tuple[str, ...]] = {
 _KINDS = {"events": EVENT_ROLES, "items": ITEM_ROLES}
 
 
-def names_user(column: str) -> bool:
-    """Whether a column is named like one of users.
+def user_columns(names: Iterable[str], columns: Mapping[str, str]) -> list[str]:
+    """The columns that are named like one of users, or as the column of users was told to be.
 
-    >>> names_user("Customer ID"), names_user("title")
-    (True, False)
+    Args:
+        names: A file's columns.
+        columns: Column by role, as told.
+
+    >>> user_columns(["Customer ID", "title", "client"], {"user": "client"})
+    ['Customer ID', 'client']
     """
-    return re.sub(r"[\W_]", "", column.lower()) in EVENT_ROLES["user"]
+    told = (columns.get("user"), columns.get("events.user"))
+    return [name for name in names if name in told or _plain(name) in EVENT_ROLES["user"]]
 
 
 def check_roles(columns: Mapping[str, str]) -> None:
@@ -122,7 +127,12 @@ def _told(kind: str, file: str, role: str, names: Sequence[str], columns: Mappin
 def _guessed(file: str, role: str, aliases: tuple[str, ...], names: Sequence[str]) -> str | None:
     if role in names:
         return role
-    matches = [name for name in names if re.sub(r"[\W_]", "", name.lower()) in aliases]
+    matches = [name for name in names if _plain(name) in aliases]
     if len(matches) > 1:
         raise DataError(f"{file}: columns {', '.join(map(repr, matches))} may each be the {role}; say {role}=COLUMN")
     return matches[0] if matches else None
+
+
+def _plain(name: str) -> str:
+    """A column's name without case and punctuation."""
+    return re.sub(r"[\W_]", "", name.lower())

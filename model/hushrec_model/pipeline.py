@@ -16,7 +16,7 @@ from hushrec_privacy.errors import ConfigError
 from hushrec_privacy.ledger.anchored import anchor_file, kept_anchor
 
 from hushrec_model.blend import BlendScorer, fit_blend
-from hushrec_model.columns import names_user
+from hushrec_model.columns import user_columns
 from hushrec_model.counting import count_tables
 from hushrec_model.evaluate import evaluate
 from hushrec_model.items import Items
@@ -143,7 +143,7 @@ def train(
     _make_folder(out)
     progress("read", 0, 1, f"reading {events.name}")
     if options.epsilon is not None and items is not None:
-        _refuse_log_as_items(events, items)
+        _refuse_log_as_items(events, items, options.columns)
     key = load_or_create_key(out / "pseudonym.key")
     log, known, warnings = read_log(events, items, columns=options.columns, attributes=options.attributes, key=key)
     progress("read", 1, 1, f"{len(log):,} events of {len(log.users):,} users on {len(log.items):,} items")
@@ -267,13 +267,13 @@ def _check(options: TrainOptions) -> None:
         raise ConfigError(f"device {options.device!r} cannot be used ({reason}); use cpu") from error
 
 
-def _refuse_log_as_items(events: Path, items: Path) -> None:
+def _refuse_log_as_items(events: Path, items: Path, columns: Mapping[str, str]) -> None:
     """What private training takes as public, and ships as it is, must not be the log."""
     advice = "with epsilon the items file is published without noise; give the shop's own list of items"
     if events.exists() and items.exists() and events.samefile(items):
         raise ConfigError(f"{items}: is the event log itself; {advice}")
     with open_table(items) as table:
-        users = [name for name in ([] if table.per_user else table.schema.names()) if names_user(name)]
+        users = [] if table.per_user else user_columns(table.schema.names(), columns)
     if users:
         raise ConfigError(f"{items}: has a column of users, {users[0]!r}, so it seems made from the log; {advice}")
 

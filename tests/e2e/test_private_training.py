@@ -143,6 +143,12 @@ def test_the_log_is_no_items_file(shop: tuple[Path, Path], tmp_path: Path) -> No
         assert done.returncode == 2
         assert message in done.stderr
         assert "published without noise" in done.stderr
+    told = tmp_path / "told.csv"
+    told.write_text("item,client\nsku-1,7\n", encoding="utf-8")
+    done = hushrec(
+        "train", shop[0], "--items", told, "--column", "user=client", "--out", tmp_path / "run", "--epsilon", 4
+    )
+    assert (done.returncode, "has a column of users, 'client'" in done.stderr) == (2, True), done.stderr
 
 
 def test_a_catalogue_from_the_log_is_refused(shop: tuple[Path, Path], tmp_path: Path) -> None:
