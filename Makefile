@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
-PACKAGES := sdk privacy model quantize cli
+PACKAGES := sdk privacy model quantize server cli
 SOURCES := $(PACKAGES) tests benchmarks
 JOBS ?= 2
 

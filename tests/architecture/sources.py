@@ -12,6 +12,7 @@ PACKAGES = {
     "hushrec": ROOT / "sdk" / "hushrec",
     "hushrec_model": ROOT / "model" / "hushrec_model",
     "hushrec_quantize": ROOT / "quantize" / "hushrec_quantize",
+    "hushrec_server": ROOT / "server" / "hushrec_server",
     "hushrec_cli": ROOT / "cli" / "hushrec_cli",
 }
 

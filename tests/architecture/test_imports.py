@@ -12,7 +12,7 @@ import pytest
 from tests.architecture.sources import PACKAGES, ROOT, package_modules, python_files
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-TOP_FOLDERS = {"sdk", "privacy", "model", "quantize", "cli"}
+TOP_FOLDERS = {"sdk", "privacy", "model", "quantize", "server", "cli"}
 
 
 def _imported(path: Path) -> set[str]:
@@ -32,27 +32,27 @@ def _third_party(packages: set[str]) -> set[str]:
     return found - set(sys.stdlib_module_names) - set(PACKAGES)
 
 
-def _declared(requirements: list[str]) -> set[str]:
+def _declared(*extras: str) -> set[str]:
+    """Names of what a plain install brings, and some extras."""
+    project = PROJECT["project"]
+    requirements = [*project["dependencies"], *(r for name in extras for r in project["optional-dependencies"][name])]
     names = {re.split(r"[\s\[<>=!~;]", requirement, maxsplit=1)[0] for requirement in requirements}
     return {name.replace("-", "_") for name in names} - {"hushrec"}
 
 
-def test_the_runtime_and_the_command_import_only_what_a_plain_install_brings() -> None:
-    declared = _declared(PROJECT["project"]["dependencies"])
-    brought = declared | _declared(PROJECT["project"]["optional-dependencies"]["train"])
-    assert _third_party({"hushrec", "hushrec_privacy"}) <= declared
-    assert _third_party({"hushrec_cli"}) <= brought
+def test_each_package_imports_only_what_its_extra_brings() -> None:
+    assert _third_party({"hushrec_privacy"}) <= _declared()
+    assert _third_party({"hushrec"}) <= _declared("fleet")
+    assert _third_party({"hushrec_server"}) <= _declared("server")
+    assert _third_party({"hushrec_cli"}) <= _declared("train", "server")
 
 
-def test_every_declared_dependency_is_imported_and_every_import_is_declared() -> None:
-    extras = PROJECT["project"]["optional-dependencies"]
-    base, train = _declared(PROJECT["project"]["dependencies"]), _declared(extras["train"])
-    assert _third_party(set(PACKAGES)) == base | train
+def test_every_declared_dependency_is_imported() -> None:
+    assert _declared("train") <= _third_party(set(PACKAGES))
 
 
 def test_the_extra_train_is_not_imported_by_the_runtime() -> None:
-    train = _declared(PROJECT["project"]["optional-dependencies"]["train"])
-    assert not _third_party({"hushrec", "hushrec_privacy"}) & train
+    assert not _third_party({"hushrec", "hushrec_privacy"}) & (_declared("train") - _declared())
 
 
 @pytest.mark.parametrize("path", python_files(), ids=lambda path: str(path.relative_to(ROOT)))

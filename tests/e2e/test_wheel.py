@@ -15,7 +15,7 @@ from tests.tiny_bundle import tiny_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {"hushrec": "sdk", "hushrec_privacy": "privacy", "hushrec_model": "model", "hushrec_quantize": "quantize"}
-PACKAGES["hushrec_cli"] = "cli"
+PACKAGES |= {"hushrec_server": "server", "hushrec_cli": "cli"}
 
 pytestmark = pytest.mark.wheel
 

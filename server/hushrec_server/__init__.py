@@ -1,0 +1,1 @@
+"""The aggregation server: rounds, storage, releases. Knows no training library."""
