@@ -118,7 +118,7 @@ class ReleaseRepository:
 
         Guarantee:
             At every moment clients see the release before or the new one. When it returns, the new one survives the
-            loss of power. Publishing the newest release once more, as after a crash, changes nothing.
+            loss of power. Publishing the newest bundle once more, as after a crash, changes nothing.
 
         Args:
             bundle: Its directory, verified first and copied. Its model version must be above the newest release's.
@@ -239,8 +239,8 @@ class ReleaseRepository:
     def _publish(self, root: Path, release: Release) -> Release:
         state = read_state(self._files)
         releases = self._releases(state)
-        if releases and releases[-1] == release:
-            return release
+        if releases and (releases[-1].bundle, releases[-1].demo) == (release.bundle, release.demo):
+            return releases[-1]
         if releases and release.model_version <= releases[-1].model_version:
             raise ReleaseError(
                 f"model version {release.model_version} does not rise: release {releases[-1].model_version} is out; "

@@ -21,6 +21,8 @@ from hushrec_server.releases.roles import ROLES, Content, Lifetimes, State, name
 
 __all__ = ["RoleWriter"]
 
+Signers = dict[str, tuple[ReleaseKey, ...]]
+
 
 class RoleWriter:
     """Writes roles into the files of one repository; its caller holds the lock.
@@ -40,7 +42,7 @@ class RoleWriter:
         Raises:
             ReleaseError: A key is missing.
         """
-        signers = {role: (key,) for role, key in named_keys(keys).items()}
+        signers: Signers = {role: (key,) for role, key in named_keys(keys).items()}
         root = root_naming(keys, version=1)
         self._put(root, "1.root.json", signers["root"])
         self._write(Targets(), Snapshot(), Timestamp(), signers)
@@ -56,7 +58,7 @@ class RoleWriter:
         Raises:
             ReleaseError: A key is missing, or not the one that root names.
         """
-        signers: dict[str, tuple[ReleaseKey, ...]] = {}
+        signers: Signers = {}
         for role in roles:
             signers[role] = tuple(one.need_targets() if role == "targets" else one.need_online() for one in keys)
             _check_named(self._files, state.root.signed, role, signers[role][0])
@@ -78,9 +80,7 @@ class RoleWriter:
         self._put(root, f"{root.version}.root.json", (old_root, new.need_root()))
         self._files.sync()
 
-    def _write(
-        self, targets: Targets, snapshot: Snapshot, timestamp: Timestamp, signers: dict[str, tuple[ReleaseKey, ...]]
-    ) -> None:
+    def _write(self, targets: Targets, snapshot: Snapshot, timestamp: Timestamp, signers: Signers) -> None:
         if "targets" in signers:
             data = self._put(targets, f"{targets.version}.targets.json", signers["targets"])
             snapshot.meta["targets.json"] = MetaFile.from_data(targets.version, data, ["sha256"])
