@@ -15,8 +15,8 @@ from hushrec.bundle import write_bundle
 from hushrec.catalog import write_catalog
 from hushrec.manifest import ALIGNMENT, ArrayInfo, BlendPart, Manifest, ModelInfo
 from hushrec.tables import WIDTH, items_layout
+from hushrec.weights.encoder import ADAPTER_RANK, HEAD_WIDTH, EncoderWeights, LayerWeights
 from hushrec_quantize.graphs import build_graphs
-from hushrec_quantize.weights import ADAPTER_RANK, HEAD_WIDTH, EncoderWeights, LayerWeights
 from numpy.typing import NDArray
 
 ITEMS = tuple(f"item-{number}" for number in range(1, 61))

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from hushrec.bundle import Bundle, write_bundle
 from hushrec.catalog import write_catalog
-from hushrec.manifest import ALIGNMENT, FORMAT, NO_GUARANTEE, ArrayInfo, BlendPart, Manifest, ModelInfo
+from hushrec.manifest import FORMAT, NO_GUARANTEE, ArrayInfo, BlendPart, Manifest, ModelInfo
 from hushrec.tables import WIDTH, items_layout
+from hushrec.weights.arrays import pack_arrays
 from hushrec_model.features import ItemFeatures
 from hushrec_model.items import Items
 from hushrec_model.model import Model
@@ -25,10 +26,9 @@ from numpy.typing import NDArray
 
 from hushrec_quantize.graphs import Graphs
 
-__all__ = ["BundleFacts", "Content", "pack_arrays", "write_model_bundle"]
+__all__ = ["BundleFacts", "Content", "write_model_bundle"]
 
 _PUBLIC = ("encoder.onnx", "scorer.onnx")  # their shapes come from settings; all else was learned or counted
-_DTYPES = {"float32": "<f4", "uint8": "|u1", "uint32": "<u4"}
 
 
 class Content:
@@ -67,28 +67,6 @@ class Content:
         if table.price is not None:
             arrays["features.price_edges"] = self.features.price_edges.astype(np.float32)
         return arrays
-
-
-def pack_arrays(file: str, arrays: Mapping[str, NDArray[np.generic]]) -> tuple[bytes, dict[str, ArrayInfo]]:
-    """Lay arrays end to end, each at a multiple of 64 bytes.
-
-    Args:
-        file: Name of the file they will be in.
-        arrays: float32, uint8 or uint32, by name.
-
-    Returns:
-        The file's content, and where each array is in it.
-
-    >>> content, where = pack_arrays("a.bin", {"x": np.ones(3, np.uint8), "y": np.ones(2, np.float32)})
-    >>> len(content), where["y"].offset
-    (72, 64)
-    """
-    content, where = bytearray(), {}
-    for name, array in arrays.items():
-        content += bytes(-len(content) % ALIGNMENT)
-        where[name] = ArrayInfo(file, len(content), _DTYPES[array.dtype.name], array.shape)  # type: ignore[arg-type]
-        content += np.ascontiguousarray(array).tobytes()
-    return bytes(content), where
 
 
 @dataclass(frozen=True)
