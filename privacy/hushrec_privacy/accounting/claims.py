@@ -9,6 +9,7 @@ from hushrec_privacy.accounting.toeplitz import sensitivity_squared
 
 __all__ = [
     "CENTRAL_TRUST",
+    "CURIOUS_TRUST",
     "DEVICE",
     "ROUNDS_TRUST",
     "SESSION",
@@ -22,6 +23,10 @@ __all__ = [
 DEVICE = "one enrolled device (one account), over every round and every published model"
 USER = "one user with all of one user's events, over the whole training run"
 ROUNDS_TRUST = "the server adds the noise and keeps its state secret; secure aggregation hides single updates from it"
+CURIOUS_TRUST = (
+    "the server adds the noise, keeps its state secret and follows the protocol; secure aggregation hides single "
+    "updates from a server that only looks"
+)
 SESSION = "one session: the log has no users, and who has several sessions is protected that much less"
 CENTRAL_TRUST = "whoever trains sees the log; the guarantee is towards those who see the published model"
 

@@ -16,7 +16,7 @@ from hushrec_privacy.accounting.privacy_loss import PrivacyLoss
 from hushrec_privacy.accounting.toeplitz import most_participations
 from hushrec_privacy.errors import ConfigError, HushrecError
 from hushrec_privacy.ledger.entries import Limits, Open
-from hushrec_privacy.ledger.openings import BANDED, GAUSSIAN, plan_opening
+from hushrec_privacy.ledger.openings import BANDED, GAUSSIAN, plan_of_numbers, plan_opening
 from hushrec_privacy.plans.limits import DeviceLimits
 from hushrec_privacy.plans.plan import Plan
 
@@ -117,12 +117,11 @@ def _read(opened: Open, participations: int) -> Guarantee:
 
 
 def _banded(opened: Open, participations: int) -> Guarantee:
-    given = dict(opened.parameters)
+    given = opened.parameters
     rounds, separation = int(given["rounds"]), min(int(given["min_separation"]), opened.limits.separation)
     most = most_participations(rounds, separation)
-    given |= {"min_separation": separation, "participations": min(opened.limits.cap or most, most)}
-    given["delta"] = opened.delta
-    plan = Plan(parts="adapter", rotation_seed="0" * 64, epsilon="0", demo=opened.demo, **given)  # type: ignore[arg-type]
+    cap = min(opened.limits.cap or most, most)
+    plan = plan_of_numbers(opened, min_separation=separation, participations=cap)
     part = replace(plan, participations=max(participations, 1))
     return replace(part.guarantee(), assumptions=plan.guarantee().assumptions)
 

@@ -1,11 +1,13 @@
 """Signatures of plans: Ed25519 (RFC 8032) over the plan's bytes under a domain prefix, kept beside them.
 
-The shop's plan key signs nothing else; its public half ships in the bundle. A plan is read only through
+The shop's plan key signs plans and, under a domain of its own, the key sets that tell devices which keys of the server
+to seal to; nothing else. Its public half ships in the bundle. A plan is read only through
 `verified_plan`, so that no unsigned byte is ever parsed into something that acts.
 """
 
 from pathlib import Path
 
+from hushrec_privacy.envelope.key_set import KEY_SET_DOMAIN, KeySet
 from hushrec_privacy.errors import PlanError
 from hushrec_privacy.key_files import create_key, read_key
 from hushrec_privacy.plans.limits import COHORT_FLOOR
@@ -18,7 +20,7 @@ _DOMAIN = b"hushrec plan v1"
 
 
 class PlanKey(SigningKey):
-    """The shop's secret key for plans; it never leaves the shop and shows nothing of itself.
+    """The shop's secret key for plans and key sets; it never leaves the shop and shows nothing of itself.
 
     Raises:
         ConfigError: The secret is not 32 bytes.
@@ -53,6 +55,10 @@ class PlanKey(SigningKey):
         if plan.min_cohort < COHORT_FLOOR and not plan.demo:
             raise PlanError(f"the plan allows rounds of {plan.min_cohort} devices and does not say DEMO; plan anew")
         return self._sign(_DOMAIN, plan.encode())
+
+    def sign_key_set(self, key_set: KeySet) -> bytes:
+        """The detached signature of a server's key set, 64 bytes; `envelope.verified_key_set` checks it."""
+        return self._sign(KEY_SET_DOMAIN, key_set.encode())
 
 
 def verified_plan(data: bytes, signature: bytes, public_key: bytes) -> Plan:

@@ -1,0 +1,11 @@
+"""From a device's vector to ring integers, and from the noised sum of many back to numbers.
+
+rotation   the one public rotation of a plan, and its inverse
+vectors    on the device: clip, scale, turn, cut, round
+sums       on the server: lattice steps, mean over the cohort, segments
+readings   counts and evaluations of a round, with the noise beside each
+
+    source = OsRandom()
+    total = sum(encode_update(plan, update, source) for update in updates)  # secure aggregation computes this
+    mean = decode_sum(plan, to_lattice(plan, total) + noise)
+"""
