@@ -269,7 +269,7 @@ def phase_number(name: str) -> int:
     return PHASES.index(name) + 1
 
 
-def path_of(name: str, **values: str | int) -> str:
+def path_of(name: str, /, **values: str | int) -> str:
     """The path of a route, with its values filled in.
 
     >>> path_of("upload", plan="ab", round=7, phase="mask")

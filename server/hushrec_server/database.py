@@ -10,11 +10,11 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from hushrec_privacy.errors import ConfigError, StorageError
 from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from hushrec_privacy.errors import ConfigError, StorageError
 from hushrec_server.schema import prepare
 
 __all__ = ["Database", "insert_new"]

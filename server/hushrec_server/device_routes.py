@@ -21,12 +21,11 @@ from hushrec_privacy.errors import FleetError
 from litestar import Response, get, post
 
 from hushrec_server.device_requests import DeviceRequest
-from hushrec_server.front import Asked, Front, body_length, front_of, read_body
-from hushrec_server.routing import BINARY, JSON, MSGPACK, json_bytes, litestar_path
+from hushrec_server.front import Asked, Front, body_length, front_of, in_path, read_body
+from hushrec_server.routing import BINARY, JSON, MSGPACK, json_bytes, litestar_path, round_number
 
 __all__ = ["DEVICE_ROUTES"]
 
-_LAST_ROUND = 2**31 - 1
 _POLL_S = 2  # how soon to ask again for a reply whose phase is open
 
 
@@ -38,9 +37,9 @@ async def fleet(request: Asked) -> Response[bytes]:
 
 
 @post(litestar_path("check-in"), name="check-in", status_code=200)
-async def check_in(request: Asked, plan: str) -> Response[bytes]:
+async def check_in(request: Asked) -> Response[bytes]:
     """Ask for a place in a round."""
-    front, size = front_of(request), ROUTES["check-in"].payload_bytes
+    front, plan, size = front_of(request), in_path(request, "plan"), ROUTES["check-in"].payload_bytes
     with front.room.taken(size + OVERHEAD_BYTES):
         asked = await _sealed(request, "check-in", plan, 0, size)
         answer = await front.run(_check_in, front, asked, size)
@@ -49,9 +48,10 @@ async def check_in(request: Asked, plan: str) -> Response[bytes]:
 
 
 @post(litestar_path("upload"), name="upload", status_code=204)
-async def upload(request: Asked, plan: str, round: str, phase: str) -> None:  # noqa: A002  its name in the path
+async def upload(request: Asked) -> None:
     """Hand in the message of a phase; kept when the answer comes."""
-    front, number, in_round = front_of(request), phase_number(phase), _round_number(round)
+    front, plan, phase = front_of(request), in_path(request, "plan"), in_path(request, "phase")
+    number, in_round = phase_number(phase), round_number(in_path(request, "round"))
     size = padded_bytes(await front.run(front.fleet.message_bytes, plan, in_round, number))
     with front.room.taken(size + OVERHEAD_BYTES):
         asked = await _sealed(request, upload_route(number), plan, in_round, size)
@@ -60,9 +60,10 @@ async def upload(request: Asked, plan: str, round: str, phase: str) -> None:  # 
 
 
 @get(litestar_path("reply"), name="reply")
-async def reply(request: Asked, plan: str, round: str, phase: str) -> Response[bytes]:  # noqa: A002
+async def reply(request: Asked) -> Response[bytes]:
     """Ask for what a closed phase has for this device."""
-    front, number, in_round = front_of(request), phase_number(phase), _round_number(round)
+    front, plan, phase = front_of(request), in_path(request, "plan"), in_path(request, "phase")
+    number, in_round = phase_number(phase), round_number(in_path(request, "round"))
     asked = _asked(request, reply_route(number), plan, in_round, b"")
     found = await front.run(_reply, front, asked, number)
     if found is None:
@@ -71,9 +72,10 @@ async def reply(request: Asked, plan: str, round: str, phase: str) -> Response[b
 
 
 @post(litestar_path("feature"), name="feature", status_code=204)
-async def feature(request: Asked, plan: str, name: str) -> None:
+async def feature(request: Asked) -> None:
     """Hand in a direct feature payload."""
-    front, size = front_of(request), ROUTES["feature"].payload_bytes
+    front, plan, name = front_of(request), in_path(request, "plan"), in_path(request, "name")
+    size = ROUTES["feature"].payload_bytes
     with front.room.taken(size + OVERHEAD_BYTES):
         asked = await _sealed(request, f"feature/{name}", plan, 0, size)
         await front.run(_feature, front, asked, name, size)
@@ -120,20 +122,14 @@ def _feature(front: Front, asked: DeviceRequest, name: str, size: int) -> None:
     front.fleet.add_features(asked.plan_id, name, asked.device, body.values)
 
 
-async def _sealed(request: Asked, route: str, plan: str, round_number: int, size: int) -> DeviceRequest:
+async def _sealed(request: Asked, route: str, plan: str, in_round: int, size: int) -> DeviceRequest:
     """Read a sealed body, which has exactly one length, before anything is known of its sender."""
     expected = size + OVERHEAD_BYTES
     if body_length(request) < expected:
         raise FleetError(f"the sealed body must have {expected} bytes", reason="malformed")
-    return _asked(request, route, plan, round_number, await read_body(request, expected))
+    return _asked(request, route, plan, in_round, await read_body(request, expected))
 
 
-def _asked(request: Asked, route: str, plan: str, round_number: int, body: bytes) -> DeviceRequest:
+def _asked(request: Asked, route: str, plan: str, in_round: int, body: bytes) -> DeviceRequest:
     device, signature = request.headers.get(DEVICE_HEADER, ""), request.headers.get(SIGNATURE_HEADER, "")
-    return DeviceRequest(route, plan, round_number, device, signature, body)
-
-
-def _round_number(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 10 and 1 <= int(text) <= _LAST_ROUND):
-        raise FleetError("there is no round of this number", reason="not-found")
-    return int(text)
+    return DeviceRequest(route, plan, in_round, device, signature, body)

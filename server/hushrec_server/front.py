@@ -23,7 +23,7 @@ from hushrec_server.metrics import Metrics
 from hushrec_server.readiness import Readiness
 from hushrec_server.slow_clients import BodyRoom
 
-__all__ = ["THREADS", "AdminToken", "Asked", "Front", "front_of", "read_body"]
+__all__ = ["THREADS", "AdminToken", "Asked", "Front", "body_length", "front_of", "in_path", "read_body"]
 
 THREADS = 8
 """Of one process, for the database and for cryptography: enough to keep one processor busy while some of them wait."""
@@ -95,6 +95,11 @@ def front_of(request: Asked) -> Front:
     front = request.app.state.front
     assert isinstance(front, Front)
     return front
+
+
+def in_path(request: Asked, name: str) -> str:
+    """A value of the path. Untrusted."""
+    return str(request.path_params[name])
 
 
 async def read_body(request: Asked, most: int) -> bytes:

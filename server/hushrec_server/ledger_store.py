@@ -8,12 +8,12 @@ backup takes its ledger with it: the anchor in the newest release detects that.
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import select
-
 from hushrec_privacy.errors import LedgerError, StorageError
 from hushrec_privacy.ledger import Anchor, Record, Spend
 from hushrec_privacy.ledger.chain import follows
 from hushrec_privacy.ledger.entries import read_entry
+from sqlalchemy import select
+
 from hushrec_server.database import Database, insert_new
 from hushrec_server.schema import LEDGER
 

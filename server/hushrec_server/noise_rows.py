@@ -7,10 +7,10 @@ are sealed under a key outside the database (see `hushrec_privacy.mechanisms.sea
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import Connection, delete, func, insert, select, update
-
 from hushrec_privacy.errors import NoiseStateError
 from hushrec_privacy.mechanisms.noise_store import PlanState, SealedRow
+from sqlalchemy import Connection, delete, func, insert, select, update
+
 from hushrec_server.database import Database, insert_new
 from hushrec_server.schema import NOISE_PLAN, NOISE_ROW
 

@@ -8,10 +8,10 @@ from litestar import Response, get, post
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
-from hushrec_server.front import Asked, Front, front_of, read_body
+from hushrec_server.front import Asked, Front, front_of, in_path, read_body
 from hushrec_server.metrics import CONTENT_TYPE
 from hushrec_server.openapi import openapi_document
-from hushrec_server.routing import JSON, json_bytes, litestar_path
+from hushrec_server.routing import JSON, json_bytes, litestar_path, round_number
 
 __all__ = ["OPERATOR_ROUTES"]
 
@@ -69,33 +69,31 @@ async def add_plan(request: Asked) -> None:
 
 
 @get(litestar_path("admin-rounds"), name="admin-rounds", **_ADMIN)
-async def rounds(request: Asked, plan: str) -> Response[bytes]:
+async def rounds(request: Asked) -> Response[bytes]:
     """The rounds of a plan, newest first."""
     front = front_of(request)
-    return Response(json_bytes(await front.run(front.fleet.rounds, plan)), media_type=JSON)
+    return Response(json_bytes(await front.run(front.fleet.rounds, in_path(request, "plan"))), media_type=JSON)
 
 
 @post(litestar_path("admin-abort"), name="admin-abort", status_code=204, **_ADMIN)
-async def abort(request: Asked, plan: str, round: str) -> None:  # noqa: A002  its name in the path
+async def abort(request: Asked) -> None:
     """End a round without a result."""
-    from hushrec_server.device_routes import round_number
-
     front = front_of(request)
-    await front.run(front.fleet.abort, plan, round_number(round))
+    await front.run(front.fleet.abort, in_path(request, "plan"), round_number(in_path(request, "round")))
 
 
 @get(litestar_path("admin-counts"), name="admin-counts", **_ADMIN)
-async def counts(request: Asked, plan: str) -> Response[bytes]:
+async def counts(request: Asked) -> Response[bytes]:
     """Noised counters of a plan."""
     front = front_of(request)
-    return Response(json_bytes(await front.run(front.fleet.counts, plan)), media_type=JSON)
+    return Response(json_bytes(await front.run(front.fleet.counts, in_path(request, "plan"))), media_type=JSON)
 
 
 @get(litestar_path("admin-features"), name="admin-features", **_ADMIN)
-async def features(request: Asked, plan: str, name: str) -> Response[bytes]:
+async def features(request: Asked) -> Response[bytes]:
     """The direct payloads of one feature that have not expired."""
     front = front_of(request)
-    found = await front.run(front.fleet.features, plan, name)
+    found = await front.run(front.fleet.features, in_path(request, "plan"), in_path(request, "name"))
     return Response(json_bytes({"values": found}), media_type=JSON)
 
 

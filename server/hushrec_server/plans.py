@@ -9,8 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sqlalchemy import Connection, select, update
-
 from hushrec_privacy.errors import NoiseStateError, PlanError
 from hushrec_privacy.ledger import Ledger
 from hushrec_privacy.ledger.openings import plan_opening
@@ -18,6 +16,8 @@ from hushrec_privacy.mechanisms.banded import NoisePlan
 from hushrec_privacy.mechanisms.seal import SealKey
 from hushrec_privacy.plans.plan import Plan
 from hushrec_privacy.plans.signing import verified_plan
+from sqlalchemy import Connection, select, update
+
 from hushrec_server.database import Database, insert_new
 from hushrec_server.noise_rows import begin_plan
 from hushrec_server.refusals import Reason, refusal

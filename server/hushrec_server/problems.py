@@ -5,7 +5,7 @@ without a word about its cause, which goes to the log as a type and places in th
 """
 
 import math
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import msgspec
@@ -69,5 +69,9 @@ def _of_anything(request: Request[Any, Any, Any], error: Exception) -> Response[
     return _answer(request, HushrecError("unexpected"))
 
 
-EXCEPTION_HANDLERS = {HushrecError: _of_hushrec, HTTPException: _of_http, Exception: _of_anything}
+EXCEPTION_HANDLERS: dict[int | type[Exception], Callable[[Request[Any, Any, Any], Any], Response[bytes]]] = {
+    HushrecError: _of_hushrec,
+    HTTPException: _of_http,
+    Exception: _of_anything,
+}
 """For `Litestar(exception_handlers=…)`."""

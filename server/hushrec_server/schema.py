@@ -4,6 +4,7 @@ A device appears by its pseudonym of the plan and its place in a round, in a run
 `message`, `phase`, `reply` and `reply_body` hold nothing of a round that has ended.
 """
 
+from hushrec_privacy.errors import StorageError
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -20,8 +21,6 @@ from sqlalchemy import (
     select,
     text,
 )
-
-from hushrec_privacy.errors import StorageError
 
 __all__ = [
     "DEVICE",

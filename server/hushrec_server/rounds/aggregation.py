@@ -4,9 +4,8 @@ from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
-
 from hushrec_privacy.plans.plan import Plan
+from numpy.typing import NDArray
 
 __all__ = ["Aggregation", "Closed", "Outcome"]
 

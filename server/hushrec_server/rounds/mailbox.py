@@ -9,9 +9,9 @@ import hashlib
 import threading
 from collections.abc import Callable
 
+from hushrec_privacy.errors import SecAggError
 from sqlalchemy import Connection
 
-from hushrec_privacy.errors import SecAggError
 from hushrec_server.database import Database
 from hushrec_server.plans import Plans
 from hushrec_server.refusals import Reason, refusal

@@ -7,6 +7,7 @@ without one. Knows no storage and reads no clock.
 from dataclasses import dataclass
 
 from hushrec_privacy.plans.plan import Plan
+
 from hushrec_server.rounds.states import State
 
 __all__ = ["Schedule"]
