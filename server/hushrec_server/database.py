@@ -26,7 +26,6 @@ CONNECT_S = 10
 _CONNECTIONS = 20  # of one process; PostgreSQL allows 100 in all by default
 _SQLITE_PRAGMAS = (
     "journal_mode = WAL",
-    "synchronous = FULL",  # NORMAL would lose acknowledged uploads with the power
     "fullfsync = ON",
     "secure_delete = ON",  # what is erased is overwritten
     "trusted_schema = OFF",
@@ -46,6 +45,7 @@ class Database:
         """Use an engine as it is; see `open`."""
         self._engine = engine
         self._reader = engine.execution_options(reading=True)
+        self._hasty = engine.execution_options(hasty=True)
 
     @classmethod
     def open(cls, url: str) -> "Database":
@@ -94,6 +94,16 @@ class Database:
             StorageError: The database could not be used.
         """
         return _block(self._reader)
+
+    def hasty(self) -> AbstractContextManager[Connection]:
+        """A transaction that survives the death of this process, but perhaps not that of the machine.
+
+        For what is written at every request, and forgotten after minutes.
+
+        Raises:
+            StorageError: The database could not be used.
+        """
+        return _block(self._hasty)
 
     @property
     def shared(self) -> bool:
@@ -169,17 +179,26 @@ def _sqlite_engine(address: URL) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begun(connection: Connection) -> None:
-        reading = connection.get_execution_options().get("reading", False)
-        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+        # NORMAL would lose acknowledged uploads with the power.
+        options = connection.get_execution_options()
+        connection.exec_driver_sql(f"PRAGMA synchronous = {'NORMAL' if options.get('hasty') else 'FULL'}")
+        connection.exec_driver_sql("BEGIN" if options.get("reading") else "BEGIN IMMEDIATE")
 
     return engine
 
 
 def _postgresql_engine(address: URL) -> Engine:
     wait = f"-c lock_timeout={WAIT_S:.0f}s -c synchronous_commit=on -c idle_in_transaction_session_timeout=10min"
-    return create_engine(
+    engine = create_engine(
         address, connect_args={"connect_timeout": CONNECT_S, "options": wait}, pool_pre_ping=True, **_pool()
     )
+
+    @event.listens_for(engine, "begin")
+    def _begun(connection: Connection) -> None:
+        if connection.get_execution_options().get("hasty"):
+            connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
+
+    return engine
 
 
 def _pool() -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from hushrec_privacy.errors import NoiseStateError, PlanError
+from hushrec_privacy.errors import NoiseStateError, PlanError, SecAggError
 from hushrec_privacy.ledger import Ledger
 from hushrec_privacy.ledger.openings import plan_opening
 from hushrec_privacy.mechanisms.banded import NoisePlan
@@ -21,6 +21,7 @@ from sqlalchemy import Connection, select, update
 from hushrec_server.database import Database, insert_new
 from hushrec_server.noise_rows import begin_plan
 from hushrec_server.refusals import Reason, refusal
+from hushrec_server.rounds.aggregation import Aggregation
 from hushrec_server.schema import PLAN
 
 __all__ = ["PlanStatus", "Plans", "SignedPlan", "noise_plan", "seal_fingerprint"]
@@ -84,12 +85,13 @@ class Plans:
                     "the seal key is not the one with which the noise of an open plan was sealed; name the right file"
                 )
 
-    def add(self, data: bytes, signature: bytes) -> str:
+    def add(self, data: bytes, signature: bytes, aggregation: Aggregation) -> str:
         """Accept a plan. One that is there already is left as it is, so that this can be repeated after a crash.
 
         Args:
             data: Its bytes. Untrusted.
             signature: Of the shop's plan key. Untrusted.
+            aggregation: Must be able to carry it out.
 
         Returns:
             Its id.
@@ -97,10 +99,16 @@ class Plans:
         Raises:
             BudgetError: The ledger counts another unit or adjacency.
             LedgerError: The ledger cannot be written.
-            PlanError: It is not signed by the shop, states a wrong epsilon, or is damaged.
+            PlanError: It is not signed by the shop, cannot be carried out, or states a wrong epsilon.
             StorageError: The database cannot be used.
         """
         plan = verified_plan(data, signature, self._plan_key)
+        if not plan.authority:
+            raise PlanError("the plan names no authority, so nobody could take part; plan anew")
+        try:
+            aggregation.session(plan, 1)
+        except SecAggError as error:
+            raise PlanError(f"the plan cannot be carried out: {error.message}") from error
         self._ledger.open_plan(plan_opening(plan))
         noise = noise_plan(plan)
         with self._database.transaction() as connection:

@@ -26,6 +26,8 @@ class Reason(StrEnum):
     DROPPED_OUT = "dropped-out"
     ROUND_ABORTED = "round-aborted"
     ROUND_OVER = "round-over"
+    UNKNOWN_FEATURE = "unknown-feature"
+    TOO_LATE = "too-late"
 
 
 _TEXTS = {
@@ -42,6 +44,8 @@ _TEXTS = {
     Reason.DROPPED_OUT: "the round went on without this device; nothing more is expected of it",
     Reason.ROUND_ABORTED: "the round was given up; its uploads are erased",
     Reason.ROUND_OVER: "the round is over; its uploads are erased",
+    Reason.UNKNOWN_FEATURE: "the plan has no payload of that name",
+    Reason.TOO_LATE: "the round has ended, or its sum has its noise and will be published",
 }
 
 

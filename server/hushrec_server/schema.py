@@ -1,7 +1,7 @@
 """Tables of the server's database, and their version. A column never changes its meaning: new meaning, new version.
 
-A device appears by its pseudonym of the plan and its place in a round, in a running round only: the tables `device`,
-`message`, `phase`, `reply` and `reply_body` hold nothing of a round that has ended.
+A device appears by its pseudonym of the plan: in a running round, of which the tables `device`, `message`, `phase`,
+`reply` and `reply_body` hold nothing once it has ended; and with a payload that it sent by itself, until that expires.
 """
 
 from hushrec_privacy.errors import StorageError
@@ -24,11 +24,13 @@ from sqlalchemy import (
 
 __all__ = [
     "DEVICE",
+    "FEATURE",
     "LEDGER",
     "MESSAGE",
     "METADATA",
     "NOISE_PLAN",
     "NOISE_ROW",
+    "NONCE",
     "PHASE",
     "PLAN",
     "REPLY",
@@ -139,6 +141,29 @@ RESULT = _of_round(
     Column("noised_at", BigInteger, nullable=False),
 )
 """Noised sums."""
+
+NONCE = Table(
+    "fleet_nonce",
+    METADATA,
+    Column("plan", _ID, primary_key=True),
+    Column("pseudonym", String(32), primary_key=True),
+    Column("nonce", LargeBinary, primary_key=True),
+    Column("expires_at", BigInteger, nullable=False),
+    Index("fleet_nonce_expires_at", "expires_at"),
+)
+"""Requests that were accepted within the time in which they could be sent again."""
+
+FEATURE = Table(
+    "fleet_feature",
+    METADATA,
+    Column("plan", _ID, primary_key=True),
+    Column("name", String(40), primary_key=True),
+    Column("pseudonym", String(32), primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Index("fleet_feature_expires_at", "expires_at"),
+)
+"""Payloads that devices sent by themselves, noised there, until they expire."""
 
 LEDGER = Table(
     "ledger_entry",

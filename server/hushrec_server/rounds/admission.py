@@ -7,7 +7,7 @@ a time of its own, so that a fleet does not come all at once.
 
 import secrets
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
@@ -23,7 +23,8 @@ from hushrec_server.rounds.store import Device, Round
 __all__ = ["Admission", "CheckIn"]
 
 
-class CheckIn(NamedTuple):
+@dataclass(frozen=True)
+class CheckIn:
     """A place in a round.
 
     Attributes:
@@ -73,14 +74,15 @@ class Admission:
 
     def _look(self, connection: Connection, signed: SignedPlan, pseudonym: str, now: int) -> CheckIn | None:
         """The place that the device has; None: it may get one; or the refusal."""
-        schedule, number = Schedule(signed.plan), Schedule(signed.plan).number_at(now)
-        if signed.status is PlanStatus.ENDED or number > signed.plan.rounds:
-            raise refusal(Reason.PLAN_ENDED)
+        schedule = Schedule(signed.plan)
+        number = schedule.number_at(now)
         latest = next(iter(store.newest(connection, signed.plan_id, 1)), None)
         if latest is not None and not latest.ended:
             device = store.device(connection, latest.key, pseudonym)
             if device is not None:
                 return _answer(latest, device.place)
+        if signed.status is PlanStatus.ENDED or number > signed.plan.rounds:
+            raise refusal(Reason.PLAN_ENDED)
         if signed.status is PlanStatus.HALTED:
             raise refusal(Reason.PLAN_HALTED, signed.plan.round_seconds)
         if not _open_for(latest, number, now, schedule):

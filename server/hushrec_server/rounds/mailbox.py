@@ -9,7 +9,7 @@ import hashlib
 import threading
 from collections.abc import Callable
 
-from hushrec_privacy.errors import SecAggError
+from hushrec_privacy.errors import FleetError, SecAggError
 from sqlalchemy import Connection
 
 from hushrec_server.database import Database
@@ -33,14 +33,27 @@ class Mailbox:
         self._states: dict[tuple[bytes, int], bytes] = {}  # of closed phases, which every check of a message needs
         self._lock = threading.Lock()
 
-    def identity(self, key: Key, pseudonym: str) -> bytes:
-        """The public key of a device in a running round, to check its requests with.
+    def identity(self, key: Key, pseudonym: str) -> bytes | None:
+        """The public key of a device in a running round, to check its requests with; None: it has no place there.
 
         Raises:
-            FleetError: It has no place there, or the round is over.
+            FleetError: There is no such round, or it is over.
         """
         with self._database.reading() as connection:
-            return self._member(connection, key, pseudonym)[1].identity
+            self._running(connection, key)
+            found = store.device(connection, key, pseudonym)
+        return None if found is None else found.identity
+
+    def message_bytes(self, key: Key, phase: int) -> int:
+        """Largest message of a phase of a running round.
+
+        Raises:
+            FleetError: There is no such round or phase, or the round is over.
+        """
+        with self._database.reading() as connection:
+            session = self._running(connection, key).session
+        _is_phase(phase)
+        return self._aggregation.message_size(session, phase)
 
     def upload(self, key: Key, phase: int, pseudonym: str, message: bytes) -> None:
         """Keep a message of a device whose request was checked; see the module for what that means.
@@ -50,6 +63,7 @@ class Mailbox:
             StorageError: The database could not be used; the message may be kept.
         """
         digest = hashlib.sha256(message).digest()
+        _is_phase(phase)
         with self._database.reading() as connection:
             round_, device = self._member(connection, key, pseudonym)
             if _is_kept(connection, key, phase, device.place, digest):
@@ -92,16 +106,18 @@ class Mailbox:
             raise refusal(Reason.DROPPED_OUT)
         return found
 
-    def _member(self, connection: Connection, key: Key, pseudonym: str) -> tuple[Round, Device]:
+    def _running(self, connection: Connection, key: Key) -> Round:
         self._plans.get(connection, key.plan)
         round_ = store.read(connection, key)
-        if round_ is None:
-            raise refusal(Reason.NOT_IN_ROUND)
-        if round_.ended:
+        if round_ is None or round_.ended or round_.state is State.ERASED:
             raise _over(round_)
+        return round_
+
+    def _member(self, connection: Connection, key: Key, pseudonym: str) -> tuple[Round, Device]:
+        round_ = self._running(connection, key)
         device = store.device(connection, key, pseudonym)
         if device is None:
-            raise _over(round_) if round_.state is State.ERASED else refusal(Reason.NOT_IN_ROUND)
+            raise refusal(Reason.NOT_IN_ROUND)
         return round_, device
 
     def _state_before(self, connection: Connection, round_: Round, phase: int) -> bytes:
@@ -138,8 +154,6 @@ def _is_kept(connection: Connection, key: Key, phase: int, place: int, digest: b
 
 
 def _check_open(round_: Round, phase: int, now: int) -> None:
-    if not 1 <= phase <= len(PHASES):
-        raise refusal(Reason.NOT_OPEN)
     if _is_closed(round_, phase) or (round_.state is state_of(phase) and (round_.closing or now >= round_.deadline_at)):
         raise refusal(Reason.PHASE_CLOSED)
     if round_.state is not state_of(phase):
@@ -148,12 +162,16 @@ def _check_open(round_: Round, phase: int, now: int) -> None:
 
 def _is_closed(round_: Round, phase: int) -> bool:
     """Whether what counts in a phase is fixed, and its replies are there."""
-    if not 1 <= phase <= len(PHASES):
-        raise refusal(Reason.NOT_OPEN)
+    _is_phase(phase)
     return round_.state not in PHASES or PHASES.index(round_.state) >= phase
 
 
-def _over(round_: Round | None) -> Exception:
+def _is_phase(phase: int) -> None:
+    if not 1 <= phase <= len(PHASES):
+        raise refusal(Reason.NOT_OPEN)
+
+
+def _over(round_: Round | None) -> FleetError:
     if round_ is None:
         return refusal(Reason.NOT_IN_ROUND)
     return refusal(Reason.ROUND_ABORTED if round_.state is State.ABORTED else Reason.ROUND_OVER)
