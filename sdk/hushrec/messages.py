@@ -5,6 +5,7 @@ JSON, refusals are problem+json (RFC 9457). Unknown fields are ignored and missi
 can add a field. Sends nothing itself; secure aggregation's own messages are `hushrec_privacy.secagg`'s.
 """
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, TypeVar
@@ -15,6 +16,7 @@ from hushrec_privacy.errors import FleetError, HushrecError
 
 __all__ = [
     "DEVICE_HEADER",
+    "ENROLMENT_DOMAIN",
     "PHASES",
     "PROBLEM_TYPE",
     "ROUTES",
@@ -30,6 +32,7 @@ __all__ = [
     "Problem",
     "Route",
     "SignedDocument",
+    "enrolment_bytes",
     "error_of",
     "packed",
     "padded_bytes",
@@ -48,6 +51,7 @@ WIRE_VERSION = 1
 
 DEVICE_HEADER = "Hushrec-Device"
 SIGNATURE_HEADER = "Hushrec-Signature"
+ENROLMENT_DOMAIN = b"hushrec enrolment v1"
 PROBLEM_TYPE = "application/problem+json"
 
 PHASES = ("advertise", "choose", "share", "mask", "agree", "reveal")
@@ -174,11 +178,13 @@ class CertificateBody(msgspec.Struct, frozen=True):
         plan: Plan id, 64 hexadecimal digits.
         token: What the shop's own login gave for this account and plan.
         identity: The device's Ed25519 public key for this plan, 32 bytes.
+        proof: The identity's signature of `enrolment_bytes` under `ENROLMENT_DOMAIN`, 64 bytes.
     """
 
     plan: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
     token: Annotated[str, msgspec.Meta(max_length=2_048)]
     identity: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+    proof: Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
 
 
 class CertificateAnswer(msgspec.Struct, frozen=True):
@@ -211,6 +217,15 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     detail: str = ""
     reason: str | None = None
     retry_after_s: float | None = None
+
+
+def enrolment_bytes(plan: str, token: str) -> bytes:
+    """What an identity signs to show that its secret is with whoever asks for a certificate.
+
+    >>> len(enrolment_bytes("ab" * 32, "token"))
+    32
+    """
+    return hashlib.sha256(f"{plan} {token}".encode()).digest()
 
 
 def padded_bytes(message_bytes: int) -> int:
@@ -254,7 +269,7 @@ def phase_number(name: str) -> int:
     return PHASES.index(name) + 1
 
 
-def path_of(name: str, **values: str | int) -> str:
+def path_of(name: str, /, **values: str | int) -> str:
     """The path of a route, with its values filled in.
 
     >>> path_of("upload", plan="ab", round=7, phase="mask")
@@ -309,12 +324,14 @@ _FLEET_STATUS = {
     "malformed": 400,
     "unauthorized": 401,
     "not-found": 404,
+    "unknown-plan": 404,
     "wrong-method": 405,
     "too-slow": 408,
     "length-required": 411,
     "too-large": 413,
     "rate-limited": 429,
     "not-now": 429,
+    "round-full": 429,
     "busy": 503,
 }
 

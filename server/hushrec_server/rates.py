@@ -6,6 +6,7 @@ ones push them out; nothing is written or logged.
 
 import ipaddress
 import math
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -19,7 +20,7 @@ _MOST_BUCKETS = 50_000  # about 10 MB of short strings
 class TokenBuckets:
     """One bucket a key: `burst` tokens at first, refilled evenly, one taken by each request.
 
-    A key that was pushed out by newer ones starts anew with a full bucket.
+    Safe to use from several threads. A key that was pushed out by newer ones starts anew with a full bucket.
 
     Args:
         per_minute: Tokens that return in a minute.
@@ -36,17 +37,19 @@ class TokenBuckets:
         checks.positive(per_minute=per_minute)
         checks.at_least(1, burst=burst, most=most)
         self._per_second, self._burst, self._clock, self._most = per_minute / 60, float(burst), clock, most
+        self._lock = threading.Lock()
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, key: str) -> float:
         """Take a token: 0.0 if there was one, else the seconds until there is."""
         now = self._clock()
-        tokens, then = self._buckets.pop(key, (self._burst, now))
-        tokens = min(self._burst, tokens + max(0.0, now - then) * self._per_second)
-        wait = 0.0 if tokens >= 1 else (1 - tokens) / self._per_second
-        self._buckets[key] = (tokens - 1 if wait == 0.0 else tokens, now)
-        if len(self._buckets) > self._most:
-            self._buckets.popitem(last=False)
+        with self._lock:
+            tokens, then = self._buckets.pop(key, (self._burst, now))
+            tokens = min(self._burst, tokens + max(0.0, now - then) * self._per_second)
+            wait = 0.0 if tokens >= 1 else (1 - tokens) / self._per_second
+            self._buckets[key] = (tokens - 1 if wait == 0.0 else tokens, now)
+            if len(self._buckets) > self._most:
+                self._buckets.popitem(last=False)
         return math.ceil(wait * 10) / 10
 
     def __len__(self) -> int:
