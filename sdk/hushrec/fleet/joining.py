@@ -26,7 +26,7 @@ the start times guard against a server that is wrong; the cap and the lifetime l
 
 import math
 from decimal import Decimal
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from hushrec_privacy.errors import BudgetError, FleetError, PlanError
 from hushrec_privacy.ledger import Open, ParticipationRecord
@@ -35,7 +35,9 @@ from hushrec_privacy.ledger.rules import PlanTotals, Totals
 from hushrec_privacy.plans.limits import DeviceLimits, UnsafeDemoLimits, check_plan
 from hushrec_privacy.plans.plan import Plan
 from hushrec_privacy.plans.signing import verified_plan
-from hushrec_privacy.secagg import Session
+
+if TYPE_CHECKING:
+    from hushrec_privacy.secagg import Session
 
 __all__ = ["REFUSALS", "Accepted", "accepted_plan", "check_round", "earliest_round_in_s", "refuse"]
 
@@ -120,7 +122,7 @@ def accepted_plan(
 
 
 def check_round(
-    accepted: Accepted, session: Session, *, record: ParticipationRecord, at_s: float, round_number: int
+    accepted: Accepted, session: "Session", *, record: ParticipationRecord, at_s: float, round_number: int
 ) -> str:
     """Decide on a round that gives this device a place, before anything of it is sent.
 
@@ -205,7 +207,7 @@ def _why_not(spent: PlanTotals, round_number: int) -> str:
     return "used-up" if limits.cap is not None and spent.rounds >= limits.cap else "lifetime"
 
 
-def _set_up(accepted: Accepted, session: Session) -> bool:
+def _set_up(accepted: Accepted, session: "Session") -> bool:
     plan = accepted.plan
     return (
         session.plan_id == accepted.plan_id
