@@ -1,0 +1,83 @@
+"""Which bundle this device has, and how it gets the newest: what a round starts from must be exactly this one."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from hushrec_privacy.errors import ReleaseError
+
+from hushrec.bundle import Bundle, HashRecord
+
+if TYPE_CHECKING:
+    from hushrec.updates import Updater
+
+__all__ = ["Models"]
+
+STEP_S = 2.0
+"""Seconds of one step of an update; consent and conditions are looked at between two."""
+
+
+class Models:
+    """The bundle in use. Not for several threads at once.
+
+    Args:
+        updater: Makes the device's updater; called when it is first needed.
+        shipped: What the app opened itself, if anything.
+        record: Where hashes that were found right are kept.
+    """
+
+    def __init__(self, updater: "Callable[[], Updater]", shipped: Bundle | None, record: HashRecord) -> None:
+        self._make, self._bundle, self._record = updater, shipped, record
+        self._updater: Updater | None = None
+
+    def newest(self) -> Bundle | None:
+        """The newest bundle on this device; None: there is none yet.
+
+        Raises:
+            BundleError: It is damaged.
+            ReleaseError: The folder of releases cannot be made.
+        """
+        self._opened()
+        return self._bundle
+
+    def version(self) -> int:
+        """Model version of the newest bundle; 0: there is none.
+
+        Raises:
+            BundleError: It is damaged.
+            ReleaseError: The folder of releases cannot be made.
+        """
+        bundle = self.newest()
+        return 0 if bundle is None else bundle.manifest.model_version
+
+    def fetch(self) -> bool:
+        """Fetch a newer release for a while.
+
+        Returns:
+            Whether more is to come.
+
+        Raises:
+            BundleError: What is here is damaged.
+            FleetError: The server cannot be reached.
+            ReleaseError: The release is refused, or does not work here.
+        """
+        from hushrec.updates import Progress
+
+        updater = self._opened()
+        progress = updater.step(STEP_S)
+        if progress is Progress.INSTALLED:
+            self._look(updater)
+        return progress is Progress.MORE
+
+    def _opened(self) -> "Updater":
+        if self._updater is None:
+            self._updater = self._make()
+            self._look(self._updater)
+        return self._updater
+
+    def _look(self, updater: "Updater") -> None:
+        try:
+            path = updater.current()
+        except ReleaseError:
+            return  # nothing was fetched yet
+        if self._bundle is None or path.resolve() != self._bundle.root:
+            self._bundle = Bundle.open(path, record=self._record)
