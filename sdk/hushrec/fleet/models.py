@@ -39,6 +39,11 @@ class Models:
         self._opened()
         return self._bundle
 
+    @property
+    def known_version(self) -> int:
+        """Model version of the bundle that was looked at last; 0: none. Opens nothing."""
+        return 0 if self._bundle is None else self._bundle.manifest.model_version
+
     def version(self) -> int:
         """Model version of the newest bundle; 0: there is none.
 

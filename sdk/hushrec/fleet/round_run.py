@@ -145,7 +145,8 @@ class RoundRun:
         """Do one thing.
 
         Args:
-            stop: Why training should not go on, or None; asked at every batch.
+            stop: Why this device should not go on, or None; asked at every batch of training and before anything is
+                spent.
 
         Returns:
             Seconds until the next step makes sense; 0 at once, and when the round is over.
@@ -160,7 +161,7 @@ class RoundRun:
         try:
             if self.stage is Stage.WORK:
                 return self._do_work(stop)
-            return self._send() if self.stage is Stage.SEND else self._wait()
+            return self._send(stop) if self.stage is Stage.SEND else self._wait()
         except FleetError as error:
             return self._refused(error)
         except HushrecError as error:
@@ -169,15 +170,23 @@ class RoundRun:
                 raise
             return 0.0
 
+    @property
+    def spent(self) -> bool:
+        """Whether a participation is spent."""
+        return self._spent
+
     def leave(self, reason: str, text: str) -> None:
         """End it from this side; a second time changes nothing."""
         if self.outcome is None:
             self._leave(reason, text)
 
-    def _send(self) -> float:
+    def _send(self, stop: Callable[[], str | None]) -> float:
         if self._message is None:
             self._message = self._made()
         if self.phase == MASK and not self._spent:
+            reason = stop()
+            if reason is not None:
+                return self._leave(reason, "the round was left before anything was spent")
             self._spend()  # durable from here on, whatever follows
             self._spent = True
         self._wire.upload(self.phase, self._message)
@@ -206,7 +215,7 @@ class RoundRun:
         why: list[str] = []
 
         def stopping() -> bool:
-            reason = stop()
+            reason = OVER if self._clock() > self._until else stop()
             if reason is not None:
                 why.append(reason)
             return bool(why)

@@ -230,6 +230,28 @@ def test_training_stops_within_a_batch_and_the_round_is_left(story: Story) -> No
     assert (run.outcome.reason, run.outcome.spent) == (CONDITIONS, False)
 
 
+def test_nothing_is_spent_once_the_device_should_not_go_on(story: Story) -> None:
+    run = story.run()
+    while "make mask" not in story.events:
+        story.stop = NO_CONSENT if "ask share" in story.events else None
+        run.step(lambda: story.stop)
+    assert run.outcome is not None
+    assert (run.outcome.reason, run.outcome.spent) == (NO_CONSENT, False)
+    assert "spend" not in story.events
+
+
+def test_training_that_takes_longer_than_the_round_ends_with_it(story: Story) -> None:
+    def endless(stop: Callable[[], bool]) -> NDArray[np.int64] | None:
+        while not stop():
+            story.now += 100
+        return None
+
+    run = story.run(endless)
+    story.play(run)
+    assert run.outcome is not None
+    assert run.outcome.reason == "round-over"
+
+
 def test_conditions_that_never_come_back_end_with_the_round(story: Story) -> None:
     story.faults["send agree"] = [FleetError("", reason=CONDITIONS)] * 1_000
     run = story.run()
