@@ -24,11 +24,17 @@ from hushrec_model.items import Items
 from hushrec_model.model import Model
 from numpy.typing import NDArray
 
+from hushrec_quantize.convert import encoder_weights
 from hushrec_quantize.graphs import Graphs
+from hushrec_quantize.train_graph import TRAIN_STEP_ONNX, build_train_step
 
 __all__ = ["BundleFacts", "Content", "write_model_bundle"]
 
-_PUBLIC = ("encoder.onnx", "scorer.onnx")  # their shapes come from settings; all else was learned or counted
+_PUBLIC = (
+    "encoder.onnx",
+    "scorer.onnx",
+    TRAIN_STEP_ONNX,
+)  # their shapes come from settings; all else was learned or counted
 
 
 class Content:
@@ -67,6 +73,15 @@ class Content:
         if table.price is not None:
             arrays["features.price_edges"] = self.features.price_edges.astype(np.float32)
         return arrays
+
+    def trained_arrays(self, graphs: Graphs) -> dict[str, NDArray[np.float32]]:
+        """What a device needs to train beside the feature tables: the encoder in float32, the basis of the item table,
+        and the length of each item vector before it was made unit length; of one without any part, the mean length."""
+        lengths = self.model.items.raw().detach().norm(dim=1).numpy()
+        known = lengths > 0
+        lengths = np.where(known, lengths, lengths[known].mean() if known.any() else 1).astype(np.float32)
+        arrays = {**encoder_weights(self.model).arrays(), "rotation": graphs.rotation, "lengths": lengths}
+        return {f"params.{name}": array for name, array in arrays.items()}
 
 
 @dataclass(frozen=True)
@@ -111,12 +126,14 @@ def write_model_bundle(
     tables = {k: v for k, v in content.tables.items() if k == "popularity" or k.split(".")[0] in used}
     neighbours, where = pack_arrays("neighbours.bin", tables)
     features, feature_places = pack_arrays("features.bin", content.feature_arrays())
+    params, param_places = pack_arrays("params.bin", content.trained_arrays(graphs))
     layout = items_layout(graphs.capacity)
     arrays = {
         "items.codes": ArrayInfo("items.bin", layout.codes_offset, "|u1", (graphs.capacity, WIDTH)),
         "items.scales": ArrayInfo("items.bin", layout.scales_offset, "<f4", (graphs.capacity,)),
         **where,
         **feature_places,
+        **param_places,
     }
     shape = content.model.encoder.shape
     manifest = Manifest(
@@ -143,6 +160,8 @@ def write_model_bundle(
         write_catalog(catalog, content.items, known.title, known.price, known.attributes)
         files: dict[str, bytes | Path] = {
             **graphs.files(),
+            TRAIN_STEP_ONNX: build_train_step(encoder_weights(content.model)),
+            "params.bin": params,
             "features.bin": features,
             "neighbours.bin": neighbours,
             "catalog.sqlite": catalog,

@@ -66,7 +66,7 @@ def test_the_manifest_says_what_the_model_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize("listed", [True, False])
 def test_every_part_that_touched_the_log_is_private(tmp_path: Path, listed: bool) -> None:
     files = written(tmp_path / "shop.hush", all_known(ITEMS), public_catalog=listed).manifest.files
-    public = {"encoder.onnx", "scorer.onnx", *(["catalog.sqlite"] if listed else [])}
+    public = {"encoder.onnx", "scorer.onnx", "train_step.onnx", *(["catalog.sqlite"] if listed else [])}
     assert {name: file.origin for name, file in files.items()} == {
         name: "public" if name in public else "private"
         for name in (*public, "catalog.sqlite", "encoder.bin", "items.bin", "features.bin", "neighbours.bin")

@@ -16,7 +16,6 @@ from hushrec_quantize.convert import encoder_weights
 from hushrec_quantize.train_graph import build_train_step
 from numpy.typing import NDArray
 
-from tests.encoder_reference import random_encoder
 from tests.planted import small_model
 
 ITEMS = 60
