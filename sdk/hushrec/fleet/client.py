@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 __all__ = ["LEFT", "FleetClient", "FleetStatus"]
 
 LEFT = (
-    "This device has left: its keys and certificates are forgotten, and nothing more is sent. What it sent stays in sums "
-    "of many devices. The record of how often it took part stays here, so that nothing is ever spent twice."
+    "This device has left: its keys and certificates are forgotten, and nothing more is sent. What it sent stays in "
+    "sums of many devices. The record of how often it took part stays here, so that nothing is ever spent twice."
 )
 _AGAIN_S = 60.0
 _STOP_S = 30.0
@@ -119,7 +119,7 @@ class FleetClient:
             stack.callback(server.close)
             stack.callback(authority.close)
             self._closing = stack.pop_all()
-        self._membership = Membership(self._vault, Authority(authority, self._gate), token)
+        self._membership = Membership(self._vault, Authority(authority, self._gate), token, settings.trust.server)
         self._models = Models(self._updater, self._shipped, self._profile.hash_record)
         self._participant = Participant(self._parts(server))
         self._worker = Worker(self.step, self._gate)

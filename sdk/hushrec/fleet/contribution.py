@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
-from hushrec_privacy.encoding import encode_update
+from hushrec_privacy.encoding.vectors import encode_update
 from hushrec_privacy.errors import BundleError, ConfigError
 from hushrec_privacy.plans.plan import Plan
 from hushrec_privacy.randomness import OsRandom

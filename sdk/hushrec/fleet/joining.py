@@ -90,9 +90,7 @@ def refuse(reason: str, *, retry_after_s: float | None = None) -> NoReturn:
     raise FleetError(REFUSALS[reason], reason=reason, retry_after_s=retry_after_s)
 
 
-def accepted_plan(
-    data: bytes, signature: bytes, plan_key: bytes, *, limits: DeviceLimits, totals: Totals
-) -> Accepted:
+def accepted_plan(data: bytes, signature: bytes, plan_key: bytes, *, limits: DeviceLimits, totals: Totals) -> Accepted:
     """Decide on a plan that a server offers.
 
     Args:

@@ -137,7 +137,7 @@ class Participant:
     def _look(self, now: float) -> float:
         membership = self._parts.membership
         try:
-            answer, serial = self._parts.server.info(least_serial=membership.least_serial)
+            answer, serial = self._parts.server.info(least_serial=membership.least_serial())
             membership.saw_serial(serial)
         except FleetError as error:
             self._refused(error)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
-from hushrec_privacy.enrolment import Certificate, Identity, verified_certificate
+from hushrec_privacy.enrolment import Identity
 from hushrec_privacy.envelope import Context, KeySet, seal, sign_request, verified_key_set
 from hushrec_privacy.errors import EnrolmentError, EnvelopeError, FleetError, HushrecError
 
@@ -130,9 +130,7 @@ class FleetServer:
         """
         path = path_of("upload", plan=member.plan_id, round=round_number, phase=PHASES[phase - 1])
         route = messages.upload_route(phase)
-        self._send_sealed(
-            member, route, path, message, size=size, round_number=round_number, masked=phase > MASK
-        )
+        self._send_sealed(member, route, path, message, size=size, round_number=round_number, masked=phase > MASK)
 
     def reply(self, member: Member, round_number: int, phase: int, *, largest: int) -> bytes | NotYet:
         """Ask for what a closed phase has for this device.
@@ -236,20 +234,19 @@ class Authority:
         """
         self._connection, self._gate = connection, gate
 
-    def certify(self, plan_id: str, identity: Identity, token: str, *, authority: bytes) -> tuple[bytes, Certificate]:
+    def certify(self, plan_id: str, identity: Identity, token: str) -> bytes:
         """Ask for this device's certificate in a plan.
 
         Args:
             plan_id: The plan.
             identity: Of this device in it.
             token: What the shop's own login gave for this account and plan.
-            authority: Public key that the plan names, 32 bytes.
 
         Returns:
-            The signed certificate, and what it says.
+            The signed certificate. Untrusted: whose it is, the caller checks.
 
         Raises:
-            EnrolmentError: The authority gives none, or one that is not this device's.
+            EnrolmentError: The authority gives none.
             FleetError: Nothing may be sent, or no answer came.
         """
         proof = identity.sign(messages.ENROLMENT_DOMAIN, messages.enrolment_bytes(plan_id, token))
@@ -259,11 +256,7 @@ class Authority:
         headers = {"Content-Type": "application/json"}
         reply = self._connection.request("POST", path, data, headers, largest=LARGEST_ANSWER_BYTES)
         _raise_refusal(reply)
-        signed = _read(reply, messages.read_json, messages.CertificateAnswer).certificate
-        certificate = verified_certificate(signed, authority, plan_id=plan_id)
-        if certificate.identity != identity.public():
-            raise EnrolmentError("the authority sent the certificate of another device; enrol again")
-        return signed, certificate
+        return _read(reply, messages.read_json, messages.CertificateAnswer).certificate
 
 
 def _read(reply: Reply, read: Callable[[bytes, type[_Structure]], _Structure], kind: type[_Structure]) -> _Structure:

@@ -1,7 +1,7 @@
 """The background thread of a fleet client: of lowest priority, a daemon, and never in the way of `recommend`.
 
 It holds no lock that the app's threads wait for. Training is on one thread in ONNX Runtime, which lets go of the
-interpreter while it computes; on Linux the operating system runs this thread only when nothing else wants the processor.
+interpreter while it computes; on Linux the system runs this thread when nothing else wants the processor.
 """
 
 import contextlib

@@ -71,7 +71,9 @@ def reason_of(call: Any, *arguments: Any, **named: Any) -> str:
     return refused.value.reason
 
 
-def round_reason(known: tuple[Accepted, ParticipationRecord], round_: int = 11, at_s: float = NOW, **changed: Any) -> str:
+def round_reason(
+    known: tuple[Accepted, ParticipationRecord], round_: int = 11, at_s: float = NOW, **changed: Any
+) -> str:
     accepted, record = known
     before = record.totals().rho
     given = session(accepted.plan, **{"round_number": round_, **changed})
