@@ -93,6 +93,15 @@ class Segment(_Row):
         if self.days > 3660:
             raise ConfigError(f"days is {self.days}; it must be at most 3660")
 
+    def in_words(self) -> str:
+        """What the segment is, for a receipt.
+
+        >>> Segment("trending", 1000, "3", "which items were looked at", 7).in_words()
+        'trending: which items were looked at (last 7 days)'
+        """
+        window = f" (last {self.days} days)" if self.days else ""
+        return f"{self.name}: {self.purpose}{window}"
+
 
 @dataclass(frozen=True)
 class DirectPayload(_Row):
