@@ -78,7 +78,7 @@ class Request:
     clip_norm: float = 0.1
     local_steps: int = 1
     local_rate: float = 0.1
-    candidates: int = 256
+    candidates: int = 1024
     vector: Vector | None = None
     secagg: str = "active"
     authority: str = ""
