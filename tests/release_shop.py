@@ -19,8 +19,8 @@ from tests.tiny_bundle import tiny_bundle
 DAY_S = 24 * 3600
 NOON = 1_800_000_000
 
-Answer = Callable[["Handler", bytes | None], bytes | None]
-"""Takes the body of the file that was asked for (None: there is none), gives what to send; None: it answered itself."""
+Answer = Callable[["Handler", bytes], bytes | None]
+"""Takes the content of the file that was asked for, gives what to send instead; None: it answered itself."""
 
 
 class Clock:
@@ -43,7 +43,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.server.asked.append(self.path)
         path = self.server.folder / self.path.lstrip("/")
         data = path.read_bytes() if path.is_file() else None
-        if self.server.answer is not None:
+        if self.server.answer is not None and data is not None:
             data = self.server.answer(self, data)
             if data is None:
                 return

@@ -87,7 +87,9 @@ class BoundedFetcher(FetcherInterface):
         if left <= 0:
             raise SlowRetrievalError("no time is left")
         connection = _connection(parts, min(QUIET_S, left))
-        try:
+        with contextlib.ExitStack() as opened:  # closed here only if something fails
+            opened.callback(connection.close)
+            opened.callback(over.set)
             with self._translated():
                 connection.connect()
                 self._guard(connection.sock, over)
@@ -95,27 +97,17 @@ class BoundedFetcher(FetcherInterface):
                 headers |= {"Range": f"bytes={offset}-"} if offset else {}
                 connection.request("GET", parts.path, headers=headers, preload_content=False, decode_content=False)
                 response = connection.getresponse()
+                opened.callback(response.close)
                 begin = _begin(response, offset)
-        except BaseException:
-            over.set()
-            connection.close()
-            raise
-        return begin, self._body(connection, response, over)
+            return begin, self._body(response, opened.pop_all())
 
-    def _body(
-        self, connection: HTTPConnection, response: urllib3.HTTPResponse, over: threading.Event
-    ) -> Generator[bytes, None, None]:
-        try:
-            with self._translated():
-                while chunk := response.read1(CHUNK_BYTES, decode_content=False):
-                    self.received += len(chunk)
-                    yield chunk
-                    self._check_time()
+    def _body(self, response: urllib3.HTTPResponse, opened: contextlib.ExitStack) -> Generator[bytes, None, None]:
+        with opened, self._translated():
+            while chunk := response.read1(CHUNK_BYTES, decode_content=False):
+                self.received += len(chunk)
+                yield chunk
                 self._check_time()
-        finally:
-            over.set()
-            response.close()
-            connection.close()
+            self._check_time()
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from hushrec_privacy.errors import HushrecError, ReleaseError
 
+from hushrec.bundle import Bundle
+from hushrec.engine import Engine
 from hushrec.recommender import Recommendation, Recommender
 
 __all__ = ["self_test"]
@@ -33,24 +35,36 @@ def self_test(bundle: Path) -> None:
     """
     try:
         with Recommender.open(bundle, verify=True, clock=lambda: _NOON) as recommender:
-            _check(recommender)
+            _check_scores(recommender.bundle)
+            _check_lists(recommender)
     except HushrecError as error:
         raise ReleaseError(f"a new release does not work here: {error.message}") from error
     except Exception as error:  # whatever ONNX Runtime or NumPy raised
         raise ReleaseError(f"a new release does not work here ({type(error).__name__})") from error
 
 
-def _check(recommender: Recommender) -> None:
+def _check_scores(bundle: Bundle) -> None:
+    """The network alone: what ranking would leave out silently."""
+    engine, size = Engine(bundle), bundle.manifest.model.items
+    for number in range(1, HISTORIES):
+        scores = engine.scores(np.array(_places(number, size)))
+        if not np.isfinite(scores[1 : size + 1]).all():
+            raise ReleaseError("a score of the network is not finite")
+
+
+def _check_lists(recommender: Recommender) -> None:
     size = recommender.catalog.size
-    expected = min(RESULTS, size)
     for number in range(HISTORIES):
-        # Items all over the catalogue, others in each history; the first history stays empty.
-        places = {1 + (number * 7919 + event * size // EVENTS) % size for event in range(EVENTS if number else 0)}
-        for minute, item in enumerate(recommender.catalog.ids(sorted(places))):
+        for minute, item in enumerate(recommender.catalog.ids(_places(number, size))):
             recommender.observe(item, at=_NOON - timedelta(minutes=EVENTS * (HISTORIES - number) - minute))
-        first, second = (_recommended(recommender, expected) for _ in range(2))
+        first, second = (_recommended(recommender, min(RESULTS, size)) for _ in range(2))
         if first != second:
             raise ReleaseError("the same history gave two answers")
+
+
+def _places(number: int, size: int) -> list[int]:
+    """Indexes of the items of one history: all over the catalogue, others in each; the first history is empty."""
+    return sorted({1 + (number * 7919 + event * size // EVENTS) % size for event in range(EVENTS if number else 0)})
 
 
 def _recommended(recommender: Recommender, expected: int) -> list[Recommendation]:
