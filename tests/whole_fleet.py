@@ -4,7 +4,7 @@ Devices are real `FleetClient`s over a connection that calls the application. Ti
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -42,13 +42,14 @@ from hushrec_server.metrics import Metrics
 from hushrec_server.publishing import Release, RoundResult
 from hushrec_server.rates import TokenBuckets
 from hushrec_server.readiness import Readiness
+from hushrec_server.rounds.aggregation import Outcome
+from hushrec_server.rounds.secagg import SecAggPlus
 from hushrec_server.service import FleetService
 from hushrec_server.service import FleetSettings as ServerSettings
 from hushrec_server.slow_clients import BodyRoom
 from numpy.typing import NDArray
 
 from tests.asgi import ask
-from tests.small_fleet import raw_sum
 from tests.tiny_bundle import tiny_bundle
 
 __all__ = ["GOOD", "Clock", "Given", "TestClient", "WholeFleet"]
@@ -92,6 +93,20 @@ class KeptResults:
         return False
 
 
+class RememberedSums(SecAggPlus):
+    """Secure aggregation that keeps, for a test, what only the noise should ever see."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[Outcome] = []
+
+    def finish(
+        self, session: bytes, state: bytes, total: NDArray[np.uint64], reveals: Iterable[tuple[int, bytes]]
+    ) -> Outcome:
+        found = super().finish(session, state, total, reveals)
+        self.outcomes.append(found._replace(sum=found.sum.copy()))  # the server overwrites its own
+        return found
+
+
 class Given:
     """A contributor whose vectors a test gives; remembers what it made."""
 
@@ -127,14 +142,13 @@ class Given:
 class DirectConnection:
     """Calls an application; counts what is sent, and can be cut."""
 
-    def __init__(self, fleet: "WholeFleet", address: str) -> None:
-        self._fleet, self._address = fleet, address
-        self.sent: list[tuple[str, str, int]] = []
+    def __init__(self, fleet: "WholeFleet", address: str, sent: list[tuple[str, str, int]]) -> None:
+        self._fleet, self._address, self._sent = fleet, address, sent
         self.before: Callable[[str, str], None] = lambda method, path: None
 
     def request(self, method: str, path: str, body: bytes, headers: Mapping[str, str], *, largest: int) -> Reply:
         self.before(method, path)
-        self.sent.append((method, path, len(body)))
+        self._sent.append((method, path, len(body)))
         if self._address == LOGIN:
             return self._fleet.certify(body)
         found = ask(self._fleet.app, method, path, body=body, headers=dict(headers), client=self._address)
@@ -155,6 +169,7 @@ class TestClient(FleetClient):
         self.fleet, self.number = fleet, number
         self.given = Given(number)
         self.connections: dict[str, DirectConnection] = {}
+        self.sent: list[tuple[str, str, int]] = []  # method, path and length of the body, to anyone
         self.now = GOOD
         super().__init__(
             URL,
@@ -165,14 +180,9 @@ class TestClient(FleetClient):
             consent=named.pop("consent", True),
         )
 
-    @property
-    def sent(self) -> list[tuple[str, str, int]]:
-        """All that this device sent."""
-        return [each for connection in self.connections.values() for each in connection.sent]
-
     def _connection(self, url: str) -> http.Connection:
         address = LOGIN if url == LOGIN else f"10.0.{self.number // 250}.{self.number % 250 + 1}"
-        self.connections[url] = DirectConnection(self.fleet, address)
+        self.connections[url] = DirectConnection(self.fleet, address, self.sent)
         return self.connections[url]
 
     def _contributor(self) -> Contributor:
@@ -197,7 +207,7 @@ class WholeFleet:
         self.authority = Authority(folder / "authority", clock=self.clock)
         self.envelope_key = EnvelopeKey(b"e" * 32)
         self.plan = plan or demo_plan(self.authority.public().hex(), **wanted)
-        self.publisher = KeptResults(self.bundle)
+        self.publisher, self.sums = KeptResults(self.bundle), RememberedSums()
         self.key_set = KeySet(3, "shop", (ServerKey(self.envelope_key.public(), START - 10**6, START + 10**7),))
         self.trust = FleetFile("shop", self.plan_key.public().hex(), LOGIN, '{"signed":{}}')
         self.limits = UnsafeDemoLimits(lifetime_rho=1e9) if self.plan.demo else DeviceLimits(lifetime_rho=1e9)
@@ -211,6 +221,7 @@ class WholeFleet:
             ServerSettings("shop", self.plan_key.public(), self.seal_key, signed),
             clock=lambda: int(self.clock()),
             publisher=self.publisher,
+            aggregation=self.sums,
         )
         self.service.add_plan(self.plan.encode(), self.plan_key.sign(self.plan))
         requests = DeviceRequests(
@@ -255,15 +266,9 @@ class WholeFleet:
             now = min([*due.values(), self.clock.now + max(tick, 0.0), end])
             self.clock.now = max(now, self.clock.now)
 
-    def sum_of(self, round_number: int) -> tuple[NDArray[np.int64], int]:
-        """The sum of a finished round without its noise, in ring steps, and how many devices are in it."""
-        (found,) = [result for result in self.publisher.results if result.number == round_number]
-        total = raw_sum(self.service, self.plan, round_number, found.noised.astype("<i8").tobytes(), self.seal_key)
-        return total, found.survivors
-
 
 @cache
-def demo_plan(authority: str, cohort: int = 6, rounds: int = 40, population: int = 6) -> Plan:
+def demo_plan(authority: str, cohort: int = 6, rounds: int = 40, population: int = 6, parameters: int = 32) -> Plan:
     """A DEMO plan of few numbers whose devices may take part in each of its rounds."""
     plan = make_plan(
         Request(
@@ -272,7 +277,7 @@ def demo_plan(authority: str, cohort: int = 6, rounds: int = 40, population: int
             rounds=rounds,
             delta=1e-6,
             noise_multiplier=2.0,
-            parameters=32,
+            parameters=parameters,
             round_seconds=ROUND_S,
             first_round_at=START,
             authority=authority,

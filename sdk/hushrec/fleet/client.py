@@ -187,7 +187,7 @@ class FleetClient:
             phase=run.phase if run else 0,
             rounds=self._participant.rounds,
             refusal=self._participant.refusal,
-            rho_left=self._record.totals().rho_left or "0",
+            rho_left=self._rho_left() if not self._closed else self._last_rho_left,
             model_version=self._models.known_version,
         )
 
@@ -226,8 +226,9 @@ class FleetClient:
         """Stop, and let another process use the folder. Closing twice is allowed."""
         self.stop()
         with self._stepping:
-            self._closed = True
-            self._closing.close()
+            if not self._closed:
+                self._last_rho_left, self._closed = self._rho_left(), True
+                self._closing.close()
 
     def __enter__(self) -> "FleetClient":
         return self
@@ -236,6 +237,9 @@ class FleetClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _rho_left(self) -> str:
+        return self._record.totals().rho_left or "0"
 
     def _connection(self, url: str) -> Connection:
         return HttpConnection(url)
