@@ -25,7 +25,7 @@ from hushrec.messages import CertificateAnswer, CertificateBody, problem_of, rea
 from hushrec.profile import Profile
 from hushrec.recommender import Recommender
 from hushrec_privacy.envelope import EnvelopeKey, KeySet, ServerKey
-from hushrec_privacy.errors import FleetError, HushrecError
+from hushrec_privacy.errors import HushrecError
 from hushrec_privacy.ledger import Anchor
 from hushrec_privacy.mechanisms.seal import SealKey
 from hushrec_privacy.plans.limits import DeviceLimits, UnsafeDemoLimits
@@ -144,7 +144,7 @@ class DirectConnection:
 
     def __init__(self, fleet: "WholeFleet", address: str, sent: list[tuple[str, str, int]]) -> None:
         self._fleet, self._address, self._sent = fleet, address, sent
-        self.before: Callable[[str, str], None] = lambda method, path: None
+        self.before: Callable[[str, str], None] = lambda _method, _path: None
 
     def request(self, method: str, path: str, body: bytes, headers: Mapping[str, str], *, largest: int) -> Reply:
         self.before(method, path)

@@ -36,6 +36,10 @@ def fleet(tmp_path: Path) -> WholeFleet:
     return WholeFleet(tmp_path / "fleet")
 
 
+def nothing(_method: str, _path: str) -> None:
+    """Before a request: nothing."""
+
+
 def devices_of(fleet: WholeFleet, count: int = 6) -> list[TestClient]:
     return [fleet.device(number) for number in range(count)]
 
@@ -77,6 +81,7 @@ def test_every_message_of_a_phase_has_one_length_whatever_is_in_it(fleet: WholeF
         assert len(lengths) == 1, phase
 
 
+@pytest.mark.slow
 def test_a_device_that_is_killed_in_any_phase_never_takes_part_twice_and_the_sum_is_that_of_the_others(
     fleet: WholeFleet,
 ) -> None:
@@ -84,7 +89,7 @@ def test_a_device_that_is_killed_in_any_phase_never_takes_part_twice_and_the_sum
     for round_number, phase in enumerate(PHASES, start=1):
         victim = devices[round_number % 6]
 
-        def killed(method: str, path: str, phase: str = phase, victim: TestClient = victim) -> None:
+        def killed(method: str, path: str, phase: str = phase) -> None:
             if method == "POST" and path.endswith(f"/{phase}"):
                 raise KeyboardInterrupt
 
@@ -111,6 +116,7 @@ def test_a_device_that_is_killed_in_any_phase_never_takes_part_twice_and_the_sum
         assert sum(method == "POST" for method, _, _ in masked) == (again in counted) + (victim in counted)
 
 
+@pytest.mark.slow
 def test_consent_that_is_withdrawn_in_any_phase_takes_effect_at_the_next_message(fleet: WholeFleet) -> None:
     devices = devices_of(fleet)
     for round_number, phase in enumerate(PHASES, start=1):
@@ -131,7 +137,7 @@ def test_consent_that_is_withdrawn_in_any_phase_takes_effect_at_the_next_message
         fleet.play(*devices, seconds=START + round_number * ROUND_S - fleet.clock.now - 1)
         assert len(device.sent) == before
         assert device.status().refusal is not None
-        device.connections["https://learn.shop.example"].before = lambda method, path: None
+        device.connections["https://learn.shop.example"].before = nothing
 
 
 def test_nothing_is_sent_while_a_needed_condition_does_not_hold(fleet: WholeFleet) -> None:
@@ -191,7 +197,7 @@ def test_a_device_that_is_in_use_after_masking_waits_and_comes_back_while_the_ro
     fleet.play(*devices, seconds=20)
     assert devices[0].status().state == "round"
     devices[0].now = GOOD
-    devices[0].connections["https://learn.shop.example"].before = lambda method, path: None
+    devices[0].connections["https://learn.shop.example"].before = nothing
     fleet.play(*devices, until=lambda: bool(fleet.publisher.results))
     assert devices[0].status().rounds == 1
 
