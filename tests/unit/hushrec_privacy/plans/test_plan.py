@@ -81,6 +81,7 @@ def test_a_plan_cut_short_is_refused(cut: int) -> None:
         ("min_cohort", 1001, "above the cohort"),
         ("coordinates", 2047, "next power of two"),
         ("rounded_norm_squared", 1, "below what rounding"),
+        ("rounded_norm_squared", int(plan().rounded_norm_squared * (1 - 1e-6)), "below what rounding"),
         ("rotation_seed", "0" * 63, "64 hexadecimal"),
         ("parts", "adaptor", "did you mean 'adapter'"),
         ("delta", "1e-6", "decimal string"),

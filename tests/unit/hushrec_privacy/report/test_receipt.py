@@ -234,6 +234,8 @@ def test_a_payload_that_the_server_sees_has_an_epsilon_and_a_line_of_its_own() -
     by_rounds, by_itself = found.plans
     assert by_itself.spent.epsilon == pytest.approx(LocalNoise(8, 1.0, 4.0, 1e-6).guarantee(2).epsilon, rel=1e-9)
     assert by_itself.left == 3
+    assert by_itself.spent.mechanism.startswith("local Gaussian")
+    assert "a device sends it at most 5 times, each time with new noise" in by_itself.spent.assumptions
     assert "at most 2 times: 8 numbers (user-vector: to choose what the start page shows)" in by_itself.sent
     assert "the server sees them, each time, and is to delete them after 30 days" in by_itself.sent
     assert "nobody but this device" in by_itself.spent.trust
