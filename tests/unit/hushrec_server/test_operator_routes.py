@@ -27,9 +27,8 @@ def world(tmp_path: Path) -> World:
 
 @pytest.fixture
 def log() -> Iterator[io.StringIO]:
-    before = {
-        name: (list(logging.getLogger(name).handlers), logging.getLogger(name).level) for name in ("", "hushrec_server")
-    }
+    loggers = [logging.getLogger(name) for name in ("", "hushrec_server")]
+    before = [(list(logger.handlers), logger.level) for logger in loggers]
     stream = io.StringIO()
     start_logging(stream)
     yield stream
