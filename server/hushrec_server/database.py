@@ -60,7 +60,7 @@ class Database:
         """
         try:
             address = make_url(url)
-        except ArgumentError:
+        except (ArgumentError, ValueError):  # not chained: it repeats the address, password and all
             raise ConfigError("the database's URL cannot be read; it looks like sqlite:///fleet.sqlite") from None
         if address.drivername in ("sqlite", "sqlite+pysqlite") and address.database:
             engine = _sqlite_engine(address)
@@ -134,8 +134,8 @@ class Database:
 def insert_new(connection: Connection, table: Table, **values: object) -> bool:
     """Add a row unless one with its key is there; whether it was added."""
     kind = postgresql if connection.dialect.name == "postgresql" else sqlite
-    done = connection.execute(kind.insert(table).values(**values).on_conflict_do_nothing())
-    return done.rowcount == 1
+    wanted = kind.insert(table).values(**values).on_conflict_do_nothing()
+    return connection.execute(wanted.execution_options(preserve_rowcount=True)).rowcount == 1
 
 
 @contextmanager

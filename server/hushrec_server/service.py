@@ -4,6 +4,7 @@ Every call may block on the database and on arithmetic. All are safe from any nu
 device may be told is in its answer or in the reason of a `FleetError`; nothing of another device is ever in either.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -241,9 +242,9 @@ class FleetService:
         with self.database.reading() as connection:
             rows = connection.execute(wanted).all()
         totals = self.ledger.totals()
-        states = {
-            signed.plan_id: Counter({state: n for plan, state, n in rows if plan == signed.plan_id}) for signed in plans
-        }
+        states: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        for plan, state, count in rows:
+            states[plan][state] = count
         return {
             "plans": [plan_report(signed, totals.plans[signed.plan_id], states[signed.plan_id]) for signed in plans],
             "release": self._publisher.release().version,
