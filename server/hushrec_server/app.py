@@ -41,6 +41,7 @@ def server_app(
     limits: LimitSettings,
     *,
     more: "tuple[ControllerRouterHandler, ...]" = (),
+    chores: tuple[Callable[[], object], ...] = (),
     clock: Callable[[], float] = time.monotonic,
 ) -> "App":
     """Make the application.
@@ -49,9 +50,10 @@ def server_app(
         front: The parts.
         limits: How much one client may take.
         more: Further routes, such as the authority's in a demonstration.
+        chores: Done in the background now and then, such as signing the newest release's timestamp again.
         clock: Seconds from any start, never backwards.
     """
-    ticker = Ticker(front.fleet, front.metrics, clock=clock)
+    ticker = Ticker(front.fleet, front.metrics, clock=clock, chores=chores)
     front.ready.add("rounds", ticker.check)
 
     def ticking(_: Litestar) -> AbstractAsyncContextManager[None]:
@@ -59,7 +61,6 @@ def server_app(
 
     static: tuple[Router, ...] = ()
     if front.releases is not None:
-        front.releases.mkdir(parents=True, exist_ok=True)
         static = (
             create_static_files_router("/releases", [front.releases], name="releases", before_request=_check_file),
         )
@@ -77,9 +78,9 @@ def server_app(
 
 
 def _check_file(request: Asked) -> None:
-    """Let only names pass that a release repository uses; what is odd never reaches the file system."""
+    """Let only names pass that a release repository shows to all; what is odd never reaches the file system."""
     names = in_path(request, "file_path").lstrip("/").split("/")
-    if len(names) > _DEEPEST or not all(map(_NAME.fullmatch, names)):
+    if names[0] not in ("metadata", "targets") or len(names) > _DEEPEST or not all(map(_NAME.fullmatch, names)):
         raise FleetError("there is nothing under this path", reason="not-found")
 
 

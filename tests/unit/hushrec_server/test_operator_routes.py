@@ -170,8 +170,9 @@ def test_addresses_of_one_ipv6_network_share_a_limit(world: World) -> None:
 @pytest.fixture
 def released(world: World) -> World:
     assert world.front.releases is not None
-    (world.front.releases / "metadata").mkdir()
+    (world.front.releases / "metadata").mkdir(parents=True)
     (world.front.releases / "metadata" / "timestamp.json").write_bytes(b"{}")
+    (world.front.releases / "lock").write_bytes(b"secret")
     (world.front.releases.parent / "secret.key").write_bytes(b"secret")
     return world
 
@@ -184,7 +185,7 @@ def test_release_files_are_served(released: World) -> None:
 
 @pytest.mark.parametrize(
     "path", ["/../secret.key", "/metadata/../../secret.key", "/%2e%2e/secret.key", "//secret.key", "", "/", "/metadata",
-             "/metadata/", "/none", "/\0", "/a\0b", "/" + "x" * 5000]
+             "/metadata/", "/none", "/lock", "/parts/x", "/\0", "/a\0b", "/" + "x" * 5000]
 )  # fmt: skip
 def test_nothing_but_release_files_is_served(released: World, path: str) -> None:
     answer = released.ask("GET", f"/releases{path}")
