@@ -34,10 +34,15 @@ from hushrec_server.readiness import Readiness
 from hushrec_server.slow_clients import BodyRoom
 
 from tests.asgi import Answer, ask
+from tests.fleet_plans import a_fleet_plan
 
 __all__ = ["PLAN", "TOKEN", "Device", "FakeFleet", "World"]
 
-PLAN = "ab" * 32
+AUTHORITY_KEY = AuthorityKey(bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60"))
+"""The secret of `fleet_plans.AUTHORITY`: RFC 8032, section 7.1, test 1."""
+
+PLAN_DOCUMENT = a_fleet_plan()
+PLAN = PLAN_DOCUMENT.plan_id
 TOKEN = "open-sesame"
 MESSAGE_BYTES = 200
 
@@ -85,7 +90,8 @@ class FakeFleet:
 
     def info(self) -> Info:
         """What anyone may know."""
-        return Info("shop", ((b"plan", b"s" * 64),), (b"keys", b"t" * 64), (self.authority,), 3, int(self.clock()))
+        plans = ((PLAN_DOCUMENT.encode(), b"s" * 64),)
+        return Info("shop", plans, (b"keys", b"t" * 64), (self.authority,), 3, int(self.clock()))
 
     def add_plan(self, data: bytes, signature: bytes) -> None:
         """Any plan."""
@@ -168,7 +174,7 @@ class World:
     def __init__(self, folder: Path, *, limits: LimitSettings | None = None, now: float = 1_000_000.0) -> None:
         self.now = now
         self.key = EnvelopeKey.create(folder / "envelope.key")
-        self.authority = AuthorityKey.create(folder / "authority.key")
+        self.authority = AUTHORITY_KEY
         self.fleet = FakeFleet(self.authority.public(), self.clock)
         self.front = Front(
             fleet=self.fleet,
@@ -176,7 +182,6 @@ class World:
                 self.fleet,
                 server="shop",
                 keys=lambda: (self.key,),
-                authorities=(self.authority.public(),),
                 rates=TokenBuckets(per_minute=60, burst=20, clock=self.clock),
                 clock=self.clock,
             ),

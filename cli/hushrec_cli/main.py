@@ -13,8 +13,10 @@ import typer
 from hushrec_privacy.errors import HushrecError
 
 from hushrec_cli import (
+    authority,
     bundle,
     demo,
+    envelope,
     evaluate,
     privacy,
     privacy_audit,
@@ -24,6 +26,7 @@ from hushrec_cli import (
     quantize,
     recommend,
     release,
+    serve,
     train,
 )
 from hushrec_cli.output import print_data, say
@@ -58,6 +61,9 @@ privacy.app.command()(privacy_receipt.receipt)
 privacy.app.command()(privacy_ledger.card)
 privacy.app.add_typer(privacy_audit.audit_app, name="audit")
 privacy.app.add_typer(privacy_ledger.ledger_app, name="ledger")
+app.command()(serve.serve)
+app.add_typer(authority.app, name="authority")
+app.add_typer(envelope.app, name="envelope")
 app.add_typer(privacy.app, name="privacy")
 app.add_typer(release.app, name="release")
 

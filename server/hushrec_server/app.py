@@ -3,18 +3,20 @@
 Built from parts that exist already (`hushrec_server.assembly` makes them); opens no file and starts no process.
 """
 
+import re
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
+from hushrec_privacy.errors import FleetError
 from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.static_files import create_static_files_router
 
 from hushrec_server.config import LimitSettings
 from hushrec_server.device_routes import DEVICE_ROUTES
-from hushrec_server.front import Front
+from hushrec_server.front import Asked, Front, in_path
 from hushrec_server.metrics import Metrics
 from hushrec_server.observed import Observed
 from hushrec_server.operator_routes import OPERATOR_ROUTES
@@ -30,12 +32,16 @@ if TYPE_CHECKING:
 
 __all__ = ["limited", "server_app"]
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+_DEEPEST = 6
+
 
 def server_app(
     front: Front,
     limits: LimitSettings,
     *,
     more: "tuple[ControllerRouterHandler, ...]" = (),
+    chores: tuple[Callable[[], object], ...] = (),
     clock: Callable[[], float] = time.monotonic,
 ) -> "App":
     """Make the application.
@@ -44,9 +50,10 @@ def server_app(
         front: The parts.
         limits: How much one client may take.
         more: Further routes, such as the authority's in a demonstration.
+        chores: Done in the background now and then, such as signing the newest release's timestamp again.
         clock: Seconds from any start, never backwards.
     """
-    ticker = Ticker(front.fleet, front.metrics, clock=clock)
+    ticker = Ticker(front.fleet, front.metrics, clock=clock, chores=chores)
     front.ready.add("rounds", ticker.check)
 
     def ticking(_: Litestar) -> AbstractAsyncContextManager[None]:
@@ -54,8 +61,9 @@ def server_app(
 
     static: tuple[Router, ...] = ()
     if front.releases is not None:
-        front.releases.mkdir(parents=True, exist_ok=True)
-        static = (create_static_files_router("/releases", [front.releases], name="releases"),)
+        static = (
+            create_static_files_router("/releases", [front.releases], name="releases", before_request=_check_file),
+        )
     routes = Litestar(
         [*DEVICE_ROUTES, *OPERATOR_ROUTES, *static, *more],
         state=State({"front": front}),
@@ -67,6 +75,13 @@ def server_app(
         request_max_body_size=None,  # `front.read_body` has a limit for each route
     )
     return limited(routes, front.metrics, limits, clock)
+
+
+def _check_file(request: Asked) -> None:
+    """Let only names pass that a release repository shows to all; what is odd never reaches the file system."""
+    names = in_path(request, "file_path").lstrip("/").split("/")
+    if names[0] not in ("metadata", "targets") or len(names) > _DEEPEST or not all(map(_NAME.fullmatch, names)):
+        raise FleetError("there is nothing under this path", reason="not-found")
 
 
 def limited(routes: Litestar, metrics: Metrics, limits: LimitSettings, clock: Callable[[], float]) -> "App":

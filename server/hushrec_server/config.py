@@ -36,7 +36,6 @@ TEMPLATE = """\
 
 [trust]
 # plan_key = "plan.pub"       # public half of the shop's plan key, 64 hexadecimal digits; in the data folder
-# authorities = ["authority.pub"]  # public halves of the keys that certify devices
 # run_authority = ""          # FOR DEMONSTRATIONS ONLY: a folder of `hushrec authority init` to serve as well. Then one
                               # operator holds both keys, and secure aggregation does not protect against that operator.
 
@@ -69,7 +68,6 @@ class TrustSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Section [trust]; see `TEMPLATE`."""
 
     plan_key: str = "plan.pub"
-    authorities: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] = ("authority.pub",)
     run_authority: str = ""
 
 
@@ -105,11 +103,6 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def plan_key_file(self) -> Path:
         """Where the public half of the plan key is."""
         return self.data / self.trust.plan_key
-
-    @property
-    def authority_files(self) -> tuple[Path, ...]:
-        """Where the public halves of the authorities' keys are."""
-        return tuple(self.data / name for name in self.trust.authorities)
 
     def database_url(self, environment: Mapping[str, str] = os.environ) -> str:
         """The database to use: of the environment, of the file, or SQLite in the data folder."""

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from hushrec.messages import CheckInBody, FeatureBody, read_packed
-from hushrec_privacy.enrolment import Certificate, verified_certificate
+from hushrec_privacy.enrolment import verified_certificate
 from hushrec_privacy.envelope import Context, EnvelopeKey, open_sealed, verify_request
 from hushrec_privacy.errors import EnrolmentError, EnvelopeError, FleetError
+from hushrec_privacy.plans.plan import Plan
 
 from hushrec_server.fleet import Fleet
 from hushrec_server.rates import TokenBuckets
@@ -56,7 +57,6 @@ class DeviceRequests:
         fleet: Knows devices and nonces.
         server: Name of this server, bound into every envelope.
         keys: Gives the envelope keys that are accepted now.
-        authorities: Public keys that certify devices.
         rates: How often one device may ask.
         clock: Seconds since 1970-01-01 UTC.
     """
@@ -67,12 +67,11 @@ class DeviceRequests:
         *,
         server: str,
         keys: Callable[[], tuple[EnvelopeKey, ...]],
-        authorities: tuple[bytes, ...],
         rates: TokenBuckets,
         clock: Callable[[], float],
     ) -> None:
-        self._fleet, self._server, self._keys, self._authorities = fleet, server, keys, authorities
-        self._rates, self._clock = rates, clock
+        self._fleet, self._server, self._keys, self._rates, self._clock = fleet, server, keys, rates, clock
+        self._authorities: dict[str, bytes] = {}
 
     def first(self, asked: DeviceRequest, size: int, kind: type[_Body]) -> _Body:
         """Open a request that brings its certificate, and authenticate it by that.
@@ -84,11 +83,12 @@ class DeviceRequests:
 
         Raises:
             EnvelopeError: It cannot be accepted.
-            FleetError: The device asks too often.
+            FleetError: There is no such plan, or the device asks too often.
         """
+        authority = self._authority(asked.plan_id)
         try:
-            body = read_packed(self._opened(asked, size), kind)
-            certificate = self._certified(body.certificate, asked.plan_id)
+            body = read_packed(open_sealed(self._keys(), self._context(asked), asked.body, size), kind)
+            certificate = verified_certificate(body.certificate, authority, plan_id=asked.plan_id)
             if certificate.pseudonym != asked.device:
                 raise EnvelopeError(OPAQUE)
             self._admit(asked, certificate.identity, once=True)
@@ -132,9 +132,6 @@ class DeviceRequests:
             raise EnvelopeError(OPAQUE)
         return Context(self._server, asked.route, asked.plan_id, asked.round_number, asked.device)
 
-    def _opened(self, asked: DeviceRequest, size: int) -> bytes:
-        return open_sealed(self._keys(), self._context(asked), asked.body, size)
-
     def _known(self, asked: DeviceRequest) -> bytes:
         found = self._fleet.identity(asked.plan_id, asked.round_number, asked.device)
         return _NOBODY if found is None else found
@@ -148,10 +145,12 @@ class DeviceRequests:
         if once and not self._fleet.remember_nonce(asked.plan_id, asked.device, seen.nonce, seen.at_s):
             raise EnvelopeError(OPAQUE)
 
-    def _certified(self, certificate: bytes, plan_id: str) -> Certificate:
-        for authority in self._authorities[:-1]:
-            try:
-                return verified_certificate(certificate, authority, plan_id=plan_id)
-            except EnrolmentError:
-                continue
-        return verified_certificate(certificate, self._authorities[-1], plan_id=plan_id)
+    def _authority(self, plan_id: str) -> bytes:
+        """The public key that certifies devices of a plan: the plan names it, and never changes."""
+        if plan_id not in self._authorities:
+            plans = [Plan.decode(data) for data, _ in self._fleet.info().plans]
+            self._authorities = {plan.plan_id: bytes.fromhex(plan.authority) for plan in plans if plan.authority}
+        found = self._authorities.get(plan_id)
+        if found is None:
+            raise FleetError("this server has no such plan; fetch the list of plans again", reason="unknown-plan")
+        return found

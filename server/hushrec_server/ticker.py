@@ -19,6 +19,7 @@ __all__ = ["Ticker"]
 
 _SHORTEST_S, _LONGEST_S = 0.05, 30.0
 _FAILED_S = 1.0
+_CHORES_S = 600.0
 _SILENT_S = 300.0  # without a tick that succeeded; above the longest sum of a round
 
 
@@ -29,10 +30,19 @@ class Ticker:
         fleet: What is advanced.
         metrics: Counts ticks and their time.
         clock: Seconds from any start, never backwards.
+        chores: Done in the same thread, at the start and then every ten minutes.
     """
 
-    def __init__(self, fleet: Fleet, metrics: Metrics, *, clock: Callable[[], float]) -> None:
-        self._fleet, self._metrics, self._clock = fleet, metrics, clock
+    def __init__(
+        self,
+        fleet: Fleet,
+        metrics: Metrics,
+        *,
+        clock: Callable[[], float],
+        chores: tuple[Callable[[], object], ...] = (),
+    ) -> None:
+        self._fleet, self._metrics, self._clock, self._chores = fleet, metrics, clock, chores
+        self._chores_at = clock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tick")
         self._succeeded_at = clock()
         self._failures = 0
@@ -50,7 +60,18 @@ class Ticker:
             self._failures, self._succeeded_at, result = 0, self._clock(), "done"
         self._metrics.count("hushrec_ticks_total", result=result)
         self._metrics.count("hushrec_tick_seconds_total", max(0.0, self._clock() - began))
+        self._do_chores()
         return wait
+
+    def _do_chores(self) -> None:
+        if self._clock() < self._chores_at:
+            return
+        self._chores_at = self._clock() + _CHORES_S
+        for chore in self._chores:
+            try:
+                chore()
+            except Exception as error:  # noqa: BLE001  as above; /readyz tells of what stays undone
+                log_fault("chore-failed", error)
 
     def check(self) -> None:
         """For /readyz: whether rounds still advance.

@@ -25,7 +25,7 @@ from hushrec_privacy.envelope import EnvelopeKey, seal, sign_request
 from hushrec_server.device_requests import OPAQUE
 
 from tests.asgi import Answer
-from tests.fake_fleet import PLAN, Device, World
+from tests.fake_fleet import PLAN, PLAN_DOCUMENT, Device, World
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_anyone_learns_what_the_fleet_is(world: World) -> None:
     found = read_json(answer.body, FleetAnswer)
     assert (found.wire, found.server, found.release, found.now) == (1, "shop", 3, 1_000_000)
     assert found.authorities == (world.authority.public(),)
-    assert (found.plans[0].data, found.keys.data) == (b"plan", b"keys")
+    assert (found.plans[0].data, found.keys.data) == (PLAN_DOCUMENT.encode(), b"keys")
 
 
 def test_a_certified_device_gets_a_place_and_the_same_one_again(world: World) -> None:

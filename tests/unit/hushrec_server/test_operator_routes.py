@@ -27,9 +27,8 @@ def world(tmp_path: Path) -> World:
 
 @pytest.fixture
 def log() -> Iterator[io.StringIO]:
-    before = {
-        name: (list(logging.getLogger(name).handlers), logging.getLogger(name).level) for name in ("", "hushrec_server")
-    }
+    loggers = [logging.getLogger(name) for name in ("", "hushrec_server")]
+    before = [(list(logger.handlers), logger.level) for logger in loggers]
     stream = io.StringIO()
     start_logging(stream)
     yield stream
@@ -171,8 +170,9 @@ def test_addresses_of_one_ipv6_network_share_a_limit(world: World) -> None:
 @pytest.fixture
 def released(world: World) -> World:
     assert world.front.releases is not None
-    (world.front.releases / "metadata").mkdir()
+    (world.front.releases / "metadata").mkdir(parents=True)
     (world.front.releases / "metadata" / "timestamp.json").write_bytes(b"{}")
+    (world.front.releases / "lock").write_bytes(b"secret")
     (world.front.releases.parent / "secret.key").write_bytes(b"secret")
     return world
 
@@ -185,7 +185,7 @@ def test_release_files_are_served(released: World) -> None:
 
 @pytest.mark.parametrize(
     "path", ["/../secret.key", "/metadata/../../secret.key", "/%2e%2e/secret.key", "//secret.key", "", "/", "/metadata",
-             "/metadata/", "/none", "/\0", "/a\0b", "/" + "x" * 5000]
+             "/metadata/", "/none", "/lock", "/parts/x", "/\0", "/a\0b", "/" + "x" * 5000]
 )  # fmt: skip
 def test_nothing_but_release_files_is_served(released: World, path: str) -> None:
     answer = released.ask("GET", f"/releases{path}")
