@@ -53,8 +53,16 @@ def _made_once() -> Path:
 _kept: list[tempfile.TemporaryDirectory[str]] = []
 
 
-def write_tiny_bundle(out: Path, *, items: int = len(ITEMS), seed: int = 7, **model: Any) -> Path:
-    """Write such a bundle; from 61 items on they are called item-61 and so on."""
+def write_tiny_bundle(out: Path, *, items: int = len(ITEMS), seed: int = 7, train: bool = True, **model: Any) -> Path:
+    """Write such a bundle; from 61 items on they are called item-61 and so on.
+
+    Args:
+        out: Where.
+        items: V.
+        seed: Of everything random.
+        train: With what devices need to train; without it, as bundles were before there was training.
+        model: Other values of `ModelInfo`.
+    """
     rng = np.random.default_rng(seed)
     rows = rng.normal(size=(items + 1, WIDTH)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
@@ -64,7 +72,7 @@ def write_tiny_bundle(out: Path, *, items: int = len(ITEMS), seed: int = 7, **mo
     neighbours, arrays = packed("neighbours.bin", count_tables(items, rng))
     learnt = {**weights.arrays(), "rotation": graphs.rotation, "lengths": np.linspace(0.5, 2, items + 1, dtype="<f4")}
     params, places = packed("params.bin", {f"params.{name}": array for name, array in learnt.items()})
-    arrays |= places
+    arrays |= places if train else {}
     layout = items_layout(graphs.capacity)
     arrays["items.codes"] = ArrayInfo("items.bin", layout.codes_offset, "|u1", (graphs.capacity, WIDTH))
     arrays["items.scales"] = ArrayInfo("items.bin", layout.scales_offset, "<f4", (graphs.capacity,))
@@ -79,7 +87,8 @@ def write_tiny_bundle(out: Path, *, items: int = len(ITEMS), seed: int = 7, **mo
         catalog = Path(folder) / "catalog.sqlite"
         write_tiny_catalog(catalog, items)
         files: dict[str, bytes | Path] = {**graphs.files(), "neighbours.bin": neighbours, "catalog.sqlite": catalog}
-        files |= {"train_step.onnx": build_train_step(weights), "params.bin": params}
+        if train:
+            files |= {"train_step.onnx": build_train_step(weights), "params.bin": params}
         origins = {name: "private" if name in PRIVATE else "public" for name in files}
         return write_bundle(out, manifest, files, origins).root
 

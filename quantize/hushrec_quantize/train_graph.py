@@ -17,7 +17,8 @@ Inputs, float32 unless said:
 Outputs: `loss` [1] in nats, `d.rows` [R, 64], and `d.` and its name for every weight: gradients.
 
 A row is an item vector of unit length, to its rounding, or shorter where an item has none of its own yet. One below .9
-is taken as it is, where others are made unit length: the gradient of stretching nothing would be infinite.
+is taken as it is, where others are made unit length: the gradient of stretching nothing would be infinite. Nor does such
+a row learn from having been looked at, only from being asked for: the first norm would stretch it instead.
 """
 
 from typing import NamedTuple
@@ -114,7 +115,7 @@ class _TrainStep:
             attention, feed = kept[number]
             dx = self._feed_back(dx, number, feed)
             dx = self._attend_back(dx, number, attention, distances)
-        self._embed_back(dx, d_candidates, d_targets)
+        self._embed_back(dx, d_candidates, d_targets, long)
         self._rows_back(unit, long, length)
         shapes = {f"d.{name}": array.shape for name, array in self._arrays.items()}
         return self._graph.model({"loss": [1], "d.rows": ["R", WIDTH], **shapes})
@@ -143,14 +144,15 @@ class _TrainStep:
             x = g.op("Add", x, g.op("Gather", "behavior_rows", self._flat("behaviors")))
         return x
 
-    def _embed_back(self, dx: str, d_candidates: str, d_targets: str) -> None:
+    def _embed_back(self, dx: str, d_candidates: str, d_targets: str, long: str) -> None:
         """Bring together what each row gets as history, as target and as candidate."""
         g = self._graph
         count, candidates = g.op("Shape", "rows", start=0, end=1), g.op("Shape", "candidate_offset")
         rest = g.op("Concat", g.op("Sub", count, candidates), g.constant(WIDTH), axis=0)
         start = g.op("Concat", d_candidates, g.op("ConstantOfShape", rest), axis=0)
         places = g.op("Concat", self._history, self._target, axis=0)
-        parts = g.op("Concat", g.op("Mul", dx, self._gain), d_targets, axis=0)
+        seen = g.op("Where", g.op("Gather", long, self._history), g.op("Mul", dx, self._gain), g.number("zero", 0.0))
+        parts = g.op("Concat", seen, d_targets, axis=0)
         g.op("ScatterND", start, self._column(places), parts, name="d.unit", reduction="add")
         if self._weights.behaviors is not None:
             empty = g.op("Sub", "behavior_rows", "behavior_rows")

@@ -70,14 +70,17 @@ def write_release(
 
 
 def _items(old: Bundle, master: Master) -> RoundedItems:
-    """The master's item table in int8; the old one if no vector changed."""
+    """The master's item table in int8; a vector that did not change keeps its row."""
     start, rows = Start.of(old), old.manifest.model.items + 1
     if master.turned.shape != (rows, old.manifest.model.width):
         raise ConfigError(f"the master has {len(master.turned) - 1} items, the bundle {rows - 1}; use its own bundle")
     codes, scales = start.codes[:rows], start.scales[:rows]
-    if np.array_equal(master.turned, dequantize_rows(codes, scales)):
-        return RoundedItems(codes, scales, start.rotation)
-    return round_items(master.weights(), master.turned @ master.rotation.T, start.rotation)
+    same = (master.turned == dequantize_rows(codes, scales)).all(axis=1)
+    if not same.all():
+        rounded = round_items(master.weights(), master.turned @ master.rotation.T, start.rotation)
+        codes = np.where(same[:, None], codes, rounded.codes)
+        scales = np.where(same, scales, rounded.scales)
+    return RoundedItems(codes, scales, start.rotation)
 
 
 def _rewritten(old: Bundle, file: str, arrays: Mapping[str, NDArray[np.float32]]) -> bytes:
