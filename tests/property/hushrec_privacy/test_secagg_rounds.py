@@ -1,11 +1,12 @@
-"""A round gives the exact sum of its survivors or ends, whoever drops out when and whatever byte is changed on the way."""
+"""A round gives the exact sum of its survivors or ends, whoever drops out and whatever bit is changed on the way."""
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
 from hushrec_privacy.errors import SecAggError
-from hushrec_privacy.secagg import Phase, accept, message_size
+from hushrec_privacy.secagg import Outcome, Phase, accept, message_size
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
@@ -85,7 +86,8 @@ class Changed(Round):
         self.vector_changed = phase is Phase.MASK and not reply and position >= MASKED_AT
         return data[:position] + bytes([data[position] ^ 1 << self.bit]) + data[position + 1 :]
 
-    def collect(self, phase: Phase, gone: object = ()) -> None:
+    def collect(self, phase: Phase, gone: Iterable[int] = ()) -> None:
+        assert not list(gone)
         before = Phase(max(1, phase - 1))
         answers = self.replies.get(before, dict.fromkeys(self.devices, b""))
         self.messages[phase] = {}
@@ -114,11 +116,9 @@ changes = st.fixed_dictionaries(
 @given(change=changes)
 def test_one_changed_bit_anywhere_never_gives_a_wrong_sum(change: dict[str, object]) -> None:
     one = Changed(7, **change)  # type: ignore[arg-type]
-    try:
-        outcome = one.run()
-    except SecAggError as error:
-        event(f"ends: {error.message[:20]}")
-        assert "aborted" in error.message
+    outcome = run_or_aborted(one)
+    if outcome is None:
+        event("ends without a sum")
         return
     expected = one.vectors[list(outcome.survivors)].sum(axis=0)
     event(f"gives a sum of {len(outcome.survivors)}")
@@ -126,6 +126,15 @@ def test_one_changed_bit_anywhere_never_gives_a_wrong_sum(change: dict[str, obje
         assert (outcome.sum != expected).sum() == 1
     else:
         np.testing.assert_array_equal(outcome.sum, expected)
+
+
+def run_or_aborted(one: Round) -> Outcome | None:
+    try:
+        return one.run()
+    except SecAggError as error:
+        if "the round is aborted" not in error.message:
+            raise
+        return None
 
 
 class Opened:
