@@ -16,7 +16,7 @@ from hushrec.bundle import Bundle
 from hushrec.fleet import http
 from hushrec.fleet.client import FleetClient
 from hushrec.fleet.conditions import Conditions
-from hushrec.fleet.contribution import Contributor
+from hushrec.fleet.contribution import Contribution, Contributor
 from hushrec.fleet.fleet_file import FleetFile
 from hushrec.fleet.http import Reply
 from hushrec.fleet.joining import Accepted
@@ -186,7 +186,23 @@ class TestClient(FleetClient):
         return self.connections[url]
 
     def _contributor(self) -> Contributor:
-        return self.given
+        return self._real() if self.fleet.real else self.given
+
+    def _real(self) -> Contributor:
+        """The product's own, but for a note of what it made."""
+        real = Contribution(self._profile, self._features, self._settings.clock)
+        vector = real.vector
+
+        def noted(
+            accepted: Accepted, round_number: int, bundle: Bundle | None, stop: Callable[[], bool]
+        ) -> NDArray[np.int64] | None:
+            found = vector(accepted, round_number, bundle, stop)
+            if found is not None:
+                self.given.made[round_number] = found
+            return found
+
+        real.vector = noted  # type: ignore[method-assign]
+        return real
 
 
 class WholeFleet:
@@ -195,11 +211,12 @@ class WholeFleet:
     Args:
         folder: Where all of it lies.
         plan: What the shop signed; None: a DEMO of 6 devices.
+        real: Devices train and count for real; else they send made-up vectors.
         wanted: Of the DEMO plan.
     """
 
-    def __init__(self, folder: Path, *, plan: Plan | None = None, **wanted: Any) -> None:
-        self.folder, self.clock = folder, Clock()
+    def __init__(self, folder: Path, *, plan: Plan | None = None, real: bool = False, **wanted: Any) -> None:
+        self.folder, self.clock, self.real = folder, Clock(), real
         folder.mkdir(exist_ok=True)
         self.bundle = Bundle.open(tiny_bundle(folder))
         self.plan_key, self.seal_key = PlanKey(b"p" * 32), SealKey(b"s" * 32)
@@ -228,7 +245,6 @@ class WholeFleet:
             self.service,
             server="shop",
             keys=lambda: (self.envelope_key,),
-            authorities=(self.authority.public(),),
             rates=TokenBuckets(per_minute=10**6, burst=10**6, clock=self.clock),
             clock=self.clock,
         )
@@ -260,7 +276,8 @@ class WholeFleet:
         end, due = self.clock.now + seconds, dict.fromkeys(devices, self.clock.now)
         while self.clock.now < end and not (until and until()):
             for device, at in due.items():
-                if at <= self.clock.now:
+                if at <= self.clock.now or device._gate._wake.is_set():
+                    device._gate._wake.clear()
                     due[device] = self.clock.now + device.step()
             tick = self.service.tick()
             now = min([*due.values(), self.clock.now + max(tick, 0.0), end])
@@ -268,19 +285,17 @@ class WholeFleet:
 
 
 @cache
-def demo_plan(authority: str, cohort: int = 6, rounds: int = 40, population: int = 6, parameters: int = 32) -> Plan:
+def demo_plan(authority: str, **changes: Any) -> Plan:
     """A DEMO plan of few numbers whose devices may take part in each of its rounds."""
+    wanted: dict[str, Any] = {"population": 6, "cohort": 6, "rounds": 40, "parameters": 32, **changes}
     plan = make_plan(
         Request(
-            population=population,
-            cohort=cohort,
-            rounds=rounds,
             delta=1e-6,
             noise_multiplier=2.0,
-            parameters=parameters,
             round_seconds=ROUND_S,
             first_round_at=START,
             authority=authority,
+            **wanted,
         )
     )
     assert plan is not None

@@ -1,8 +1,10 @@
 """Which of its plans a device asks for next, and when: those it may join, each with waits of its own."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+
+from hushrec_privacy.plans.plan import Plan
 
 from hushrec.fleet.backoff import Backoff
 from hushrec.fleet.joining import Accepted
@@ -53,14 +55,19 @@ class Agenda:
         """Ask no more for a plan until it is offered anew."""
         self._offers.pop(offer.accepted.plan_id, None)
 
-    def due(self, now: float) -> Offer | None:
-        """The offer that has waited longest, if any may be asked for."""
-        first = min(self._offers.values(), key=lambda offer: offer.not_before, default=None)
+    def due(self, now: float, wanted: Callable[[Plan], bool]) -> Offer | None:
+        """The offer that has waited longest of those that may be asked for.
+
+        Args:
+            now: Seconds since 1970-01-01 UTC.
+            wanted: Whether there is anything to take part with in a plan.
+        """
+        first = min(self._wanted(wanted), key=lambda offer: offer.not_before, default=None)
         return first if first is not None and first.not_before <= now else None
 
-    def wait_s(self, now: float) -> float:
+    def wait_s(self, now: float, wanted: Callable[[Plan], bool]) -> float:
         """Seconds until one may be asked for; infinite: there is none."""
-        return min((max(0.0, offer.not_before - now) for offer in self._offers.values()), default=math.inf)
+        return min((max(0.0, offer.not_before - now) for offer in self._wanted(wanted)), default=math.inf)
 
-    def __iter__(self) -> "Iterable[Offer]":
-        return iter(self._offers.values())
+    def _wanted(self, wanted: Callable[[Plan], bool]) -> list[Offer]:
+        return [offer for offer in self._offers.values() if wanted(offer.accepted.plan)]

@@ -19,13 +19,16 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 from hushrec_privacy.canonical import float_text
-from hushrec_privacy.errors import ConfigError, HushrecError
+from hushrec_privacy.errors import ConfigError, FleetError, HushrecError
 from hushrec_privacy.ledger import ParticipationRecord
+from numpy.typing import NDArray
 
 from hushrec.fleet.addresses import checked_url
 from hushrec.fleet.conditions import ConditionSource
 from hushrec.fleet.contribution import Contribution, Contributor
+from hushrec.fleet.features import Features
 from hushrec.fleet.folder import FleetFolder
 from hushrec.fleet.gate import NO_CONSENT, Gate
 from hushrec.fleet.http import Connection, HttpConnection
@@ -120,6 +123,7 @@ class FleetClient:
             stack.callback(authority.close)
             self._closing = stack.pop_all()
         self._membership = Membership(self._vault, Authority(authority, self._gate), token, settings.trust.server)
+        self._features = Features(self._record, settings.limits)
         self._models = Models(self._updater, self._shipped, self._profile.hash_record)
         self._participant = Participant(self._parts(server))
         self._worker = Worker(self.step, self._gate)
@@ -127,7 +131,7 @@ class FleetClient:
     @property
     def consent(self) -> bool:
         """Whether the shopper agrees; set it at any time, from any thread."""
-        return self._gate.consent is True
+        return self._gate.consent
 
     @consent.setter
     def consent(self, agreed: bool) -> None:
@@ -205,6 +209,42 @@ class FleetClient:
         with SqliteLedgerStore(self._folder.record, read_only=True) as store:
             return receipt_page(device_receipt(store))
 
+    def allow_direct(self, name: str, agreed: bool) -> None:
+        """Say whether the shopper agrees that a payload of this name is sent by itself, where the server sees it.
+
+        A consent of its own beside `consent`, which is needed as well; it is not kept when the app ends.
+
+        Args:
+            name: As a signed plan lists it.
+            agreed: Whether the shopper does.
+        """
+        self._features.allow(name, agreed)
+
+    def send_features(self, name: str, vector: NDArray[np.floating]) -> str:
+        """Give a vector that a signed plan asks for by name: interests, a user vector, a counter of the app.
+
+        What a plan sums waits in memory for a round of it and goes into secure aggregation. What a plan lists as
+        direct is noised on this device and sent by itself, sealed; only after `allow_direct`. A later vector of a name
+        replaces one that waits. To keep the fact of sending from telling anything, give vectors for all shoppers alike,
+        at times that do not depend on what they do.
+
+        Args:
+            name: Of a segment or a direct payload of a plan that this device may join.
+            vector: As long as the plan says, in its own unit; clipped to the plan's bound before anything leaves.
+
+        Returns:
+            "aggregate" or "direct".
+
+        Raises:
+            ConfigError: No plan asks for it, or it has another length.
+            FleetError: The plans are not known yet ("not-now"), or it is direct and not agreed to ("no-consent").
+        """
+        if not self._participant.plans:
+            raise FleetError("the plans of the fleet are not known yet", reason="not-now", retry_after_s=_AGAIN_S)
+        direct = self._features.give(name, vector, self._participant.plans)
+        self._gate.wake()
+        return "direct" if direct else "aggregate"
+
     def leave(self) -> str:
         """Withdraw consent, leave the round, forget keys and certificates; the participation record stays.
 
@@ -219,6 +259,7 @@ class FleetClient:
         self.consent = False
         with self._stepping:
             self._participant.leave_round(NO_CONSENT, "the shopper left")
+            self._features.forget()
             self._membership.forget()
         return LEFT
 
@@ -245,7 +286,7 @@ class FleetClient:
         return HttpConnection(url)
 
     def _contributor(self) -> Contributor:
-        return Contribution(self._profile)
+        return Contribution(self._profile, self._features, self._settings.clock)
 
     def _updater(self) -> "Updater":
         from hushrec.updates import Updater
@@ -268,6 +309,7 @@ class FleetClient:
             record=self._record,
             models=self._models,
             contributor=self._contributor(),
+            features=self._features,
             gate=self._gate,
             limits=settings.limits,
             plan_key=settings.trust.plan_public,

@@ -5,10 +5,10 @@ nowhere else.
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from hushrec_privacy.encoding.vectors import encode_update
+from hushrec_privacy.encoding import encode_update, join_segments
 from hushrec_privacy.errors import BundleError, ConfigError
 from hushrec_privacy.plans.plan import Plan
 from hushrec_privacy.randomness import OsRandom
@@ -16,9 +16,13 @@ from numpy.typing import NDArray
 
 from hushrec.bundle import Bundle
 from hushrec.catalog import Catalog
+from hushrec.fleet.features import Features
 from hushrec.fleet.joining import Accepted
 from hushrec.history import History
 from hushrec.profile import Profile
+
+if TYPE_CHECKING:
+    from hushrec.federated.train_step import Sample
 
 __all__ = ["Contribution", "Contributor"]
 
@@ -51,26 +55,30 @@ class Contribution:
 
     Args:
         profile: What the shopper did.
+        features: What the app gave.
+        clock: Seconds since 1970-01-01 UTC.
     """
 
-    def __init__(self, profile: Profile) -> None:
-        self._profile = profile
+    def __init__(self, profile: Profile, features: Features, clock: Callable[[], float]) -> None:
+        self._profile, self._features, self._clock = profile, features, clock
         self._source = OsRandom()
 
     def fits(self, plan: Plan, bundle: Bundle | None) -> bool:
         """See `Contributor`."""
-        if plan.purpose != "update":
+        if bundle is None:
             return False
+        if plan.purpose != "update":
+            return True
         from hushrec.federated.layout import ParameterLayout
 
         try:
-            return bundle is not None and ParameterLayout.of(bundle.manifest, plan.parts).size == plan.parameters
+            return ParameterLayout.of(bundle.manifest, plan.parts).size == plan.parameters
         except (BundleError, ConfigError):
             return False
 
     def wanted(self, plan: Plan) -> bool:
-        """See `Contributor`."""
-        return plan.purpose == "update"
+        """See `Contributor`: a round of features is joined only for a vector that waits, and spends nothing else."""
+        return plan.purpose != "features" or bool(self._features.waiting(plan))
 
     def vector(
         self, accepted: Accepted, round_number: int, bundle: Bundle | None, stop: Callable[[], bool]
@@ -81,21 +89,35 @@ class Contribution:
             BundleError: The train step cannot be opened.
             ProfileError: The profile cannot be read.
         """
-        if bundle is None:
+        if bundle is None or stop():
             return None
-        values = self._update(accepted, round_number, bundle, stop)
-        return None if values is None else encode_update(accepted.plan, values, self._source)
+        plan = accepted.plan
+        if plan.purpose == "update":
+            values = self._update(accepted, round_number, bundle, stop)
+        else:
+            values = self._segments(plan, bundle)
+        return None if values is None or stop() else encode_update(plan, values, self._source)
 
     def sent(self, plan: Plan) -> None:
         """See `Contributor`."""
+        if plan.purpose != "update":
+            self._features.taken(plan)
+
+    def _segments(self, plan: Plan, bundle: Bundle) -> NDArray[np.float32]:
+        from hushrec.federated_counts import own_segments
+
+        given = self._features.waiting(plan)
+        if plan.purpose == "features":
+            return join_segments(plan, dict(given))
+        now_us = int(self._clock() * 1e6)
+        return join_segments(plan, own_segments(plan, bundle, self._profile, now_us=now_us, app=given))
 
     def _update(
         self, accepted: Accepted, round_number: int, bundle: Bundle, stop: Callable[[], bool]
     ) -> NDArray[np.float32] | None:
-        from hushrec.federated.train_step import Sample
         from hushrec.federated.trainer import LocalTrainer, TrainSettings
 
-        plan, model = accepted.plan, bundle.manifest.model
+        plan = accepted.plan
         settings = TrainSettings(
             local_steps=plan.local_steps,
             local_rate=float(plan.local_rate),
@@ -103,13 +125,16 @@ class Contribution:
             histories=HISTORIES,
             limit_s=float(plan.round_seconds),
         )
+        trainer = LocalTrainer.open(bundle, plan.parts, settings)
+        return trainer.update(self._samples(bundle), f"{accepted.plan_id} {round_number}", stop=stop)
+
+    def _samples(self, bundle: Bundle) -> "list[Sample]":
+        """Stretches of the shopper's events, oldest first."""
+        from hushrec.federated.train_step import Sample
+
+        model = bundle.manifest.model
         length = model.max_history + 1
         with Catalog(bundle.path("catalog.sqlite")) as catalog:
-            recent = History(self._profile, catalog, model.behaviors, HISTORIES * length).recent(_LAST)
-        ends = range(len(recent.items), 0, -length)
-        samples = [
-            Sample(recent.items[max(0, end - length) : end], recent.behaviors[max(0, end - length) : end])
-            for end in reversed(ends)
-        ]
-        trainer = LocalTrainer.open(bundle, plan.parts, settings)
-        return trainer.update(samples, f"{accepted.plan_id} {round_number}", stop=stop)
+            items, behaviors = History(self._profile, catalog, model.behaviors, HISTORIES * length).recent(_LAST)
+        ends = reversed(range(len(items), 0, -length))
+        return [Sample(items[max(0, end - length) : end], behaviors[max(0, end - length) : end]) for end in ends]

@@ -10,11 +10,14 @@ from hushrec_privacy.errors import FleetError
 
 from hushrec.fleet.conditions import ConditionSource, Require, allowed
 
-__all__ = ["CONDITIONS", "NO_CONSENT", "STOPPED", "Gate"]
+__all__ = ["CONDITIONS", "GATED", "NO_CONSENT", "STOPPED", "Gate"]
 
 NO_CONSENT = "no-consent"
 CONDITIONS = "conditions"
 STOPPED = "stopped"
+GATED = (NO_CONSENT, CONDITIONS, STOPPED)
+"""Reasons of this device itself, not of the server."""
+
 _WORDS = {
     STOPPED: "the app is stopping this work",
     NO_CONSENT: "the shopper has not agreed, or has withdrawn; nothing is sent",
@@ -25,15 +28,25 @@ _WORDS = {
 class Gate:
     """Consent and conditions of one device; safe to use from several threads.
 
-    Attributes:
-        consent: Whether the shopper agrees; set it at any time.
-        stopping: Whether the app ends this work for now.
+    Args:
+        conditions: What the app says of the moment.
+        require: What is needed.
+        consent: Whether the shopper agrees.
     """
 
     def __init__(self, conditions: ConditionSource, require: Require, *, consent: bool) -> None:
-        self._conditions, self._require = conditions, require
-        self.consent = consent
-        self._stop = threading.Event()
+        self._conditions, self._require, self._consent = conditions, require, consent is True
+        self._stop, self._wake = threading.Event(), threading.Event()
+
+    @property
+    def consent(self) -> bool:
+        """Whether the shopper agrees; nothing but True is consent."""
+        return self._consent
+
+    @consent.setter
+    def consent(self, agreed: bool) -> None:
+        self._consent = agreed is True
+        self.wake()
 
     @property
     def stopping(self) -> bool:
@@ -43,14 +56,20 @@ class Gate:
     def stop(self) -> None:
         """Let nothing more pass until `reopen`."""
         self._stop.set()
+        self.wake()
 
     def reopen(self) -> None:
         """Undo `stop`."""
         self._stop.clear()
 
+    def wake(self) -> None:
+        """End a pause: there is something to do."""
+        self._wake.set()
+
     def pause(self, seconds: float) -> None:
-        """Sleep so long, or until `stop`."""
-        self._stop.wait(seconds)
+        """Sleep so long, or until `wake`."""
+        if self._wake.wait(max(0.0, seconds)):
+            self._wake.clear()
 
     def closed(self, *, masked: bool = False) -> str | None:
         """Why nothing may be sent now: one of the three names; None: it may.
@@ -58,7 +77,7 @@ class Gate:
         Args:
             masked: See `hushrec.fleet.conditions.allowed`.
         """
-        if self.consent is not True:  # nothing but True is consent
+        if not self._consent:
             return NO_CONSENT
         if self._stop.is_set():
             return STOPPED

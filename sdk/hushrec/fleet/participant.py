@@ -18,7 +18,8 @@ from hushrec.bundle import Bundle
 from hushrec.fleet.agenda import Agenda, Offer
 from hushrec.fleet.backoff import Backoff
 from hushrec.fleet.contribution import Contributor
-from hushrec.fleet.gate import Gate
+from hushrec.fleet.features import Features
+from hushrec.fleet.gate import GATED, Gate
 from hushrec.fleet.joining import Accepted, accepted_plan, check_round, earliest_round_in_s, refuse
 from hushrec.fleet.membership import Membership
 from hushrec.fleet.models import Models
@@ -61,6 +62,7 @@ class Parts:
         record: What this device spent.
         models: The bundle in use.
         contributor: Makes vectors.
+        features: What the app gave.
         gate: Consent and conditions.
         limits: Of this device.
         plan_key: Public half of the shop's plan key, 32 bytes.
@@ -72,6 +74,7 @@ class Parts:
     record: ParticipationRecord
     models: Models
     contributor: Contributor
+    features: Features
     gate: Gate
     limits: DeviceLimits
     plan_key: bytes
@@ -96,6 +99,8 @@ class Participant:
         self._release = 0
         self._update_at = -math.inf
         self._updates = Backoff(least_s=_LOOKS[0], most_s=_LOOKS[1])
+        self._direct_at = -math.inf
+        self._directs = Backoff(least_s=_LOOKS[0], most_s=_LOOKS[1])
         self._offer: Offer | None = None
         self.run: RoundRun | None = None
         self.refusal: Refusal | None = None
@@ -123,9 +128,14 @@ class Participant:
             return self._look(now)
         if self._release > self._parts.models.version() and now >= self._update_at:
             return self._update(now)
-        offer = self._agenda.due(now)
+        direct = self._parts.features.next_plan()
+        if direct is not None and now >= self._direct_at:
+            return self._send_direct(direct, now)
+        wanted = self._parts.contributor.wanted
+        offer = self._agenda.due(now, wanted)
         if offer is None:
-            return max(0.0, min(self._agenda.wait_s(now), self._look_at - now))
+            direct_s = math.inf if direct is None else self._direct_at - now
+            return max(0.0, min(self._agenda.wait_s(now, wanted), self._look_at - now, direct_s))
         return self._try(offer, now)
 
     def leave_round(self, reason: str, text: str) -> None:
@@ -190,9 +200,6 @@ class Participant:
         try:
             if not contributor.fits(offer.accepted.plan, bundle):
                 refuse("parts")
-            if not contributor.wanted(offer.accepted.plan):
-                self._postpone(offer, now, None)
-                return 0.0
             member = self._parts.membership.find(offer.accepted)
             if member is None:
                 self._parts.membership.enrol(offer.accepted)
@@ -206,6 +213,30 @@ class Participant:
         except (BudgetError, EnrolmentError, SecAggError) as error:
             self._refused(error)
             self._postpone(offer, now, None)
+        return 0.0
+
+    def _send_direct(self, accepted: Accepted, now: float) -> float:
+        """Enrol, or send what goes by itself: the same bytes until the server has them or refuses for good."""
+        features, membership = self._parts.features, self._parts.membership
+        try:
+            member = membership.find(accepted)
+            if member is None:
+                membership.enrol(accepted)
+                return 0.0
+            self._parts.gate.check()
+            noised = features.next_noised()
+            if noised is not None:
+                self._parts.server.send_feature(member, noised.name, noised.values)
+            features.sent()
+            self._directs.succeeded()
+        except FleetError as error:
+            self._refused(error)
+            if error.retry_after_s is None and error.reason not in GATED:
+                features.sent()
+            self._direct_at = now + self._directs.wait_s(error.retry_after_s)
+        except (BudgetError, EnrolmentError) as error:
+            self._refused(error)
+            self._direct_at = now + self._directs.wait_s()
         return 0.0
 
     def _check_in(self, offer: Offer, member: Member, now: float) -> None:
