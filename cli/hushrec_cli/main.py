@@ -18,6 +18,8 @@ from hushrec_cli import (
     demo,
     envelope,
     evaluate,
+    fleet,
+    join,
     privacy,
     privacy_audit,
     privacy_ledger,
@@ -61,9 +63,11 @@ privacy.app.command()(privacy_receipt.receipt)
 privacy.app.command()(privacy_ledger.card)
 privacy.app.add_typer(privacy_audit.audit_app, name="audit")
 privacy.app.add_typer(privacy_ledger.ledger_app, name="ledger")
+app.command()(join.join)
 app.command()(serve.serve)
 app.add_typer(authority.app, name="authority")
 app.add_typer(envelope.app, name="envelope")
+app.add_typer(fleet.app, name="fleet")
 app.add_typer(privacy.app, name="privacy")
 app.add_typer(release.app, name="release")
 
