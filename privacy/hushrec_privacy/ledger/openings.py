@@ -21,7 +21,7 @@ from hushrec_privacy.plans.schema import UPDATE, Segment
 
 __all__ = ["counts_opening", "guarantee_after", "plan_of_numbers", "plan_opening", "run_id", "training_opening"]
 
-BANDED, POISSON, GAUSSIAN = "banded-toeplitz", "poisson-gaussian", "gaussian"
+BANDED, POISSON, GAUSSIAN, LOCAL = "banded-toeplitz", "poisson-gaussian", "gaussian", "local-gaussian"
 _NO_NOISE = ("local_steps", "candidates")  # whole numbers that no guarantee depends on
 _NUMBERS = (*(f.name for f in fields(Plan) if f.type is int and f.name not in _NO_NOISE), "clip_norm", "delta")
 
@@ -46,6 +46,7 @@ def plan_opening(plan: Plan) -> Open:
         trust=guarantee.trust,
         limits=Limits(max_rounds=plan.rounds),
         demo=plan.demo,
+        purpose="; ".join(segment.in_words() for segment in plan.schema),
     )
 
 

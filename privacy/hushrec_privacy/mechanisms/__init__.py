@@ -7,6 +7,7 @@ discrete_gaussian   exact discrete Gaussian noise
 toeplitz            coefficients of the square-root Toeplitz matrix
 banded              correlated noise over rounds on the integer lattice
 noise_store         its sealed state in SQLite
+local_noise         the same noise on one device, for a vector that it sends by itself
 float_gaussian      noise in floating point, for central training
 seal                the key of that state, and sealing one row
 """

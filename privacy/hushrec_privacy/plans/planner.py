@@ -6,6 +6,7 @@ computed beside it, to be refused: devices choose themselves when to check in, s
 """
 
 import math
+import re
 import secrets
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,7 +20,7 @@ from hushrec_privacy.accounting.sampled import poisson_epsilon
 from hushrec_privacy.accounting.toeplitz import most_participations, prefix_error, round_error, sensitivity_squared
 from hushrec_privacy.errors import ConfigError
 from hushrec_privacy.plans.limits import COHORT_FLOOR
-from hushrec_privacy.plans.plan import MAX_PARAMETERS, NO_PARTS, PARTS, Plan
+from hushrec_privacy.plans.plan import MAX_PARAMETERS, NO_PARTS, PARTS, SECAGG, Plan
 from hushrec_privacy.plans.ring import smallest_ring
 from hushrec_privacy.plans.schema import UPDATE, Segment, Vector
 
@@ -77,7 +78,7 @@ class Request:
     clip_norm: float = 0.1
     local_steps: int = 1
     local_rate: float = 0.1
-    candidates: int = 256
+    candidates: int = 1024
     vector: Vector | None = None
     secagg: str = "active"
     authority: str = ""
@@ -97,6 +98,9 @@ class Request:
         checks.positive(clip_norm=self.clip_norm, local_rate=self.local_rate)
         checks.one_of(PARTS, parts=self.parts)
         checks.at_least(1, local_steps=self.local_steps, candidates=self.candidates)
+        checks.one_of(SECAGG, secagg=self.secagg)
+        if self.authority and not re.fullmatch("[0-9a-f]{64}", self.authority):
+            raise ConfigError("authority must be the 64 lower-case hexadecimal digits of a public key")
         if self.numbers > MAX_PARAMETERS:
             raise ConfigError(
                 f"a vector of {self.numbers} numbers is more than a round can carry, {MAX_PARAMETERS}; train a smaller "
@@ -267,7 +271,7 @@ class _Draft:
         wanted = max(self.rounding / (_LATTICE_LOSS * self.shift), 64.0 / noise, 1.0)
         fine = math.ceil(math.log2(wanted))
         most = math.floor(math.log2(_MOST_DEVIATION / noise))
-        return min(fine, most, 40)
+        return min(fine, most, 62 - self.ring.bits, 40)
 
     def given_deviation(self) -> tuple[int, int]:
         """Lattice bits, and the deviation of the noise that was asked for."""

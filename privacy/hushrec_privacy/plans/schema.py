@@ -18,8 +18,10 @@ from hushrec_privacy.accounting.gaussian import check_delta
 from hushrec_privacy.errors import ConfigError
 
 __all__ = [
+    "EVALUATION",
     "MOST_SEGMENTS",
     "PURPOSES",
+    "TRENDING",
     "UPDATE",
     "DirectPayload",
     "Segment",
@@ -32,6 +34,10 @@ PURPOSES = ("update", "counts", "features")
 
 UPDATE = "update"
 """Name of the one segment of a plan that trains, and its purpose."""
+
+TRENDING, EVALUATION = "trending", "evaluation"
+"""Segments that hushrec counts by itself: items looked at, by catalogue index (several windows: trending-7d, …); sums
+of hits@10 and NDCG@10 and the number of events they are over. Any other name is the app's to fill."""
 
 MOST_SEGMENTS = 16
 _LONGEST_PURPOSE = 160  # characters
@@ -92,6 +98,15 @@ class Segment(_Row):
         checks.at_least(0, days=self.days)
         if self.days > 3660:
             raise ConfigError(f"days is {self.days}; it must be at most 3660")
+
+    def in_words(self) -> str:
+        """What the segment is, for a receipt.
+
+        >>> Segment("trending", 1000, "3", "which items were looked at", 7).in_words()
+        'trending: which items were looked at (last 7 days)'
+        """
+        window = f" (last {self.days} days)" if self.days else ""
+        return f"{self.name}: {self.purpose}{window}"
 
 
 @dataclass(frozen=True)
@@ -199,6 +214,8 @@ def check_schema(purpose: str, schema: Sequence[Segment], direct: Sequence[Direc
             raise ConfigError("a plan that trains has one segment, named 'update', whose clip is clip_norm")
     elif UPDATE in names:
         raise ConfigError("only a plan that trains has a segment named 'update'")
+    if any(row.name == EVALUATION and row.length != 3 for row in schema):
+        raise ConfigError("the segment 'evaluation' has 3 numbers: hits, NDCG, events")
     if direct and purpose != "features":
         raise ConfigError("only a plan for features has direct payloads")
 

@@ -170,6 +170,13 @@ def test_the_noise_of_a_round_is_noise_multiplier_times_clip_norm_over_the_cohor
         assert abs(deviation / (wrong * sigma) - 1) > slack
 
 
+def test_a_mean_is_over_the_plan_s_cohort_exactly() -> None:
+    sent = encode_update(PLAN, updates(1)[0], FixedRandom(16))
+    unit = 0.5 / PLAN.clip_steps / 200
+    wanted = Rotation(PLAN.rotation_seed, 3000, 4096).back(sent) * unit
+    np.testing.assert_allclose(decode_sum(PLAN, to_lattice(PLAN, sent)), wanted, rtol=1e-12)
+
+
 def test_a_sum_that_no_cohort_can_reach_is_refused() -> None:
     reachable = np.full(4096, PLAN.cohort * PLAN.coordinate_limit)
     assert int(to_lattice(PLAN, -reachable)[0]) == -int(reachable[0]) * 2**PLAN.lattice_bits
