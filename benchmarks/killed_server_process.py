@@ -333,7 +333,7 @@ class Server:
         try:
             self._process.stdin.write(len(data).to_bytes(4, "big") + data)
             self._process.stdin.flush()
-        except OSError as error:
+        except (OSError, ValueError) as error:  # the pipe is broken, or closed after the kill
             raise EOFError from error
         kind, value = self._answer()
         if kind == "refused":
