@@ -26,7 +26,7 @@ from hushrec_privacy.plans.planner import Request, make_plan
 from hushrec_privacy.plans.signing import PlanKey
 from hushrec_server.database import Database
 from hushrec_server.noise_rows import DatabaseNoiseStore
-from hushrec_server.publishing import Release, RoundResult
+from hushrec_server.publishing import Newest, RoundResult, Verdict
 from hushrec_server.rounds import store
 from hushrec_server.schema import ROUND
 from hushrec_server.service import FleetService, FleetSettings
@@ -63,9 +63,9 @@ class Files:
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
         self._folder, self._say = folder / "published", say
 
-    def release(self) -> Release:
+    def newest(self) -> Newest:
         """None; the rounds start from nothing."""
-        return Release()
+        return Newest()
 
     def anchor(self) -> Anchor | None:
         """The ledger's head after the newest published round."""
@@ -77,14 +77,14 @@ class Files:
         del plan_id
         return max((int(path.name[:8]) for path in self._folder.glob("*.sum")), default=0)
 
-    def publish(self, result: RoundResult) -> bool:
+    def publish(self, result: RoundResult) -> Verdict:
         """Write value and anchor, synced, under their final names at once."""
         self._say(STEPS[3])
         noised = result.noised.tobytes()
         self._write(f"{result.number:08}-{hashlib.sha256(noised).hexdigest()}.sum", noised)
         self._write(f"{result.number:08}.anchor", str(result.anchor).encode())
         self._say("between")
-        return True
+        return Verdict()
 
     def _write(self, name: str, data: bytes) -> None:
         part = self._folder / f"{name}.{os.getpid()}.part"
