@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -48,27 +49,22 @@ class SmallFleet:
 
     def __post_init__(self) -> None:
         self.plan_key, self.authority, self.seal_key = PlanKey(b"p" * 32), AuthorityKey(b"a" * 32), SealKey(b"s" * 32)
-        request = Request(
-            population=self.cohort * 50,
-            cohort=self.cohort,
-            rounds=self.rounds,
-            delta=1e-6,
-            noise_multiplier=2.0,
-            parameters=32,
-            round_seconds=ROUND_S,
-            first_round_at=START,
-            authority=self.authority.public().hex(),
-        )
-        plan = make_plan(request)
-        assert plan is not None
-        self.plan: Plan = plan
+        self.plan: Plan = made_plan(self.cohort, self.rounds, self.authority.public().hex())
 
-    def service(self, publisher: Publisher | None = None, *, add_plan: bool = True) -> FleetService:
+    def service(
+        self, publisher: Publisher | None = None, *, add_plan: bool = True, clock: Clock | None = None
+    ) -> FleetService:
         """A server process, as it were."""
         settings = FleetSettings("shop", self.plan_key.public(), self.seal_key)
-        service = FleetService(
-            Database.open(self.url), settings, publisher=publisher, aggregation=self.aggregation, clock=self.clock
-        )
+        database = Database.open(self.url)
+        settings = FleetSettings("shop", self.plan_key.public(), self.seal_key)
+        try:
+            service = FleetService(
+                database, settings, publisher=publisher, aggregation=self.aggregation, clock=clock or self.clock
+            )
+        except BaseException:
+            database.close()
+            raise
         if add_plan:
             service.add_plan(self.plan.encode(), self.plan_key.sign(self.plan))
         return service
@@ -118,6 +114,25 @@ class SmallFleet:
     def state(self, service: FleetService, round_number: int = 1) -> str:
         found = {each["round"]: each["state"] for each in service.rounds(self.plan.plan_id)}
         return str(found[round_number])
+
+
+@cache
+def made_plan(cohort: int, rounds: int, authority: str) -> Plan:
+    """A plan of 32 numbers."""
+    request = Request(
+        population=cohort * 50,
+        cohort=cohort,
+        rounds=rounds,
+        delta=1e-6,
+        noise_multiplier=2.0,
+        parameters=32,
+        round_seconds=ROUND_S,
+        first_round_at=START,
+        authority=authority,
+    )
+    plan = make_plan(request)
+    assert plan is not None
+    return plan
 
 
 def raw_sum(

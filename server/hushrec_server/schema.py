@@ -116,7 +116,6 @@ PHASE = _of_round(
     "fleet_phase",
     _key("phase", SmallInteger),
     Column("state", LargeBinary, nullable=False),
-    Column("counted", BigInteger, nullable=False),
     Column("total", LargeBinary),  # uint64 of the masked sum
 )
 """What secure aggregation remembers of a phase that is closed."""

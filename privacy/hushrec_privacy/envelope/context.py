@@ -35,7 +35,8 @@ class Context:
         device: Pseudonym, 32 hexadecimal digits, which whoever opens looks up; empty before enrolment.
 
     Raises:
-        EnvelopeError: A text is too long, missing or no text, or the round is none. Not a mistake of the caller: a server takes them from a request.
+        EnvelopeError: A text is too long, missing or no text, or the round is none. Not a mistake of the caller: a
+            server takes them from a request.
     """
 
     server: str

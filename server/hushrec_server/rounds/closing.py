@@ -4,7 +4,7 @@ First a round is marked as closing, in a transaction of its own: from then on no
 whoever computes the answers computes the same ones. They become visible together with the next state.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 
 from hushrec_privacy.errors import SecAggError
 from hushrec_privacy.plans.plan import Plan
@@ -33,42 +33,28 @@ class Closing:
             StorageError: The database cannot be used.
         """
         phase = PHASES.index(round_.state) + 1
-        closed, count = self._closed(round_, phase)
-        left = count if phase == len(PHASES) else len(closed.replies)
-        if min(left, count) < plan.min_cohort:
-            raise SecAggError(
-                f"{min(left, count)} devices were left at the end of {round_.state}; the plan asks for more"
-            )
+        closed, left = self._closed(round_, phase)
+        if phase < len(PHASES) and left < plan.min_cohort:
+            raise SecAggError(f"{left} devices were left at the end of {round_.state}: too few for the plan")
         after = round_.state.after
         with self._database.transaction() as connection:
             found = store.locked(connection, round_.key)
             if found is None or found.state is not round_.state or not found.closing:
                 return
-            store.add_phase(connection, round_.key, phase, closed, count)
+            store.add_phase(connection, round_.key, phase, closed)
             deadline = self._clock() + Schedule(plan).seconds(after)
             values = {"state": after, "closing": False, "expected": left, "lease_until": 0, "deadline_at": deadline}
             store.change(connection, round_.key, **values)
 
     def _closed(self, round_: Round, phase: int) -> tuple[Closed, int]:
-        """What the phase comes to, and how many messages that counted."""
+        """What the phase comes to, and how many devices are left."""
         with self._database.reading() as connection:
-            if phase == len(PHASES):  # nothing is answered: see `finishing`
+            if phase == len(PHASES):  # nothing is answered: `finishing` reads what was revealed
                 return Closed(b"", {}, None), store.counted(connection, round_.key, phase)
             state = store.phase_state(connection, round_.key, phase - 1)
-        tally = _Tally(store.bodies(self._database, round_.key, phase))
-        return self._aggregation.close(round_.session, phase, state or b"", tally), tally.count
-
-
-class _Tally:
-    """Messages on their way, counted."""
-
-    def __init__(self, messages: Iterable[tuple[int, bytes]]) -> None:
-        self._messages, self.count = messages, 0
-
-    def __iter__(self) -> Iterator[tuple[int, bytes]]:
-        for each in self._messages:
-            self.count += 1
-            yield each
+        messages = store.bodies(self._database, round_.key, phase)
+        closed = self._aggregation.close(round_.session, phase, state or b"", messages)
+        return closed, len(closed.replies)
 
 
 def is_complete(round_: Round, count: int, now: int) -> bool:

@@ -179,10 +179,10 @@ def bodies(database: Database, key: Key, phase: int) -> Iterator[tuple[int, byte
         last = rows[-1].place
 
 
-def add_phase(connection: Connection, key: Key, phase: int, closed: Closed, count: int) -> None:
+def add_phase(connection: Connection, key: Key, phase: int, closed: Closed) -> None:
     """Keep what a closed phase came to, and its replies."""
     total = None if closed.total is None else closed.total.astype("<u8", copy=False).tobytes()
-    values = {"phase": phase, "state": closed.state, "counted": count, "total": total}
+    values = {"phase": phase, "state": closed.state, "total": total}
     connection.execute(insert(PHASE).values(**key._asdict(), **values))
     digests = {place: hashlib.sha256(body).digest() for place, body in closed.replies.items()}
     once = {digest: closed.replies[place] for place, digest in digests.items()}
