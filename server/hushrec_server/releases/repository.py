@@ -188,13 +188,14 @@ class ReleaseRepository:
         return Refreshed(roles, state.expires_at())
 
     def rotate_root(self, new_keys: ReleaseKeys | None = None) -> Refreshed:
-        """Sign a new root: the same keys for another term, or other ones from now on. Needs all three keys.
+        """Sign a new root: the same keys for another term, or other ones from now on. Needs the root key.
 
         Devices follow from the root that they were shipped with, through every one since. What is signed with the old
         keys after that is refused, so every server needs the new online key.
 
         Args:
-            new_keys: All three that count from now on; None: those that count now.
+            new_keys: All three that count from now on; None: those that count now, all three of which are needed then.
+                Where the old targets or online key is lost, devices refuse what they see for a moment.
 
         Raises:
             ReleaseError: A key is missing or the old root key is not the one that root names; or the disk refused.
