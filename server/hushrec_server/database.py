@@ -189,9 +189,7 @@ def _sqlite_engine(address: URL) -> Engine:
 
 def _postgresql_engine(address: URL) -> Engine:
     wait = f"-c lock_timeout={WAIT_S:.0f}s -c synchronous_commit=on -c idle_in_transaction_session_timeout=10min"
-    engine = create_engine(
-        address, connect_args={"connect_timeout": CONNECT_S, "options": wait}, pool_pre_ping=True, **_pool()
-    )
+    engine = create_engine(address, connect_args={"connect_timeout": CONNECT_S, "options": wait}, **_pool())
 
     @event.listens_for(engine, "begin")
     def _begun(connection: Connection) -> None:

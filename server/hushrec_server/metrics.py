@@ -4,6 +4,7 @@ Labels come from closed sets (names of routes, of refusals, of plans): no device
 are of one process; Prometheus sums them over processes. Needs no client library.
 """
 
+import math
 import threading
 from typing import Literal, NamedTuple
 
@@ -97,7 +98,8 @@ class Metrics:
 
 def _line(name: str, labels: tuple[str, ...], values: tuple[str, ...], number: float) -> str:
     inner = ",".join(f'{label}="{_escaped(value)}"' for label, value in zip(labels, values, strict=True))
-    return f"{name}{{{inner}}} {number:.10g}" if inner else f"{name} {number:.10g}"
+    shown = f"{number:.10g}" if math.isfinite(number) else {math.inf: "+Inf", -math.inf: "-Inf"}.get(number, "NaN")
+    return f"{name}{{{inner}}} {shown}" if inner else f"{name} {shown}"
 
 
 def _escaped(value: str) -> str:

@@ -1,5 +1,6 @@
 """What the operator asks: is it alive, is it ready, its counters, its API, and, with a token, administration."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -104,16 +105,21 @@ def _set_gauges(front: Front) -> None:
     found = front.fleet.status()
     states: dict[tuple[str, ...], float] = {}
     spent: dict[tuple[str, ...], float] = {}
-    for plan in _list(found.get("plans")):
+    for plan in _mappings(found.get("plans")):
         name = str(plan["plan"])[:16]
-        spent[(name,)] = float(str(plan.get("epsilon_spent", 0)))
+        spent[(name,)] = _number(plan.get("epsilon_spent"))
         rounds = plan.get("rounds")
         if isinstance(rounds, Mapping):
-            states |= {(name, str(state)): float(count) for state, count in rounds.items()}
+            states |= {(name, str(state)): _number(count) for state, count in rounds.items()}
     front.metrics.replace("hushrec_rounds", states)
     front.metrics.replace("hushrec_epsilon_spent", spent)
-    front.metrics.replace("hushrec_release", {(): float(str(found.get("release", 0)))})
+    front.metrics.replace("hushrec_release", {(): _number(found.get("release"))})
 
 
-def _list(value: object) -> list[Mapping[str, object]]:
+def _mappings(value: object) -> list[Mapping[str, object]]:
     return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list | tuple) else []
+
+
+def _number(value: object) -> float:
+    """A number of a report, where an epsilon without end is a word: JSON has no number for it."""
+    return float(value) if isinstance(value, int | float) else math.inf

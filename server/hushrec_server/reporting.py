@@ -5,10 +5,12 @@ from typing import Any
 
 import numpy as np
 from hushrec_privacy.accounting.guarantee import number
-from hushrec_privacy.encoding.sums import decode_sum, noise_deviation, rounding_deviation, split_segments
+from hushrec_privacy.encoding.readings import read_counts, read_evaluation
+from hushrec_privacy.encoding.sums import decode_sum
 from hushrec_privacy.ledger import PlanTotals
 from hushrec_privacy.ledger.openings import guarantee_after
-from sqlalchemy import Connection, select
+from hushrec_privacy.plans.schema import UPDATE
+from sqlalchemy import Connection, Select, select
 
 from hushrec_server.plans import SignedPlan
 from hushrec_server.rounds.states import State
@@ -60,26 +62,32 @@ def round_report(round_: Round) -> dict[str, Any]:
 
 
 def counts_report(connection: Connection, signed: SignedPlan) -> dict[str, Any]:
-    """The newest results that are published and kept: sums over devices by segment, and how far noise moves each.
-
-    A sum is the mean over the cohort times the cohort, in the segment's unit.
-    """
+    """The newest results that are published and kept: sums over devices by segment, and how far noise moves each."""
     plan = signed.plan
+    rounds = []
+    for found in connection.execute(_kept_results(signed.plan_id)) if plan.purpose != UPDATE else ():
+        decoded = decode_sum(plan, np.frombuffer(found.noised, "<i8").astype(np.int64))
+        readings = read_counts(plan, decoded)
+        evaluation = read_evaluation(readings)
+        rounds.append(
+            {
+                "round": found.number,
+                "at": found.noised_at,
+                "devices": found.survivors,
+                "segments": {
+                    name: {"values": reading.values.tolist(), "deviation": reading.deviation}
+                    for name, reading in readings.items()
+                },
+                **({} if evaluation is None else {"evaluation": evaluation._asdict()}),
+            }
+        )
+    return {"plan": signed.plan_id, "purpose": plan.purpose, "cohort": plan.cohort, "rounds": rounds}
+
+
+def _kept_results(plan_id: str) -> "Select[tuple[int, bytes, int, int]]":
+    """The newest ones of a plan; not those of rounds that are not over."""
     same = RESULT.c.plan == ROUND.c.plan, RESULT.c.number == ROUND.c.number
     wanted = select(RESULT.c.number, RESULT.c.noised, RESULT.c.survivors, RESULT.c.noised_at).where(
-        *same, RESULT.c.plan == signed.plan_id, ROUND.c.state == State.PUBLISHED, RESULT.c.noised.is_not(None)
+        *same, RESULT.c.plan == plan_id, ROUND.c.state == State.PUBLISHED, RESULT.c.noised.is_not(None)
     )
-    rounds = []
-    for found in connection.execute(wanted.order_by(RESULT.c.number.desc()).limit(RESULTS_SHOWN)):
-        parts = split_segments(plan, decode_sum(plan, np.frombuffer(found.noised, "<i8").astype(np.int64)))
-        noise, rounding = noise_deviation(plan), rounding_deviation(plan, found.survivors)
-        segments = {
-            name: {
-                "sum": (plan.cohort * values).tolist(),
-                "noise_deviation": plan.cohort * noise[name],
-                "rounding_deviation": plan.cohort * rounding[name],
-            }
-            for name, values in parts.items()
-        }
-        rounds.append({"round": found.number, "at": found.noised_at, "devices": found.survivors, "segments": segments})
-    return {"plan": signed.plan_id, "purpose": plan.purpose, "cohort": plan.cohort, "rounds": rounds}
+    return wanted.order_by(RESULT.c.number.desc()).limit(RESULTS_SHOWN)

@@ -124,7 +124,7 @@ class FleetService:
             plans=tuple((signed.data, signed.signature) for signed in plans),
             key_set=self.settings.key_set,
             authorities=tuple(dict.fromkeys(bytes.fromhex(signed.plan.authority) for signed in plans)),
-            release=self._publisher.release().version,
+            release=self._publisher.newest().version,
             now=self.clock(),
         )
 
@@ -156,7 +156,7 @@ class FleetService:
         found = verified_certificate(certificate, bytes.fromhex(signed.plan.authority), plan_id=plan_id)
         if found.pseudonym != pseudonym:
             raise EnrolmentError("the certificate is for another pseudonym; enrol again")
-        return self._admission.check_in(plan_id, pseudonym, found.identity, lambda: self._publisher.release().bundle)
+        return self._admission.check_in(plan_id, pseudonym, found.identity, lambda: self._publisher.newest().bundle)
 
     def identity(self, plan_id: str, round_number: int, pseudonym: str) -> bytes | None:
         """The public key that a device of a running round checked in with; None: it has no place in it.
@@ -247,7 +247,7 @@ class FleetService:
             states[plan][state] = count
         return {
             "plans": [plan_report(signed, totals.plans[signed.plan_id], states[signed.plan_id]) for signed in plans],
-            "release": self._publisher.release().version,
+            "release": self._publisher.newest().version,
             "ledger": str(totals.head),
         }
 

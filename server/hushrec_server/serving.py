@@ -21,7 +21,7 @@ from hushrec_server.slow_clients import timely_protocol
 if TYPE_CHECKING:
     from hushrec_server.slow_clients import App
 
-__all__ = ["bound_socket", "run_server"]
+__all__ = ["bound_socket", "run_server", "server_config"]
 
 _KEEP_ALIVE_S = 30
 _WRITE_S = 30.0
@@ -77,12 +77,19 @@ def run_server(
         proxies: Addresses whose X-Forwarded-For is believed.
         ready: Called with the URL once requests are answered.
     """
+    config = server_config(app, limits, proxies)
+    with contextlib.closing(taken), _quiet_signals():
+        asyncio.run(_Telling(config, lambda: ready(_url(taken))).serve(sockets=[taken]))
+
+
+def server_config(app: "App", limits: LimitSettings, proxies: tuple[str, ...] = ()) -> UvicornConfig:
+    """How uvicorn serves an application: the arguments are those of `run_server`."""
     protocol = timely_protocol(
         head_s=limits.head_seconds,
         write_s=_WRITE_S,
         per_address=0 if proxies else limits.connections_per_address,
     )
-    config = UvicornConfig(
+    return UvicornConfig(
         app,
         http=protocol,
         ws="none",
@@ -98,8 +105,6 @@ def run_server(
         timeout_graceful_shutdown=_FINISH_S,
         h11_max_incomplete_event_size=_HEAD_BYTES,
     )
-    with contextlib.closing(taken), _quiet_signals():
-        asyncio.run(_Telling(config, lambda: ready(_url(taken))).serve(sockets=[taken]))
 
 
 class _Telling(Server):

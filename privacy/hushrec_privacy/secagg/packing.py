@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hushrec_privacy.errors import SecAggError
 
-__all__ = ["Elements", "element_type", "pack", "packed_bytes", "unpack"]
+__all__ = ["Elements", "check_packed", "element_type", "pack", "packed_bytes", "unpack"]
 
 Elements: TypeAlias = NDArray[np.unsignedinteger]
 
@@ -54,8 +54,7 @@ def unpack(data: bytes | memoryview, coordinates: int, bits: int) -> Elements:
     Raises:
         SecAggError: The length is not that of the vector, or a bit after the last coordinate is set.
     """
-    if len(data) != packed_bytes(coordinates, bits):
-        raise SecAggError("a vector is not as long as the session says")
+    check_packed(data, coordinates, bits)
     kind = element_type(bits)
     if bits == 8 * kind.itemsize:
         return np.frombuffer(data, kind)
@@ -72,15 +71,21 @@ def unpack(data: bytes | memoryview, coordinates: int, bits: int) -> Elements:
         if shift + bits > 64:
             value |= words[:, word + 1] << np.uint64(64 - shift)
         vector[:, place] = (value & np.uint64((1 << bits) - 1)).astype(kind)
-    flat = vector.reshape(-1)
-    if flat[coordinates:].any() or _loose_bits(data, coordinates * bits):
+    return vector.reshape(-1)[:coordinates]
+
+
+def check_packed(data: bytes | memoryview, coordinates: int, bits: int) -> None:
+    """Check a vector without reading it: its length, and the bits after the last coordinate.
+
+    Raises:
+        SecAggError: As `unpack`.
+    """
+    if len(data) != packed_bytes(coordinates, bits):
+        raise SecAggError("a vector is not as long as the session says")
+    used = coordinates * bits % 8
+    if used and data[-1] >> used:
         raise SecAggError("a bit after the last coordinate of a vector is set")
-    return flat[:coordinates]
 
 
 def _groups(coordinates: int) -> int:
     return -(-coordinates // _GROUP)
-
-
-def _loose_bits(data: bytes | memoryview, used: int) -> int:
-    return data[-1] >> (used % 8) if used % 8 else 0

@@ -28,7 +28,7 @@ from hushrec_privacy.secagg.messages import (
     limbs_of,
     read_rows,
 )
-from hushrec_privacy.secagg.packing import element_type, packed_bytes, unpack
+from hushrec_privacy.secagg.packing import check_packed, element_type, packed_bytes, unpack
 from hushrec_privacy.secagg.roster import ENTRY_BYTES, SIGNATURE_BYTES, Roster, member_of, verified_entry
 from hushrec_privacy.secagg.session import MAX_DEVICES, Phase, Session
 from hushrec_privacy.secagg.state import AGREED, CHOSE, SHARED, SURVIVED, RoundState
@@ -91,7 +91,8 @@ def accept(session: Session, phase: Phase, state: bytes, index: int, message: by
     elif phase is Phase.MASK:
         signature = reader.exactly(_masked_bytes(session)).take(SIGNATURE_BYTES)
         _check_signature(before, place, MASK_DOMAIN, signature)
-        unpack(reader.view(_masked_bytes(session) - SIGNATURE_BYTES), session.coordinates, session.ring_bits)
+        vector = reader.view(_masked_bytes(session) - SIGNATURE_BYTES)
+        check_packed(vector, session.coordinates, session.ring_bits)
     elif phase is Phase.AGREE:
         _check_signature(before, place, AGREE_DOMAIN, reader.exactly(SIGNATURE_BYTES).take(SIGNATURE_BYTES))
     else:

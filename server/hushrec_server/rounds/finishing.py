@@ -81,11 +81,14 @@ class Finishing:
         with self._database.transaction() as connection:
             self._advance(connection, round_)
 
-    def publish(self, round_: Round, plan: Plan) -> None:
+    def publish(self, round_: Round, plan: Plan) -> str:
         """Step 4.
 
+        Returns:
+            Why the result is refused for good; empty: it is published.
+
         Raises:
-            ReleaseError: The result is refused for good.
+            HushrecError: It could not be published now.
             StorageError: The database cannot be used.
         """
         of_round = RESULT.c.plan == round_.plan, RESULT.c.number == round_.number
@@ -93,12 +96,16 @@ class Finishing:
             found = connection.execute(select(RESULT).where(*of_round)).one()
         noised = np.frombuffer(found.noised, "<i8").astype(np.int64)
         anchor = Anchor.parse(found.anchor)
-        done = self._publisher.publish(
+        verdict = self._publisher.publish(
             RoundResult(plan, round_.number, round_.release, noised, found.survivors, anchor)
         )
+        ended = {"ended_at": self._clock(), "reason": verdict.refused[:200]}
+        if verdict.refused:
+            ended["state"] = State.ABORTED
         with self._database.transaction() as connection:
-            if self._advance(connection, round_, ended_at=self._clock()) and done:
+            if self._advance(connection, round_, **ended) and not verdict.keep:
                 connection.execute(update(RESULT).where(*of_round).values(noised=None))
+        return verdict.refused
 
     def end(self, plan: Plan) -> None:
         """Let nothing more be spent in a plan, and delete what is left of its noise. Again is nothing.
@@ -160,5 +167,5 @@ class Finishing:
         found = store.locked(connection, round_.key)
         if found is None or found.state is not round_.state:
             return False
-        store.change(connection, round_.key, state=round_.state.after, lease_until=0, **values)
+        store.change(connection, round_.key, **{"state": round_.state.after, "lease_until": 0, **values})
         return True

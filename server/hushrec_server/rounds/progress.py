@@ -9,7 +9,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from hushrec_privacy.errors import BudgetError, HushrecError, NoiseStateError, ReleaseError, SecAggError
+from hushrec_privacy.errors import BudgetError, HushrecError, NoiseStateError, SecAggError
 from hushrec_privacy.plans.plan import Plan
 
 from hushrec_server.database import Database
@@ -130,20 +130,11 @@ class Progress:
         elif round_.state is State.NOISED:
             self._finishing.erase(round_)
         elif round_.state is State.ERASED:
-            self._publish(round_, plan)
+            refused = self._finishing.publish(round_, plan)
+            if refused:
+                _LOG.warning("release refused", extra={"plan": round_.plan, "round": round_.number, "reason": refused})
         else:
             self._erase_aborted(round_.key)
-
-    def _publish(self, round_: Round, plan: Plan) -> None:
-        try:
-            self._finishing.publish(round_, plan)
-        except ReleaseError as error:
-            with self._database.transaction() as connection:
-                found = store.locked(connection, round_.key)
-                if found is not None and found.state is State.ERASED:
-                    values = {"state": State.ABORTED, "reason": error.message[:200], "ended_at": self._clock()}
-                    store.change(connection, round_.key, **values)
-            _LOG.warning("release refused", extra={"plan": round_.plan, "round": round_.number})
 
     def _erase_aborted(self, key: Key) -> None:
         store.erase(self._database, key)

@@ -12,7 +12,7 @@ from hushrec_privacy.errors import LedgerError, NoiseStateError, ReleaseError, S
 from hushrec_privacy.ledger import Anchor
 from hushrec_privacy.mechanisms.banded import BandedNoise
 from hushrec_privacy.mechanisms.seal import SealKey
-from hushrec_server.publishing import Release, RoundResult
+from hushrec_server.publishing import Newest, RoundResult, Verdict
 from hushrec_server.rounds.finishing import Finishing
 from hushrec_server.schema import MESSAGE, NOISE_ROW, RESULT
 from hushrec_server.service import FleetService
@@ -29,8 +29,8 @@ class Shelf:
         self.published: list[RoundResult] = []
         self.asked, self.refuses, self.anchored = 0, False, True
 
-    def release(self) -> Release:
-        return Release(1 + len(self.published), "5a" * 32)
+    def newest(self) -> Newest:
+        return Newest(1 + len(self.published), "5a" * 32)
 
     def anchor(self) -> Anchor | None:
         return self.published[-1].anchor if self.published and self.anchored else None
@@ -38,13 +38,13 @@ class Shelf:
     def last_published(self, plan_id: str) -> int:
         return max((each.number for each in self.published if each.plan.plan_id == plan_id), default=0)
 
-    def publish(self, result: RoundResult) -> bool:
+    def publish(self, result: RoundResult) -> Verdict:
         self.asked += 1
         if self.refuses:
-            raise ReleaseError("the new model ranks worse; the old one stays")
+            return Verdict(refused="the new model ranks worse; the old one stays")
         if self.last_published(result.plan.plan_id) < result.number:
             self.published.append(result)
-        return True
+        return Verdict()
 
 
 @pytest.fixture
@@ -238,6 +238,25 @@ def test_a_refused_release_ends_the_round_and_the_next_one_runs(
     fleet.clock.now = START + ROUND_S
     fleet.run(server, *range(5), round_number=2)
     assert [each.number for each in shelf.published] == [2]
+
+
+def test_a_release_that_cannot_be_made_now_is_made_later(
+    fleet: SmallFleet, server: FleetService, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    revealed(fleet, server)
+
+    def fail(*_: object) -> None:
+        raise ReleaseError("the disk refused")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Shelf, "publish", fail)
+        server.tick()
+        fleet.clock.now += ROUND_S
+        server.tick()
+    assert (fleet.state(server), shelf.published) == ("erased", [])
+    fleet.clock.now += 20
+    server.tick()
+    assert (fleet.state(server), len(shelf.published)) == ("published", 1)
 
 
 def test_what_was_published_is_deleted_and_its_hash_stays(fleet: SmallFleet, server: FleetService) -> None:
