@@ -8,10 +8,10 @@ users is one device that never shows its events. Everything is trained (part `fu
 `LocalTrainer`, from item rows in int8, and the mean of their clipped changes goes through `FedAdam` into the `Master`;
 masking and rounding, which change next to nothing of a sum, are left out. Rates and rounds were chosen by validation.
 
-With --noise, the same with the noise of a plan from `hushrec_privacy.plans.planner`, correlated over rounds, for a fleet
-as large as this one and, simulated, for 100,000 and 1,000,000 devices: the mean is taken over fewer updates than such a
-plan's cohort has, and the noise is the plan's. So more devices can only be better than what is shown, but they are
-thought to be like these. What was found is kept in DIR and not run again.
+With --noise, the same with the noise of a plan from `hushrec_privacy.plans.planner`, correlated over rounds, for a
+fleet as large as this one and, simulated, for 100,000 and 1,000,000 devices: the mean is taken over fewer updates than
+such a plan's cohort has, and the noise is the plan's. That is the worse mean, of devices that are thought to be like
+these. What was found is kept in DIR and not run again.
 """
 
 import argparse
@@ -48,6 +48,8 @@ from numpy.typing import NDArray
 
 PART, DELTA, EPSILONS = "full", 1e-7, (2.0, 8.0)
 FLEETS = ((0, 100), (100_000, 2_000), (1_000_000, 10_000))  # devices (0: as many as there are), cohort
+SETTINGS = TrainSettings(local_steps=1, local_rate=0.1, candidates=1024)
+ADAM = AdamSettings(rate=0.004, momentum=0.9, second=0.99, floor=1e-5)
 VALIDATED = 5  # every fifth device's validation query is asked on the way
 
 Doubles = NDArray[np.float64]
@@ -69,8 +71,8 @@ class Run:
 
     rounds: int = 600
     cohort: int = 50
-    settings: TrainSettings = TrainSettings(local_steps=1, local_rate=0.1, candidates=1024)
-    adam: AdamSettings = AdamSettings(rate=0.002, momentum=0.9, second=0.99, floor=1e-5)
+    settings: TrainSettings = SETTINGS
+    adam: AdamSettings = ADAM
     clip: float = 0.5
     warm_up: int = 50
 
@@ -114,9 +116,8 @@ def noisy(fleet: "Fleet", run: Run, ends: dict[str, float], work: Path) -> None:
             found = kept(path, lambda plan=plan, noised=noised: fleet.learn(noised, plan))
             name = f"{population:,}{' (simulated)' if devices else ''}"
             facts = f"{epsilon:g} | {plan.noise_multiplier:.2f} | {plan.participations} | {plan.min_separation}"
-            print(
-                f"| {name} | {cohort:,} | {facts} | {found['test']:.4f} | {way(found['test'], ends):.2f} |", flush=True
-            )
+            reached = f"{found['test']:.4f} | {way(found['test'], ends):.2f}"
+            print(f"| {name} | {cohort:,} | {facts} | {reached} |", flush=True)
 
 
 def kept(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -160,11 +161,8 @@ class Fleet:
             master.apply(self.layout, run.share(number) * adam.step(mean), self._content)
             if (number + 1) % 100 == 0:
                 curve.append(self._score(master, self._validation()))
-                print(
-                    f"round {number + 1}: {curve[-1]:.4f}, {time.monotonic() - began:.0f} s",
-                    file=sys.stderr,
-                    flush=True,
-                )
+                spent = time.monotonic() - began
+                print(f"round {number + 1}: {curve[-1]:.4f}, {spent:.0f} s", file=sys.stderr, flush=True)
         return {"run": asdict(run), "validation": curve, "test": self._score(master, self.data.split.test)}
 
     def _turns(self, cohort: int) -> Iterator[list[Sample]]:
@@ -241,12 +239,8 @@ def load(model: Model, master: Master) -> None:
             for name, module in (("norm1", block.norm1), ("norm2", block.norm2)):
                 module.weight.copy_(arrays[f"{number}.{name}_scale"])
                 module.bias.copy_(arrays[f"{number}.{name}_bias"])
-            for name, linear in (
-                ("w1", block.project),
-                ("wo", block.merge),
-                ("w2", block.expand),
-                ("w3", block.contract),
-            ):
+            matrices = {"w1": block.project, "wo": block.merge, "w2": block.expand, "w3": block.contract}
+            for name, linear in matrices.items():
                 linear.weight.copy_(arrays[f"{number}.{name}"].t())
             block.distance.weight.copy_(arrays[f"{number}.bias"].t())
         encoder.norm.weight.copy_(arrays["norm_scale"])
