@@ -15,6 +15,7 @@ these. What was found is kept in DIR and not run again.
 """
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -46,10 +47,11 @@ from hushrec_quantize.pack import BundleFacts, write_model_bundle
 from hushrec_quantize.pack import Content as Packed
 from numpy.typing import NDArray
 
-PART, DELTA, EPSILONS = "full", 1e-7, (2.0, 8.0)
+PART, DELTA, EPSILONS = "full", 1e-7, (8.0, 2.0)
 FLEETS = ((0, 100), (100_000, 2_000), (1_000_000, 10_000))  # devices (0: as many as there are), cohort
-SETTINGS = TrainSettings(local_steps=1, local_rate=0.1, candidates=1024)
+SETTINGS = TrainSettings(local_steps=1, local_rate=0.1, candidates=1024, windows=4)
 ADAM = AdamSettings(rate=0.004, momentum=0.9, second=0.99, floor=1e-5)
+NOISED_ROUNDS = 200
 VALIDATED = 5  # every fifth device's validation query is asked on the way
 
 Doubles = NDArray[np.float64]
@@ -106,9 +108,10 @@ def way(ndcg: float, ends: dict[str, float]) -> float:
 def noisy(fleet: "Fleet", run: Run, ends: dict[str, float], work: Path) -> None:
     """Print the curve over fleets and epsilons."""
     print("\n| devices | cohort | ε | noise over clip | k | b | test NDCG@10 | of the way |\n" + "| --- " * 8 + "|")
-    for devices, cohort in FLEETS:
-        population = devices or len(fleet.samples)
-        for epsilon in EPSILONS:
+    run = replace(run, rounds=NOISED_ROUNDS)
+    for epsilon in EPSILONS:
+        for devices, cohort in FLEETS:
+            population = devices or len(fleet.samples)
             request = Request(population, cohort, run.rounds, DELTA, epsilon, parameters=fleet.layout.size, parts=PART)
             plan = reach(request)
             noised = replace(run, cohort=min(cohort, run.cohort))
@@ -209,12 +212,15 @@ def correlated(plan: Reachable, clip: float, size: int) -> Noise:
     assert request is not None
     rng, scale = np.random.default_rng(2), plan.noise_multiplier * clip / request.cohort
     weights = fixed_point_coefficients(request.bands)[1:] / 2**FRACTION_BITS
-    rows = np.zeros((len(weights), size), np.float32)
+    past = np.zeros((len(weights), size), np.float32)  # the row of round t is t modulo the rows
+    rounds = itertools.count()
 
     def draw() -> Doubles:
-        drawn = rng.standard_normal(size, np.float32) - weights.astype(np.float32) @ rows
-        rows[1:] = rows[:-1].copy()
-        rows[:1] = drawn
+        drawn = rng.standard_normal(size, np.float32)
+        if len(past):
+            now = next(rounds) % len(past)
+            drawn -= np.roll(weights[::-1], now).astype(np.float32) @ past
+            past[now] = drawn
         return scale * drawn.astype(np.float64)
 
     return draw
