@@ -141,15 +141,22 @@ def test_without_two_known_events_nothing_changes(bare: Made, items: list[int]) 
 
 
 def test_unknown_events_are_passed_over_and_only_the_newest_are_read(bare: Made) -> None:
-    trainer = LocalTrainer.open(bare[0], "full", SETTINGS)
+    trainer = LocalTrainer.open(bare[0], "full", replace(SETTINGS, windows=1))
     items = [8, 0, *HISTORY.items[:4], 99, *HISTORY.items[4:]]
     behaviors = [1, 2, *HISTORY.behaviors[:4], 0, *HISTORY.behaviors[4:]]
     longer = Sample(np.array(items), np.array(behaviors))
     np.testing.assert_array_equal(trainer.update([longer], "s"), trainer.update([HISTORY], "s"))
 
 
+def test_a_long_history_is_cut_so_that_every_event_is_asked_for_once(bare: Made) -> None:
+    trainer = LocalTrainer.open(bare[0], "full", SETTINGS)
+    items, behaviors = np.arange(1, 21), np.arange(20) % 3
+    parts = [Sample(items[at], behaviors[at]) for at in (slice(0, 4), slice(3, 12), slice(11, 20))]
+    np.testing.assert_allclose(trainer.update([Sample(items, behaviors)], "s"), trainer.update(parts, "s"), atol=1e-6)
+
+
 def test_only_the_newest_histories_are_read(bare: Made) -> None:
-    trainer = LocalTrainer.open(bare[0], "adapter", replace(SETTINGS, histories=1))
+    trainer = LocalTrainer.open(bare[0], "adapter", replace(SETTINGS, windows=1))
     np.testing.assert_array_equal(trainer.update([sample([1, 2]), HISTORY], "s"), trainer.update([HISTORY], "s"))
 
 
