@@ -39,7 +39,7 @@ from hushrec_server.database import Database
 from hushrec_server.device_requests import DeviceRequests
 from hushrec_server.front import AdminToken, Front
 from hushrec_server.metrics import Metrics
-from hushrec_server.publishing import Release, RoundResult
+from hushrec_server.publishing import Newest, RoundResult, Verdict
 from hushrec_server.rates import TokenBuckets
 from hushrec_server.readiness import Readiness
 from hushrec_server.rounds.aggregation import Outcome
@@ -77,8 +77,8 @@ class KeptResults:
     bundle: Bundle | None
     results: list[RoundResult] = field(default_factory=list)
 
-    def release(self) -> Release:
-        return Release() if self.bundle is None else Release(self.bundle.manifest.model_version, self.bundle.sha256)
+    def newest(self) -> Newest:
+        return Newest() if self.bundle is None else Newest(self.bundle.manifest.model_version, self.bundle.sha256)
 
     def anchor(self) -> Anchor | None:
         return None
@@ -87,10 +87,10 @@ class KeptResults:
         del plan_id
         return 0
 
-    def publish(self, result: RoundResult) -> bool:
+    def publish(self, result: RoundResult) -> Verdict:
         if all(kept.number != result.number for kept in self.results):
             self.results.append(result)
-        return False
+        return Verdict(keep=True)
 
 
 class RememberedSums(SecAggPlus):

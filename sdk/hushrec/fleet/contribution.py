@@ -5,7 +5,7 @@ nowhere else.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 from hushrec_privacy.encoding import encode_update, join_segments
@@ -21,12 +21,9 @@ from hushrec.fleet.joining import Accepted
 from hushrec.history import History
 from hushrec.profile import Profile
 
-if TYPE_CHECKING:
-    from hushrec.federated.train_step import Sample
-
 __all__ = ["Contribution", "Contributor"]
 
-HISTORIES = 32
+WINDOWS = 32
 """So many stretches of the newest events are trained on at most, each as long as the model looks back, and one more."""
 
 _LAST = 2**63 - 1
@@ -115,6 +112,7 @@ class Contribution:
     def _update(
         self, accepted: Accepted, round_number: int, bundle: Bundle, stop: Callable[[], bool]
     ) -> NDArray[np.float32] | None:
+        from hushrec.federated.train_step import Sample
         from hushrec.federated.trainer import LocalTrainer, TrainSettings
 
         plan = accepted.plan
@@ -122,19 +120,12 @@ class Contribution:
             local_steps=plan.local_steps,
             local_rate=float(plan.local_rate),
             candidates=plan.candidates,
-            histories=HISTORIES,
+            windows=WINDOWS,
             limit_s=float(plan.round_seconds),
         )
         trainer = LocalTrainer.open(bundle, plan.parts, settings)
-        return trainer.update(self._samples(bundle), f"{accepted.plan_id} {round_number}", stop=stop)
-
-    def _samples(self, bundle: Bundle) -> "list[Sample]":
-        """Stretches of the shopper's events, oldest first."""
-        from hushrec.federated.train_step import Sample
-
         model = bundle.manifest.model
-        length = model.max_history + 1
         with Catalog(bundle.path("catalog.sqlite")) as catalog:
-            items, behaviors = History(self._profile, catalog, model.behaviors, HISTORIES * length).recent(_LAST)
-        ends = reversed(range(len(items), 0, -length))
-        return [Sample(items[max(0, end - length) : end], behaviors[max(0, end - length) : end]) for end in ends]
+            keep = WINDOWS * (model.max_history + 1)
+            items, behaviors = History(self._profile, catalog, model.behaviors, keep).recent(_LAST)
+        return trainer.update([Sample(items, behaviors)], f"{accepted.plan_id} {round_number}", stop=stop)

@@ -133,7 +133,7 @@ class RoundRun:
         """
         self._wire, self._device, self._work, self._spend, self._clock = wire, device, work, spend, clock
         self._polls, self._retries = pace.polls(), pace.retries()
-        self._until = clock() + pace.patience_s
+        self._longest_poll_s, self._until = pace.poll_s[1], clock() + pace.patience_s
         self._message: bytes | None = None
         self._reply = b""
         self._vector = _NOTHING
@@ -229,8 +229,8 @@ class RoundRun:
     def _wait(self) -> float:
         found = self._wire.reply(self.phase)
         self._retries.succeeded()
-        if isinstance(found, NotYet):
-            return self._polls.wait_s(found.retry_after_s)
+        if isinstance(found, NotYet):  # the plan says how long a phase lasts: no longer wait than it leaves room for
+            return self._polls.wait_s(min(found.retry_after_s or 0.0, self._longest_poll_s))
         self._reply, self.phase, self.stage = found, self.phase + 1, Stage.SEND
         self._polls.succeeded()
         return 0.0
