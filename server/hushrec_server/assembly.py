@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Assembled", "assemble"]
 
-RELEASES, ONLINE = "releases", "online"
+RELEASES, ONLINE, MASTERS = "releases", "online", "masters"
 _PLAN_BYTES, _SIGNATURE_BYTES = 1 << 16, 64
 
 
@@ -63,7 +63,6 @@ def assemble(
     config: Config,
     say: Callable[[str], None],
     *,
-    publisher: Publisher | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Assembled:
     """Open everything that a configuration names.
@@ -71,7 +70,6 @@ def assemble(
     Args:
         config: What to open.
         say: Told, in lines for the operator, what is made and found.
-        publisher: What happens to results; None: they stay in the database.
         clock: Seconds since 1970-01-01 UTC.
 
     Raises:
@@ -87,6 +85,8 @@ def assemble(
     plan_key = read_public_key(config.plan_key_file, "plan key's public half")
     envelopes = EnvelopeKeys.read(config.data, keys.envelopes, plan_key, server=name, at_s=int(clock()))
     authority = _demo_authority(config, clock, say)
+    repository = _repository(config.data, clock)
+    publisher = _publisher(config, repository, say)
     database = Database.open(config.database_url())
     try:
         settings = FleetSettings(name, plan_key, keys.seal, envelopes.document)
@@ -94,7 +94,6 @@ def assemble(
         for path in config.server.plans:
             say(_add_plan(service, Path(path)))
         front = _front(config, service, envelopes, AdminToken(keys.admin_token), clock)
-        repository = _repository(config.data, clock)
         if repository is not None:
             front.ready.add("releases", lambda: _check_releases(repository, clock))
         app = server_app(
@@ -164,6 +163,26 @@ def _repository(data: Path, clock: Callable[[], float]) -> "ReleaseRepository | 
 
     keys = ReleaseKeys.read(data / ONLINE) if (data / ONLINE).is_dir() else ReleaseKeys()
     return ReleaseRepository(data / RELEASES, keys, clock=clock)
+
+
+def _publisher(config: Config, repository: "ReleaseRepository | None", say: Callable[[str], None]) -> Publisher | None:
+    """What makes releases of rounds, if there is a repository and the keys to sign in it."""
+    if repository is None or not repository.can_publish:
+        where = config.data / ONLINE
+        say(f"no targets.key and online.key in {where}, or no {RELEASES}: rounds that train stay in the database")
+        return None
+    from hushrec.federated.fedadam import AdamSettings
+
+    from hushrec_server.held_out import HeldOut
+    from hushrec_server.model_releases import ModelReleases
+
+    wanted = config.releases
+    guard = HeldOut.read(Path(wanted.held_out), most_loss=wanted.most_loss) if wanted.held_out else None
+    if guard is None:
+        say("no held-out histories: every round's model goes out, better or worse ([releases] held_out)")
+    return ModelReleases(
+        repository, config.data / MASTERS, guard=guard, optimizer=AdamSettings(rate=wanted.server_rate)
+    )
 
 
 def _check_releases(repository: "ReleaseRepository", clock: Callable[[], float]) -> None:

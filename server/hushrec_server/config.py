@@ -15,7 +15,7 @@ import msgspec
 from hushrec_privacy import checks
 from hushrec_privacy.errors import ConfigError
 
-__all__ = ["DATABASE_VARIABLE", "TEMPLATE", "Config", "LimitSettings", "ServerSettings", "TrustSettings", "read_config"]
+__all__ = ["DATABASE_VARIABLE", "TEMPLATE", "Config", "LimitSettings", "ReleaseSettings", "ServerSettings", "TrustSettings", "read_config"]
 
 DATABASE_VARIABLE = "HUSHREC_DATABASE"
 """Environment variable with the database's URL, for one that holds a password."""
@@ -38,6 +38,12 @@ TEMPLATE = """\
 # plan_key = "plan.pub"       # public half of the shop's plan key, 64 hexadecimal digits; in the data folder
 # run_authority = ""          # FOR DEMONSTRATIONS ONLY: a folder of `hushrec authority init` to serve as well. Then one
                               # operator holds both keys, and secure aggregation does not protect against that operator.
+
+[releases]
+# held_out = ""               # file with a JSON array of item ids a line, one shopper's each, oldest first: a new model
+                              # that ranks their last events worse is refused; empty: every round's model goes out
+# most_loss = 0.02            # share of the NDCG@10 of those that a round may lose
+# server_rate = 0.01          # step of the server's optimizer, FedAdam
 
 [limits]
 # address_per_minute = 600    # requests of one address (first 64 bits of IPv6); raise it where many share one
@@ -71,6 +77,14 @@ class TrustSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     run_authority: str = ""
 
 
+class ReleaseSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Section [releases]; see `TEMPLATE`."""
+
+    held_out: str = ""
+    most_loss: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.02
+    server_rate: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.01
+
+
 class LimitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Section [limits]; see `TEMPLATE`."""
 
@@ -92,6 +106,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     server: ServerSettings = msgspec.field(default_factory=ServerSettings)
     trust: TrustSettings = msgspec.field(default_factory=TrustSettings)
+    releases: ReleaseSettings = msgspec.field(default_factory=ReleaseSettings)
     limits: LimitSettings = msgspec.field(default_factory=LimitSettings)
 
     @property
@@ -144,7 +159,10 @@ def read_config(
     trust = config.trust
     if trust.run_authority:
         trust = msgspec.structs.replace(trust, run_authority=str(folder / trust.run_authority))
-    return msgspec.structs.replace(config, server=server, trust=trust)
+    releases = config.releases
+    if releases.held_out:
+        releases = msgspec.structs.replace(releases, held_out=str(folder / releases.held_out))
+    return msgspec.structs.replace(config, server=server, trust=trust, releases=releases)
 
 
 def _parsed(path: Path) -> dict[str, Any]:
@@ -157,7 +175,12 @@ def _parsed(path: Path) -> dict[str, Any]:
 
 
 def _refuse_unknown(values: Mapping[str, Any], place: str) -> None:
-    sections = {"server": ServerSettings, "trust": TrustSettings, "limits": LimitSettings}
+    sections = {
+        "server": ServerSettings,
+        "trust": TrustSettings,
+        "releases": ReleaseSettings,
+        "limits": LimitSettings,
+    }
     problems = []
     for section, inner in values.items():
         if section not in sections:
