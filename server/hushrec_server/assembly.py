@@ -59,12 +59,7 @@ class Assembled:
             self.authority.close()
 
 
-def assemble(
-    config: Config,
-    say: Callable[[str], None],
-    *,
-    clock: Callable[[], float] = time.time,
-) -> Assembled:
+def assemble(config: Config, say: Callable[[str], None], *, clock: Callable[[], float] = time.time) -> Assembled:
     """Open everything that a configuration names.
 
     Args:
@@ -85,8 +80,7 @@ def assemble(
     plan_key = read_public_key(config.plan_key_file, "plan key's public half")
     envelopes = EnvelopeKeys.read(config.data, keys.envelopes, plan_key, server=name, at_s=int(clock()))
     authority = _demo_authority(config, clock, say)
-    repository = _repository(config.data, clock)
-    publisher = _publisher(config, repository, say)
+    repository, publisher = _releases(config, clock, say)
     database = Database.open(config.database_url())
     try:
         settings = FleetSettings(name, plan_key, keys.seal, envelopes.document)
@@ -155,34 +149,31 @@ def _read(path: Path, name: str, most: int) -> bytes:
         raise ConfigError(f"{path}: the {name} cannot be read: {error.strerror}") from error
 
 
-def _repository(data: Path, clock: Callable[[], float]) -> "ReleaseRepository | None":
-    """The release repository in the data folder, with the online key if that is there."""
-    if not (data / RELEASES / "metadata").is_dir():
-        return None
+def _releases(
+    config: Config, clock: Callable[[], float], say: Callable[[str], None]
+) -> tuple["ReleaseRepository | None", Publisher | None]:
+    """The release repository in the data folder, and what publishes into it if the keys for that are there."""
+    folder, keys_folder = config.data / RELEASES, config.data / ONLINE
+    if not (folder / "metadata").is_dir():
+        return None, None
     from hushrec_server.releases import ReleaseKeys, ReleaseRepository
 
-    keys = ReleaseKeys.read(data / ONLINE) if (data / ONLINE).is_dir() else ReleaseKeys()
-    return ReleaseRepository(data / RELEASES, keys, clock=clock)
-
-
-def _publisher(config: Config, repository: "ReleaseRepository | None", say: Callable[[str], None]) -> Publisher | None:
-    """What makes releases of rounds, if there is a repository and the keys to sign in it."""
-    if repository is None or not repository.can_publish:
-        where = config.data / ONLINE
-        say(f"no targets.key and online.key in {where}, or no {RELEASES}: rounds that train stay in the database")
-        return None
+    keys = ReleaseKeys.read(keys_folder) if keys_folder.is_dir() else ReleaseKeys()
+    repository = ReleaseRepository(folder, keys, clock=clock)
+    if keys.targets is None or keys.online is None:
+        say(f"{keys_folder}: without targets.key and online.key results stay in the database, and nothing is published")
+        return repository, None
     from hushrec.federated.fedadam import AdamSettings
 
     from hushrec_server.held_out import HeldOut
     from hushrec_server.model_releases import ModelReleases
 
-    wanted = config.releases
-    guard = HeldOut.read(Path(wanted.held_out), most_loss=wanted.most_loss) if wanted.held_out else None
+    settings = config.releases
+    guard = HeldOut.read(Path(settings.held_out), most_loss=settings.most_loss) if settings.held_out else None
     if guard is None:
-        say("no held-out histories: every round's model goes out, better or worse ([releases] held_out)")
-    return ModelReleases(
-        repository, config.data / MASTERS, guard=guard, optimizer=AdamSettings(rate=wanted.server_rate)
-    )
+        say("no held-out histories are configured: each new model goes out, however it ranks")
+    optimizer = AdamSettings(rate=settings.server_rate)
+    return repository, ModelReleases(repository, config.data / MASTERS, guard=guard, optimizer=optimizer)
 
 
 def _check_releases(repository: "ReleaseRepository", clock: Callable[[], float]) -> None:

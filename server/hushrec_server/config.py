@@ -15,7 +15,16 @@ import msgspec
 from hushrec_privacy import checks
 from hushrec_privacy.errors import ConfigError
 
-__all__ = ["DATABASE_VARIABLE", "TEMPLATE", "Config", "LimitSettings", "ReleaseSettings", "ServerSettings", "TrustSettings", "read_config"]
+__all__ = [
+    "DATABASE_VARIABLE",
+    "TEMPLATE",
+    "Config",
+    "LimitSettings",
+    "ReleaseSettings",
+    "ServerSettings",
+    "TrustSettings",
+    "read_config",
+]
 
 DATABASE_VARIABLE = "HUSHREC_DATABASE"
 """Environment variable with the database's URL, for one that holds a password."""
@@ -40,10 +49,9 @@ TEMPLATE = """\
                               # operator holds both keys, and secure aggregation does not protect against that operator.
 
 [releases]
-# held_out = ""               # file with a JSON array of item ids a line, one shopper's each, oldest first: a new model
-                              # that ranks their last events worse is refused; empty: every round's model goes out
-# most_loss = 0.02            # share of the NDCG@10 of those that a round may lose
-# server_rate = 0.01          # step of the server's optimizer, FedAdam
+# held_out = ""               # histories, a JSON array of item ids on each line: a model that ranks them worse stays in
+# most_loss = 0.02            # share of their NDCG@10 that a new model may lose
+# server_rate = 0.01          # step of the server's optimizer, FedAdam; smaller where the noise is loud
 
 [limits]
 # address_per_minute = 600    # requests of one address (first 64 bits of IPv6); raise it where many share one
@@ -156,10 +164,9 @@ def read_config(
         database=server.database if database is None else database,
     )
     _refuse_password(server.database)
-    trust = config.trust
+    trust, releases = config.trust, config.releases
     if trust.run_authority:
         trust = msgspec.structs.replace(trust, run_authority=str(folder / trust.run_authority))
-    releases = config.releases
     if releases.held_out:
         releases = msgspec.structs.replace(releases, held_out=str(folder / releases.held_out))
     return msgspec.structs.replace(config, server=server, trust=trust, releases=releases)
@@ -175,7 +182,7 @@ def _parsed(path: Path) -> dict[str, Any]:
 
 
 def _refuse_unknown(values: Mapping[str, Any], place: str) -> None:
-    sections = {
+    sections: dict[str, type[msgspec.Struct]] = {
         "server": ServerSettings,
         "trust": TrustSettings,
         "releases": ReleaseSettings,

@@ -89,11 +89,6 @@ class ReleaseRepository:
         """Absolute path; serve its `metadata` and `targets`, nothing else."""
         return self._files.folder
 
-    @property
-    def can_publish(self) -> bool:
-        """Whether the keys that publishing needs are at hand."""
-        return self._keys.targets is not None and self._keys.online is not None
-
     def root_bytes(self) -> bytes:
         """The newest root metadata: what an app ships, so that its devices know whom to believe.
 
