@@ -37,7 +37,7 @@ __all__ = ["Facts", "Kill", "main", "plan_kills", "run_fleet"]
 
 PHASES = ("advertise", "choose", "share", "mask", "agree", "reveal")
 SERVER = "demo"
-LEAD_S, LEAD_A_DEVICE_S = 10, 1.0  # for the processes to start before the first round
+LEAD_S, LEAD_A_DEVICE_S = 10, 3.0  # for the processes to start before the first round
 EVENTS = 24
 
 
