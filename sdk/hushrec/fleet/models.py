@@ -1,6 +1,7 @@
 """Which bundle this device has, and how it gets the newest: what a round starts from must be exactly this one."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hushrec_privacy.errors import ReleaseError
@@ -43,6 +44,11 @@ class Models:
     def known_version(self) -> int:
         """Model version of the bundle that was looked at last; 0: none. Opens nothing."""
         return 0 if self._bundle is None else self._bundle.manifest.model_version
+
+    @property
+    def known_root(self) -> Path | None:
+        """Folder of the bundle that was looked at last; None: there is none. Opens nothing."""
+        return None if self._bundle is None else self._bundle.root
 
     def version(self) -> int:
         """Model version of the newest bundle; 0: there is none.

@@ -344,6 +344,21 @@ def test_recommending_never_waits_for_a_step(fleet: WholeFleet) -> None:
     device.close()
 
 
+def test_the_app_may_close_its_recommender_and_open_another_one(fleet: WholeFleet) -> None:
+    path = fleet.folder / "shopper.profile"
+    shopper = Recommender.open(fleet.bundle.root, profile=path)
+    fleet.real = True
+    device = fleet.device(0, shopper)
+    assert device.bundle == fleet.bundle.root
+    shopper.close()
+    with Recommender.open(fleet.bundle.root, profile=path) as again:
+        again.observe("item-1")
+        again.observe("item-2")
+        assert device._profile.counts() == {"item-1": 1, "item-2": 1}
+        device.step()
+    device.close()
+
+
 def test_without_consent_no_socket_is_opened_and_no_name_is_looked_up(
     fleet: WholeFleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
