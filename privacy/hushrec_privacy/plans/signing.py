@@ -48,10 +48,12 @@ class PlanKey(SigningKey):
         """The detached signature of a plan, 64 bytes.
 
         Raises:
-            PlanError: The plan states another epsilon than its numbers give, or has a cohort below the floor without
-                saying DEMO: it would be refused everywhere.
+            PlanError: The plan states another epsilon than its numbers give, names no authority, or has a cohort below
+                the floor without saying DEMO: it would be refused everywhere.
         """
         plan.check_epsilon()
+        if not plan.authority:
+            raise PlanError("the plan names no authority, so no device could join; plan anew with --authority")
         if plan.min_cohort < COHORT_FLOOR and not plan.demo:
             raise PlanError(f"the plan allows rounds of {plan.min_cohort} devices and does not say DEMO; plan anew")
         return self._sign(_DOMAIN, plan.encode())
