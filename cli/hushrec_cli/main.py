@@ -23,6 +23,7 @@ from hushrec_cli import (
     privacy_receipt,
     quantize,
     recommend,
+    release,
     train,
 )
 from hushrec_cli.output import print_data, say
@@ -58,6 +59,7 @@ privacy.app.command()(privacy_ledger.card)
 privacy.app.add_typer(privacy_audit.audit_app, name="audit")
 privacy.app.add_typer(privacy_ledger.ledger_app, name="ledger")
 app.add_typer(privacy.app, name="privacy")
+app.add_typer(release.app, name="release")
 
 
 def _show_version(wanted: bool) -> None:

@@ -31,8 +31,16 @@ def plan(
         int | None, typer.Option(help="Rounds from one turn of a device to its next. Default: until all had a turn.")
     ] = None,
     parameters: Annotated[int, typer.Option(help="Numbers of an update. Default: the adapter's.")] = 2048,
+    vector: Annotated[
+        Path | None, typer.Option(help="JSON of what devices send instead of an update: counts or features.")
+    ] = None,
     parts: Annotated[str, typer.Option(help="What is trained: adapter, encoder, encoder+features, full.")] = "adapter",
     clip_norm: Annotated[float, typer.Option(help="L2 bound of an update, in the unit of the weights.")] = 0.1,
+    local_steps: Annotated[int, typer.Option(help="Steps that a device trains in a round.")] = 1,
+    local_rate: Annotated[float, typer.Option(help="Size of such a step.")] = 0.1,
+    authority: Annotated[
+        str, typer.Option(metavar="HEX", help="Public key of whoever certifies devices; needed with --out.")
+    ] = "",
     first_round: Annotated[
         str | None, typer.Option(metavar="TIME", help="When round 1 starts: 2027-01-31T08:00, UTC without a zone.")
     ] = None,
@@ -43,14 +51,18 @@ def plan(
 ) -> None:
     """Work out what a fleet can reach, and make the plan.
 
-    Give either --epsilon or --noise-multiplier.
+    Give either --epsilon or --noise-multiplier. With --vector FILE devices count instead of training; the file holds
+    "purpose", counts or features, and "schema", a list of segments with "name", "length", "clip" and "purpose".
 
     Example: hushrec privacy plan --population 200000 --cohort 1000 --rounds 2000 --delta 1e-6 --epsilon 2
     """
     from datetime import UTC, datetime
 
     from hushrec_privacy.plans.planner import Request, reach
+    from hushrec_privacy.plans.schema import Vector
 
+    if out is not None and not authority:
+        raise ConfigError("a plan that is written needs --authority, whose certificates devices accept in it")
     start = parse_time(first_round) or datetime.now(UTC)
     request = Request(
         population=population,
@@ -61,8 +73,12 @@ def plan(
         noise_multiplier=noise_multiplier,
         min_separation=min_separation,
         parameters=parameters,
+        vector=None if vector is None else Vector.from_json(vector.read_bytes()),
         parts=parts,
         clip_norm=clip_norm,
+        local_steps=local_steps,
+        local_rate=local_rate,
+        authority=authority,
         round_seconds=round_minutes * 60,
         first_round_at=int(start.timestamp()),
     )

@@ -4,6 +4,7 @@ Holds the newest known events, as many as model and blend look at, and which ite
 in the profile and is read again only when somebody asks for the past. Not thread-safe.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from hushrec.behaviors import DEFAULT_BEHAVIOR
 from hushrec.catalog import Catalog
 from hushrec.profile import Event, Profile
 
-__all__ = ["History", "Recent"]
+__all__ = ["History", "Recent", "known_events"]
 
 
 _NEVER = 2**63
@@ -120,13 +121,27 @@ class History:
             wanted *= 4  # many unknown items: look further back
 
     def _known(self, events: list[Event]) -> NDArray[np.int64]:
-        indexes = self._catalog.indexes(event.item for event in events)
-        rows = [
-            (event.at_us, indexes[event.item], self._behaviors.get(event.behavior, self._default))
-            for event in events
-            if event.item in indexes
-        ]
-        return np.array(rows, np.int64).reshape(-1, 3).T
+        return known_events(events, self._catalog, self._behaviors)
+
+
+def known_events(events: Sequence[Event], catalog: Catalog, behaviors: Mapping[str, int]) -> NDArray[np.int64]:
+    """The events on items that a catalogue has, in their order.
+
+    Args:
+        events: Of a profile.
+        catalog: Says which items are known.
+        behaviors: Index by name; any other is read as "view", or the first if there is none such.
+
+    Returns:
+        Rows: time in microseconds since 1970-01-01 UTC, item index 1..V, behaviour index; shape (3, n).
+    """
+    indexes, default = catalog.indexes(event.item for event in events), behaviors.get(DEFAULT_BEHAVIOR, 0)
+    rows = [
+        (event.at_us, indexes[event.item], behaviors.get(event.behavior, default))
+        for event in events
+        if event.item in indexes
+    ]
+    return np.array(rows, np.int64).reshape(-1, 3).T
 
 
 class _SeenItems:

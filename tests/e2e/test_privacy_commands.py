@@ -13,12 +13,14 @@ from hushrec_privacy.ledger.openings import counts_opening, plan_opening, run_id
 from hushrec_privacy.plans.plan import Plan
 from hushrec_privacy.plans.signing import verified_plan
 
+from tests import fleet_plans
 from tests.e2e.commands import hushrec
 from tests.participations import a_plan, joined, take_part
 from tests.tiny_bundle import write_tiny_bundle
 
 CONTRACT = {"epsilon", "delta", "adjacency", "assumptions"}
 BANDED = ("--rounds", 2000, "--bands", 200, "--min-separation", 200, "--participations", 10)
+AUTHORITY = ("--authority", fleet_plans.AUTHORITY)
 FLEET = ("--population", 200_000, "--cohort", 1000, "--rounds", 2000, "--delta", 1e-6)
 
 
@@ -103,7 +105,7 @@ def test_a_table_for_people_names_what_must_hold() -> None:
 
 def test_from_a_plan_to_a_signature_to_a_ledger_to_a_report(tmp_path: Path) -> None:
     plan_file, key = tmp_path / "plan.json", tmp_path / "plan.key"
-    found = told("plan", *FLEET, "--epsilon", 2, "--out", plan_file, "--html", tmp_path / "plan.html")
+    found = told("plan", *FLEET, "--epsilon", 2, *AUTHORITY, "--out", plan_file, "--html", tmp_path / "plan.html")
     assert found.keys() >= CONTRACT
     assert 1.99 < float(str(found["epsilon"])) <= 2
     assert float(str(found["amplification_would_falsely_promise"])) < 0.2
@@ -225,12 +227,26 @@ def test_what_is_no_ledger_is_refused(tmp_path: Path, command: tuple[str, ...]) 
         assert "Traceback" not in done.stderr
 
 
+def test_a_plan_that_counts_is_made_from_its_schema(tmp_path: Path) -> None:
+    schema, plan_file = tmp_path / "counts.json", tmp_path / "plan.json"
+    segment = {"name": "trending", "length": 50, "clip": "3", "purpose": "which items were looked at", "days": 7}
+    schema.write_text(json.dumps({"purpose": "counts", "schema": [segment]}), encoding="utf-8")
+    told("plan", *FLEET, "--epsilon", 2, "--vector", schema, *AUTHORITY, "--out", plan_file)
+    plan = Plan.decode(plan_file.read_bytes())
+    assert (plan.purpose, plan.parameters, plan.bands, plan.parts) == ("counts", 50, 1, "none")
+    assert plan.schema[0].to_dict() == segment
+    assert plan.authority == fleet_plans.AUTHORITY
+    schema.write_text(json.dumps({"purpose": "counts", "schema": [{**segment, "clip": 3}]}), encoding="utf-8")
+    done = hushrec("privacy", "plan", *FLEET, "--epsilon", 2, "--vector", schema)
+    assert (done.returncode, "clip of a row" in done.stderr) == (2, True), done.stderr
+
+
 def test_a_damaged_plan_and_an_open_key_are_refused(tmp_path: Path) -> None:
     plan_file, key = tmp_path / "plan.json", tmp_path / "plan.key"
-    told("plan", *FLEET, "--epsilon", 2, "--out", plan_file)
+    told("plan", *FLEET, "--epsilon", 2, *AUTHORITY, "--out", plan_file)
     told("sign", plan_file, "--key", key, "--new-key")
     before = plan_file.read_bytes()
-    again = hushrec("privacy", "plan", *FLEET, "--epsilon", 2, "--out", plan_file)
+    again = hushrec("privacy", "plan", *FLEET, "--epsilon", 2, *AUTHORITY, "--out", plan_file)
     assert (again.returncode, plan_file.read_bytes()) == (2, before), "a signed plan is never overwritten"
     assert hushrec("privacy", "sign", plan_file, "--key", key, "--new-key").returncode == 2, "never overwritten"
     key.chmod(0o644)
@@ -256,7 +272,11 @@ def test_a_damaged_plan_and_an_open_key_are_refused(tmp_path: Path) -> None:
         (*FLEET, "--epsilon", 1, "--clip-norm", 0),
         (*FLEET, "--epsilon", 1, "--parts", "adaptor"),
         (*FLEET, "--epsilon", 1, "--round-minutes", 0),
-        (*FLEET, "--epsilon", 1, "--out", "."),
+        (*FLEET, "--epsilon", 1, *AUTHORITY, "--out", "."),
+        (*FLEET, "--epsilon", 1, "--out", "plan.json"),
+        (*FLEET, "--epsilon", 1, "--authority", "ab"),
+        (*FLEET, "--epsilon", 1, "--parameters", 500_001),
+        (*FLEET, "--epsilon", 1, "--local-rate", 0),
         (*FLEET, "--epsilon", 1, "--html", ""),
     ],
 )
@@ -291,7 +311,7 @@ def test_the_shop_s_own_facts_come_from_a_file(tmp_path: Path) -> None:
 
 def test_a_signature_replaces_neither_key_nor_plan(tmp_path: Path) -> None:
     plan_file, key = tmp_path / "plan.json", tmp_path / "plan.key"
-    told("plan", *FLEET, "--epsilon", 2, "--out", plan_file)
+    told("plan", *FLEET, "--epsilon", 2, *AUTHORITY, "--out", plan_file)
     for out in (key, plan_file, tmp_path / "missing" / "plan.sig"):
         done = hushrec("privacy", "sign", plan_file, "--key", key, "--new-key", "--out", out)
         assert done.returncode == 2, done.stderr
@@ -305,7 +325,7 @@ def test_a_signature_replaces_neither_key_nor_plan(tmp_path: Path) -> None:
 def test_a_demonstration_says_so_wherever_it_is_told(tmp_path: Path) -> None:
     fleet = ("--population", 100, "--cohort", 5, "--rounds", 10, "--delta", 1e-6, "--epsilon", 2)
     plan_file, key, page = tmp_path / "plan.json", tmp_path / "plan.key", tmp_path / "plan.html"
-    assert told("plan", *fleet, "--out", plan_file, "--html", page)["demo"] is True
+    assert told("plan", *fleet, *AUTHORITY, "--out", plan_file, "--html", page)["demo"] is True
     assert "DEMO" in page.read_text(encoding="utf-8")
     assert "DEMO" in hushrec("privacy", "plan", *fleet).stdout
     assert told("sign", plan_file, "--key", key, "--new-key")["demo"] is True
@@ -329,7 +349,7 @@ def test_what_is_printed_is_never_below_what_holds() -> None:
 @pytest.mark.skipif(os.name != "posix", reason="modes and pipes are those of POSIX")
 def test_a_key_that_is_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
     plan_file = tmp_path / "plan.json"
-    told("plan", *FLEET, "--epsilon", 2, "--out", plan_file)
+    told("plan", *FLEET, "--epsilon", 2, *AUTHORITY, "--out", plan_file)
     os.mkfifo(tmp_path / "pipe", 0o600)
     assert hushrec("privacy", "sign", plan_file, "--key", tmp_path / "pipe", timeout_s=60).returncode == 2
 

@@ -9,19 +9,27 @@ from hushrec_privacy.accounting.toeplitz import sensitivity_squared
 
 __all__ = [
     "CENTRAL_TRUST",
+    "CURIOUS_TRUST",
     "DEVICE",
+    "LOCAL_TRUST",
     "ROUNDS_TRUST",
     "SESSION",
     "USER",
     "banded_guarantee",
     "banded_mu",
     "gaussian_guarantee",
+    "local_guarantee",
     "poisson_guarantee",
 ]
 
 DEVICE = "one enrolled device (one account), over every round and every published model"
 USER = "one user with all of one user's events, over the whole training run"
 ROUNDS_TRUST = "the server adds the noise and keeps its state secret; secure aggregation hides single updates from it"
+CURIOUS_TRUST = (
+    "the server adds the noise, keeps its state secret and follows the protocol; secure aggregation hides single "
+    "updates from a server that only looks"
+)
+LOCAL_TRUST = "nobody but this device, which adds the noise itself; the server sees what it sends, noise included"
 SESSION = "one session: the log has no users, and who has several sessions is protected that much less"
 CENTRAL_TRUST = "whoever trains sees the log; the guarantee is towards those who see the published model"
 
@@ -56,6 +64,34 @@ def gaussian_guarantee(noise_multiplier: float, participations: int, delta: floa
         mechanism=f"Gaussian, noise multiplier {noise_multiplier:g}, {participations} participations, exact curve",
         trust=ROUNDS_TRUST,
         assumptions=(f"a device takes part at most {participations} times", *_ROUNDS),
+        loss=loss,
+    )
+
+
+def local_guarantee(noise_multiplier: float, releases: int, delta: float) -> Guarantee:
+    """Vectors that a device noises itself and sends one by one, k at most.
+
+    Args:
+        noise_multiplier: z, standard deviation of the noise over the distance of any two vectors, twice the clip norm.
+        releases: k.
+        delta: 0 to 1.
+
+    Raises:
+        ConfigError: An argument is NaN or out of range.
+    """
+    loss = PrivacyLoss(mu_of_participations(noise_multiplier, releases))
+    return Guarantee(
+        epsilon=loss.epsilon(delta),
+        delta=delta,
+        unit=DEVICE,
+        adjacency="zero-out",
+        mechanism=f"local Gaussian, noise multiplier {noise_multiplier:g}, {releases} releases, exact curve",
+        trust=LOCAL_TRUST,
+        assumptions=(
+            f"a device sends it at most {releases} times, each time with new noise",
+            "it holds between any two vectors that the device might have sent, which is more than zero-out asks",
+            "when something is sent is not protected, and must not depend on behaviour",
+        ),
         loss=loss,
     )
 

@@ -8,19 +8,21 @@ in those rounds that are worst for it. One reader a mechanism, by name; what no 
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from hushrec_privacy import canonical, checks
-from hushrec_privacy.accounting.claims import gaussian_guarantee
+from hushrec_privacy.accounting.claims import DEVICE, LOCAL_TRUST, gaussian_guarantee, local_guarantee
 from hushrec_privacy.accounting.guarantee import ADJACENCIES, Guarantee
 from hushrec_privacy.accounting.privacy_loss import PrivacyLoss
 from hushrec_privacy.accounting.toeplitz import most_participations
-from hushrec_privacy.errors import ConfigError, HushrecError
+from hushrec_privacy.errors import ConfigError, HushrecError, PlanError
 from hushrec_privacy.ledger.entries import Limits, Open
-from hushrec_privacy.ledger.openings import BANDED, GAUSSIAN, plan_opening
+from hushrec_privacy.ledger.openings import BANDED, GAUSSIAN, LOCAL, plan_of_numbers, plan_opening, run_id
+from hushrec_privacy.mechanisms.local_noise import LocalNoise
 from hushrec_privacy.plans.limits import DeviceLimits
 from hushrec_privacy.plans.plan import Plan
 
-__all__ = ["device_guarantee", "device_opening", "device_rho", "participation_rho"]
+__all__ = ["device_guarantee", "device_opening", "device_rho", "direct_opening", "participation_rho"]
 
 _UP = 1 + 4 * 2.0**-52
 
@@ -37,6 +39,44 @@ def device_opening(plan: Plan, limits: DeviceLimits) -> Open:
     """
     cap = min(plan.participations, limits.participations)
     return replace(plan_opening(plan), limits=Limits(plan.rounds, cap=cap, separation=plan.min_separation))
+
+
+def direct_opening(plan: Plan, name: str, limits: DeviceLimits) -> Open:
+    """The entry by which a device's record joins a direct payload of a plan: a budget of its own beside the rounds'.
+
+    Releases are its rounds, numbered from 1. What one costs is computed from the noise between any two vectors, which
+    is more than zero-out asks, so that the total of a receipt holds for both.
+
+    Args:
+        plan: One that `plans.limits.check_plan` accepted.
+        name: Of the payload.
+        limits: Of this device.
+
+    Raises:
+        PlanError: The plan has no such payload.
+        ConfigError: Its noise cannot be drawn.
+    """
+    payload = next((row for row in plan.direct if row.name == name), None)
+    if payload is None:
+        raise PlanError(f"the plan has no direct payload {name!r}; nothing of that name may leave this device")
+    noise = LocalNoise(payload.length, float(payload.clip), float(payload.epsilon), float(payload.delta))
+    return Open(
+        plan=run_id(kind="direct", name=name, plan=plan.plan_id),
+        mechanism=LOCAL,
+        parameters={
+            "noise_multiplier": canonical.float_text(noise.noise_multiplier),
+            "parameters": payload.length,
+            "clip_norm": payload.clip,
+            "keep_days": payload.keep_days,
+        },
+        unit=DEVICE,
+        adjacency="zero-out",
+        delta=payload.delta,
+        trust=LOCAL_TRUST,
+        limits=Limits(payload.releases, cap=min(payload.releases, limits.participations)),
+        demo=plan.demo,
+        purpose=f"{payload.name}: {payload.purpose}",
+    )
 
 
 def device_guarantee(opened: Open, participations: int) -> Guarantee:
@@ -117,23 +157,24 @@ def _read(opened: Open, participations: int) -> Guarantee:
 
 
 def _banded(opened: Open, participations: int) -> Guarantee:
-    given = dict(opened.parameters)
+    given = opened.parameters
     rounds, separation = int(given["rounds"]), min(int(given["min_separation"]), opened.limits.separation)
     most = most_participations(rounds, separation)
-    given |= {"min_separation": separation, "participations": min(opened.limits.cap or most, most)}
-    given["delta"] = opened.delta
-    plan = Plan(parts="adapter", rotation_seed="0" * 64, epsilon="0", demo=opened.demo, **given)  # type: ignore[arg-type]
+    cap = min(opened.limits.cap or most, most)
+    plan = plan_of_numbers(opened, min_separation=separation, participations=cap)
     part = replace(plan, participations=max(participations, 1))
     return replace(part.guarantee(), assumptions=plan.guarantee().assumptions)
 
 
-def _gaussian(opened: Open, participations: int) -> Guarantee:
+def _independent(claim: Callable[[float, int, float], Guarantee], opened: Open, participations: int) -> Guarantee:
     given, delta = opened.parameters["noise_multiplier"], float(opened.delta)
     noise = float(given if isinstance(given, int) else canonical.decimal(given))
     cap = opened.limits.cap or opened.limits.max_rounds
-    found = gaussian_guarantee(noise, participations, delta)
-    whole = gaussian_guarantee(noise, cap, delta)
-    return replace(found, assumptions=whole.assumptions)
+    return replace(claim(noise, participations, delta), assumptions=claim(noise, cap, delta).assumptions)
 
 
-_READERS: dict[str, Callable[[Open, int], Guarantee]] = {BANDED: _banded, GAUSSIAN: _gaussian}
+_READERS: dict[str, Callable[[Open, int], Guarantee]] = {
+    BANDED: _banded,
+    GAUSSIAN: partial(_independent, gaussian_guarantee),
+    LOCAL: partial(_independent, local_guarantee),
+}

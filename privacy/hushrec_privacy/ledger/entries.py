@@ -17,6 +17,7 @@ __all__ = ["Close", "Entry", "Genesis", "Limits", "Open", "Spend", "entry_bytes"
 
 ADJACENCIES = ("zero-out", "add-or-remove")
 LARGEST_ENTRY_BYTES = 65_536
+LONGEST_PURPOSE = 4_000
 _PLAN = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
@@ -88,6 +89,7 @@ class Open:
         limits: What may be spent at most.
         demo: Made under limits that protect nobody.
         at_s: When, in seconds since 1970-01-01 UTC; None: not told.
+        purpose: What is sent and what for, in words for the shopper; None: not told.
     """
 
     kind: ClassVar[str] = "open"
@@ -101,6 +103,7 @@ class Open:
     limits: Limits
     demo: bool = field(default=False, kw_only=True)
     at_s: int | None = field(default=None, kw_only=True)
+    purpose: str | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         """Check the fields.
@@ -109,6 +112,8 @@ class Open:
             ConfigError: One of them is wrong.
         """
         _plan(self.plan)
+        if self.purpose is not None:
+            _word("purpose", self.purpose, most=LONGEST_PURPOSE)
         for name in ("mechanism", "unit", "trust"):
             _word(name, getattr(self, name))
         one_of(ADJACENCIES, adjacency=self.adjacency)
@@ -259,9 +264,9 @@ def _plan(plan: object) -> None:
         raise ConfigError("the plan id is wrong; it is the sha256 of the plan's bytes, 64 lower-case hex digits")
 
 
-def _word(name: str, text: object) -> None:
-    if not (isinstance(text, str) and 1 <= len(text) <= 200 and text.isprintable()):
-        raise ConfigError(f"{name} must be 1 to 200 printable characters")
+def _word(name: str, text: object, most: int = 200) -> None:
+    if not (isinstance(text, str) and 1 <= len(text) <= most and text.isprintable()):
+        raise ConfigError(f"{name} must be 1 to {most} printable characters")
 
 
 def _whole(minimum: int, **values: int) -> None:

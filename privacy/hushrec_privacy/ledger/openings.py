@@ -7,6 +7,7 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
+from typing import Any
 
 from hushrec_privacy import canonical
 from hushrec_privacy.accounting.claims import CENTRAL_TRUST, USER, poisson_guarantee
@@ -15,12 +16,14 @@ from hushrec_privacy.accounting.guarantee import ADJACENCIES, Guarantee
 from hushrec_privacy.accounting.privacy_loss import PrivacyLoss
 from hushrec_privacy.errors import ConfigError, HushrecError
 from hushrec_privacy.ledger.entries import Limits, Open
-from hushrec_privacy.plans.plan import Plan
+from hushrec_privacy.plans.plan import PARTS, Plan
+from hushrec_privacy.plans.schema import UPDATE, Segment
 
-__all__ = ["counts_opening", "guarantee_after", "plan_opening", "run_id", "training_opening"]
+__all__ = ["counts_opening", "guarantee_after", "plan_of_numbers", "plan_opening", "run_id", "training_opening"]
 
-BANDED, POISSON, GAUSSIAN = "banded-toeplitz", "poisson-gaussian", "gaussian"
-_NUMBERS = (*(f.name for f in fields(Plan) if f.type is int), "clip_norm", "delta")
+BANDED, POISSON, GAUSSIAN, LOCAL = "banded-toeplitz", "poisson-gaussian", "gaussian", "local-gaussian"
+_NO_NOISE = ("local_steps", "candidates")  # whole numbers that no guarantee depends on
+_NUMBERS = (*(f.name for f in fields(Plan) if f.type is int and f.name not in _NO_NOISE), "clip_norm", "delta")
 
 
 def plan_opening(plan: Plan) -> Open:
@@ -43,6 +46,7 @@ def plan_opening(plan: Plan) -> Open:
         trust=guarantee.trust,
         limits=Limits(max_rounds=plan.rounds),
         demo=plan.demo,
+        purpose="; ".join(segment.in_words() for segment in plan.schema),
     )
 
 
@@ -144,9 +148,37 @@ def _central(
     )
 
 
+def plan_of_numbers(opened: Open, **changes: int) -> Plan:
+    """A plan with the noise of an opened one, for its guarantee; what it does not depend on is made up.
+
+    Args:
+        opened: From a ledger, its mechanism `BANDED`.
+        changes: Numbers to take instead of the entry's.
+
+    Raises:
+        PlanError: The numbers do not fit each other.
+        KeyError, TypeError: A number is missing, or one too many.
+    """
+    given: dict[str, Any] = {**opened.parameters, "delta": opened.delta, **changes}
+    return Plan(
+        purpose=UPDATE,
+        schema=(Segment(UPDATE, given["parameters"], given["clip_norm"], "not told"),),
+        direct=(),
+        parts=PARTS[0],
+        local_steps=1,
+        local_rate="1",
+        candidates=1,
+        secagg="active",
+        authority="",
+        rotation_seed="0" * 64,
+        epsilon="0",
+        demo=opened.demo,
+        **given,
+    )
+
+
 def _banded(opened: Open, rounds: int, last: int) -> Guarantee:
-    given = {**opened.parameters, "delta": opened.delta}
-    plan = Plan(parts="adapter", rotation_seed="0" * 64, epsilon="0", demo=opened.demo, **given)  # type: ignore[arg-type]
+    plan = plan_of_numbers(opened)
     del rounds  # a round that was left out costs nothing less: its neighbours' noise is spent
     part = replace(
         plan,
@@ -154,7 +186,7 @@ def _banded(opened: Open, rounds: int, last: int) -> Guarantee:
         bands=min(plan.bands, last),
         participations=min(plan.participations, -(-last // plan.min_separation)),
     )
-    return replace(part.guarantee(), unit=opened.unit)
+    return replace(part.guarantee(), unit=opened.unit, trust=opened.trust)
 
 
 def _poisson(opened: Open, rounds: int, last: int) -> Guarantee:

@@ -12,63 +12,37 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from hushrec_privacy import checks
 from hushrec_privacy.errors import ConfigError
+from hushrec_privacy.mechanisms.norm_bound import BETA, rounded_norm_bound
 from hushrec_privacy.randomness import OsRandom
 
 __all__ = ["BETA", "round_conditionally", "rounded_norm_bound"]
 
-BETA = math.exp(-0.5)  # the paper's choice: the bound is nearly the smallest, a vector is drawn 2.5 times at most
-_MAX_NORM = 2.0**30  # then the sum of squares fits 63 bits
 _GIVE_UP_CHANCE = math.exp(-50)  # for a vector within the clip norm; beyond it the loop could run for ever
 
 _Floats: TypeAlias = NDArray[np.float64]
 
 
-def rounded_norm_bound(clip_norm: float, dimension: int, beta: float = BETA) -> float:
-    """The L2 norm that a rounded vector never exceeds, in lattice steps.
-
-    min(C + sqrt(d), sqrt(C^2 + d/4 + sqrt(2 ln(1/beta)) (C + sqrt(d)/2))), equations 18 and 19, rounded up. A draw
-    passes it with chance at most `beta`.
-
-    Args:
-        clip_norm: C, the norm before rounding, in lattice steps, up to 2^30.
-        dimension: d, at least 1 and at most 2^40.
-        beta: Chance that a draw must be repeated, at least 0 (only C + sqrt(d) remains) and below 1.
-
-    Raises:
-        ConfigError: An argument is outside its range.
-
-    >>> round(rounded_norm_bound(1000.0, 10_000), 3)
-    1001.773
-    """
-    checks.positive(clip_norm=clip_norm)
-    checks.at_least(1, dimension=dimension)
-    checks.share(beta=beta)
-    if clip_norm > _MAX_NORM or dimension > 2**40:
-        raise ConfigError(f"clip_norm {clip_norm!r} or dimension {dimension} is too large: at most 2^30 and 2^40")
-    root = math.sqrt(dimension)
-    bound = clip_norm + root
-    if beta > 0:
-        excess = math.sqrt(2 * math.log(1 / beta)) * (clip_norm + root / 2)
-        bound = min(bound, math.sqrt(clip_norm * clip_norm + dimension / 4 + excess))
-    return bound * (1 + 2.0**-48)  # ten roundings of 2^-53 at most
-
-
 def round_conditionally(
-    source: OsRandom, vector: NDArray[np.floating], *, clip_norm: float, beta: float = BETA
+    source: OsRandom,
+    vector: NDArray[np.floating],
+    *,
+    clip_norm: float,
+    beta: float = BETA,
+    most_square: int | None = None,
 ) -> NDArray[np.int64]:
     """Round `vector` to whole numbers, each coordinate to a neighbour, unbiased but for the condition on the norm.
 
     Guarantee:
         The L2 norm of every result is at most `rounded_norm_bound(clip_norm, P, beta)`, in exact whole-number
-        arithmetic, whatever `vector` is.
+        arithmetic, whatever `vector` is; its square at most `most_square`, if given.
 
     Args:
         source: Where the coins come from.
         vector: Shape (P,), in lattice steps, clipped to L2 norm `clip_norm` before (and rotated, if at all). Private.
         clip_norm: Bound of its norm, in lattice steps, up to 2^30. Public configuration.
         beta: As in `rounded_norm_bound`; a clipped vector is drawn 1 / (1 - beta) times at most on average.
+        most_square: The squared norm that a plan states, whatever the bound comes to on this machine.
 
     Returns:
         Shape (P,), int64.
@@ -85,6 +59,8 @@ def round_conditionally(
         raise ConfigError("vector must be one row of at least one finite number; clip it first")
     bound = rounded_norm_bound(clip_norm, len(wide), beta)
     largest_square = int(Fraction(bound) ** 2)
+    if most_square is not None:
+        largest_square = min(largest_square, most_square)
     size = np.minimum(np.abs(wide), 2 * bound)  # what is longer can only be refused, and need not fit a square
     whole = np.floor(size)
     part, low = size - whole, whole.astype(np.int64)

@@ -63,7 +63,8 @@ def check_plan(plan: Plan, limits: DeviceLimits, *, spent_rho: float = 0.0) -> G
         What the plan guarantees, computed here.
 
     Raises:
-        PlanError: The plan is past a limit, is a demonstration, or states an epsilon that its numbers do not give.
+        PlanError: The plan is past a limit, is a demonstration, names no authority for certificates, or states an
+            epsilon that its numbers do not give.
     """
     if not spent_rho >= 0:
         raise ConfigError(f"spent_rho is {spent_rho!r}; it must be at least 0")
@@ -73,6 +74,8 @@ def check_plan(plan: Plan, limits: DeviceLimits, *, spent_rho: float = 0.0) -> G
             if plan.demo
             else "this device runs with demonstration limits and joins no real plan"
         )
+    if not plan.authority:
+        raise PlanError("the plan names no authority, so anybody could pass for a fleet; this device refuses it")
     guarantee = plan.check_epsilon()
     if plan.min_cohort < limits.cohort_floor:
         raise PlanError(

@@ -11,25 +11,48 @@ from dataclasses import dataclass, fields
 from typing import Any, Self
 
 from hushrec_privacy import canonical, checks
-from hushrec_privacy.accounting.claims import DEVICE, ROUNDS_TRUST
+from hushrec_privacy.accounting.claims import CURIOUS_TRUST, DEVICE, ROUNDS_TRUST
 from hushrec_privacy.accounting.discrete import ROUNDING_VARIANCE, equivalent_gaussian_deviation
 from hushrec_privacy.accounting.gaussian import check_delta
 from hushrec_privacy.accounting.guarantee import Guarantee
 from hushrec_privacy.accounting.privacy_loss import PrivacyLoss
 from hushrec_privacy.accounting.toeplitz import most_participations, sensitivity_squared
 from hushrec_privacy.errors import ConfigError, PlanError
+from hushrec_privacy.mechanisms.norm_bound import rounded_norm_bound
+from hushrec_privacy.plans.schema import UPDATE, DirectPayload, Segment, check_schema
 
-__all__ = ["FORMAT", "MAX_PLAN_BYTES", "PARTS", "Plan"]
+__all__ = ["FORMAT", "MAX_PARAMETERS", "MAX_PLAN_BYTES", "NO_PARTS", "PARTS", "SECAGG", "Plan"]
 
 FORMAT = 1
 MAX_PLAN_BYTES = 1 << 16
 PARTS = ("adapter", "encoder", "encoder+features", "full")
 """What a run may train, each containing the one before."""
 
+NO_PARTS = "none"
+"""What a plan trains that is for counts or features."""
+
+SECAGG = ("active", "curious")
+"""The server that secure aggregation withstands: one that lies, or one that only looks."""
+
+MAX_PARAMETERS = 500_000
+"""Numbers of a vector: what a device can mask and send, and a server add up, in a round."""
+
 _HEX = re.compile(r"[0-9a-f]{64}")
 _UP = 1 + 2.0**-45
 _EPSILON_AGREES = 1e-6  # relative; above it device and plan do not mean the same mechanism
-_LARGEST = {"rounds": 10**6, "cohort": 10**7, "coordinates": 2**31, "clip_steps": 2**24, "lattice_bits": 40}
+_LARGEST = {
+    "rounds": 10**6,
+    "cohort": 10**7,
+    "parameters": MAX_PARAMETERS,
+    "coordinates": 2**19,
+    "clip_steps": 2**24,
+    "lattice_bits": 40,
+    "local_steps": 10_000,
+    "candidates": 2**20,
+}
+_ROWS: dict[str, type[Segment] | type[DirectPayload]] = {"schema": Segment, "direct": DirectPayload}
+_FROM_ZERO = ("lattice_bits", "local_steps", "candidates")
+_ROUNDING_AGREES = 1 - 1e-9  # logarithms of another machine may differ in the last bits
 
 
 @dataclass(frozen=True)
@@ -37,12 +60,21 @@ class Plan:
     """All that is public and fixed about a run before its first round.
 
     Attributes:
+        purpose: What its rounds are for, one of `PURPOSES` (see `schema`).
+        schema: The segments whose concatenation is the vector of a device.
+        direct: Payloads that a device may send by itself, noised there; only in a plan for features.
+        parts: What is trained, one of `PARTS`; `NO_PARTS` if nothing is.
+        local_steps: Steps that a device trains in a round; 0 if it does not.
+        local_rate: Size of such a step, a decimal string.
+        candidates: Items that a step scores against.
+        secagg: Which server secure aggregation withstands, one of `SECAGG`.
+        authority: Ed25519 public key, 64 hexadecimal digits, of whoever says which devices are real; a device accepts
+            no certificate of another. Empty: not chosen yet; such a plan is neither signed nor joined.
         demo: Made for a demonstration with fewer devices than privacy needs; devices with normal limits refuse it.
-        parts: What is trained, one of `PARTS`.
-        parameters: P, numbers of an update.
-        coordinates: d, numbers of a rotated and padded update; at least P.
+        parameters: P, numbers of the vector.
+        coordinates: d, numbers of the rotated and padded vector: the next power of two.
         rotation_seed: Of the one rotation, 64 hexadecimal digits. Public.
-        clip_norm: L2 bound of an update in the unit of the weights, a decimal string.
+        clip_norm: L2 bound of the vector, a decimal string; of an update in the unit of the weights.
         clip_steps: The same in ring steps.
         rounded_norm_squared: Bound of the squared norm after conditional rounding, in ring steps squared.
         ring_bits: Of one coordinate in the masked sum.
@@ -64,7 +96,15 @@ class Plan:
         PlanError: A field is outside its range, or the fields do not fit each other.
     """
 
+    purpose: str
+    schema: tuple[Segment, ...]
+    direct: tuple[DirectPayload, ...]
     parts: str
+    local_steps: int
+    local_rate: str
+    candidates: int
+    secagg: str
+    authority: str
     parameters: int
     coordinates: int
     rotation_seed: str
@@ -92,14 +132,15 @@ class Plan:
         try:
             self._check_ranges()
             self._check_fit()
+            self._check_purpose()
         except ConfigError as error:
             raise PlanError(f"the plan cannot be used: {error.message}") from error
 
     def _check_ranges(self) -> None:
         whole = {f.name: getattr(self, f.name) for f in fields(self) if f.type is int}
-        checks.at_least(1, **{name: value for name, value in whole.items() if name not in ("lattice_bits",)})
-        checks.at_least(0, lattice_bits=self.lattice_bits)
-        checks.one_of(PARTS, parts=self.parts)
+        checks.at_least(1, **{name: value for name, value in whole.items() if name not in _FROM_ZERO})
+        checks.at_least(0, **{name: whole[name] for name in _FROM_ZERO})
+        checks.one_of(SECAGG, secagg=self.secagg)
         for name, most in _LARGEST.items():
             if whole[name] > most:
                 raise ConfigError(f"{name} is {whole[name]}; it must be at most {most}")
@@ -107,17 +148,24 @@ class Plan:
             raise ConfigError("demo must be true or false")
         if not (isinstance(self.rotation_seed, str) and _HEX.fullmatch(self.rotation_seed)):
             raise ConfigError("rotation_seed must be 64 hexadecimal digits")
+        if not (isinstance(self.authority, str) and (not self.authority or _HEX.fullmatch(self.authority))):
+            raise ConfigError("authority must be the 64 hexadecimal digits of a public key")
         checks.positive(clip_norm=float(canonical.decimal(self.clip_norm, name="clip_norm")))
         canonical.decimal(self.epsilon, name="epsilon")
         check_delta(float(canonical.decimal(self.delta, name="delta")))
 
     def _check_fit(self) -> None:
-        if self.coordinates < self.parameters:
-            raise ConfigError(f"coordinates is {self.coordinates}, below the {self.parameters} parameters")
+        if self.coordinates != 1 << (self.parameters - 1).bit_length():
+            raise ConfigError(f"coordinates is {self.coordinates}; of {self.parameters} it is the next power of two")
         if not 2 <= self.ring_bits <= 32 or self.cohort * self.coordinate_limit > 2 ** (self.ring_bits - 1) - 1:
             raise ConfigError(f"the sum of {self.cohort} devices can wrap around in {self.ring_bits} bits")
-        if self.rounded_norm_squared < self.clip_steps**2:
-            raise ConfigError("rounded_norm_squared is below the square of clip_steps")
+        if self.ring_bits + self.lattice_bits > 62:
+            raise ConfigError(
+                f"ring_bits and lattice_bits are {self.ring_bits} and {self.lattice_bits}; 62 is the most"
+            )
+        rounded = rounded_norm_bound(float(self.clip_steps), self.coordinates) ** 2
+        if self.rounded_norm_squared < math.floor(rounded * _ROUNDING_AGREES):
+            raise ConfigError("rounded_norm_squared is below what rounding an update of clip_steps may give")
         if self.min_cohort > self.cohort:
             raise ConfigError(f"min_cohort is {self.min_cohort}, above the cohort of {self.cohort}")
         if self.bands > self.rounds:
@@ -125,6 +173,22 @@ class Plan:
         most = most_participations(self.rounds, self.min_separation)
         if self.participations > most:
             raise ConfigError(f"participations is {self.participations}; {most} fit, {self.min_separation} apart")
+
+    def _check_purpose(self) -> None:
+        check_schema(self.purpose, self.schema, self.direct, self.clip_norm)
+        length = sum(segment.length for segment in self.schema)
+        if length != self.parameters:
+            raise ConfigError(f"parameters is {self.parameters}, but the segments have {length} numbers")
+        rate = float(canonical.decimal(self.local_rate, name="local_rate"))
+        if self.purpose == UPDATE:
+            checks.one_of(PARTS, parts=self.parts)
+            checks.positive(local_rate=rate)
+            checks.at_least(1, local_steps=self.local_steps, candidates=self.candidates)
+            return
+        if self.parts != NO_PARTS or self.local_steps or rate or self.candidates:
+            raise ConfigError("only a plan for updates trains: parts must be 'none', steps, rate and candidates 0")
+        if self.bands != 1:
+            raise ConfigError(f"bands is {self.bands}; counts and features are read round by round: it must be 1")
 
     @property
     def noise_multiplier(self) -> float:
@@ -161,12 +225,12 @@ class Plan:
                 f"banded square-root Toeplitz discrete Gaussian, {self.bands} bands, {self.rounds} rounds, "
                 f"noise multiplier {self.noise_multiplier:.6g}, exact Gaussian curve"
             ),
-            trust=ROUNDS_TRUST,
+            trust=ROUNDS_TRUST if self.secagg == "active" else CURIOUS_TRUST,
             assumptions=(
                 f"a device takes part at most {self.participations} times, at least {self.min_separation} rounds "
                 "apart; the device itself refuses more",
                 f"the run has at most {self.rounds} rounds, fixed beforehand",
-                "each update is clipped, cut to the ring and rounded as the plan says, on the device",
+                "each vector is clipped, cut to the ring and rounded as the plan says, on the device",
                 "the noise state is never reused, lost or published",
                 "who takes part and when is not protected, and must not depend on behaviour",
                 "no amplification by sampling is claimed",
@@ -201,7 +265,8 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, all fields by name."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        rows = {name: [row.to_dict() for row in getattr(self, name)] for name in _ROWS}
+        return {f.name: getattr(self, f.name) for f in fields(self)} | rows
 
     @property
     def plan_id(self) -> str:
@@ -230,7 +295,11 @@ class Plan:
         if set(value) != known:
             different = ", ".join(sorted(set(value) ^ known))
             raise PlanError(f"the plan's fields are not those of format {FORMAT}: {different}")
-        wrong = [f.name for f in fields(cls) if type(value[f.name]) is not f.type]
+        wrong = [f.name for f in fields(cls) if type(value[f.name]) is not (list if f.name in _ROWS else f.type)]
         if wrong:
             raise PlanError(f"the plan's {wrong[0]} has the wrong type")
-        return cls(**value)
+        try:
+            rows = {name: tuple(row.from_dict(each) for each in value[name]) for name, row in _ROWS.items()}
+        except ConfigError as error:
+            raise PlanError(f"the plan cannot be used: {error.message}") from error
+        return cls(**value | rows)

@@ -6,6 +6,7 @@ computed beside it, to be refused: devices choose themselves when to check in, s
 """
 
 import math
+import re
 import secrets
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,14 +20,16 @@ from hushrec_privacy.accounting.sampled import poisson_epsilon
 from hushrec_privacy.accounting.toeplitz import most_participations, prefix_error, round_error, sensitivity_squared
 from hushrec_privacy.errors import ConfigError
 from hushrec_privacy.plans.limits import COHORT_FLOOR
-from hushrec_privacy.plans.plan import PARTS, Plan
+from hushrec_privacy.plans.plan import MAX_PARAMETERS, NO_PARTS, PARTS, SECAGG, Plan
 from hushrec_privacy.plans.ring import smallest_ring
+from hushrec_privacy.plans.schema import UPDATE, Segment, Vector
 
 __all__ = ["ADAPTER_PARAMETERS", "Reachable", "Request", "make_plan", "reach"]
 
 ADAPTER_PARAMETERS = 2048
 """Numbers of the low-rank adapter: 64 x 16 x 2."""
 
+_UPDATE_PURPOSE = "by how much each number of the model should change"
 _LATTICE_LOSS = 1e-4  # share of the sensitivity that rounding the correlated noise may add
 _MOST_DEVIATION = 2**28  # lattice steps, so that 64-bit sums over the bands have room
 _OTHER_MACHINES = 1 + 1e-9  # whose logarithms may differ in the last bits: what is stated must hold there too
@@ -46,9 +49,16 @@ class Request:
         epsilon: Wanted; None if the noise is given.
         noise_multiplier: z, standard deviation of the noise over the clip norm; None if epsilon is given.
         min_separation: b; None: as long as it takes until everybody had a turn, floor(N / M).
-        parameters: P, numbers of an update.
+        parameters: P, numbers of an update; with a `vector` its segments say it.
         parts: What is trained.
         clip_norm: L2 bound of an update, in the unit of the weights.
+        local_steps: Steps that a device trains in a round.
+        local_rate: Size of such a step.
+        candidates: Items that a step scores against.
+        vector: What devices send instead of an update; None: they train.
+        secagg: Which server secure aggregation withstands.
+        authority: Public key of whoever certifies devices, 64 hexadecimal digits; empty: for figures only, since such a
+            plan is not signed.
         round_seconds: From one round's start to the next.
         first_round_at: Seconds since 1970-01-01 UTC.
 
@@ -66,6 +76,12 @@ class Request:
     parameters: int = ADAPTER_PARAMETERS
     parts: str = "adapter"
     clip_norm: float = 0.1
+    local_steps: int = 1
+    local_rate: float = 0.1
+    candidates: int = 1024
+    vector: Vector | None = None
+    secagg: str = "active"
+    authority: str = ""
     round_seconds: int = 3600
     first_round_at: int = 1
 
@@ -79,8 +95,17 @@ class Request:
             check_epsilon(self.epsilon)
         if self.noise_multiplier is not None:
             check_noise(self.noise_multiplier)
-        checks.positive(clip_norm=self.clip_norm)
+        checks.positive(clip_norm=self.clip_norm, local_rate=self.local_rate)
         checks.one_of(PARTS, parts=self.parts)
+        checks.at_least(1, local_steps=self.local_steps, candidates=self.candidates)
+        checks.one_of(SECAGG, secagg=self.secagg)
+        if self.authority and not re.fullmatch("[0-9a-f]{64}", self.authority):
+            raise ConfigError("authority must be the 64 lower-case hexadecimal digits of a public key")
+        if self.numbers > MAX_PARAMETERS:
+            raise ConfigError(
+                f"a vector of {self.numbers} numbers is more than a round can carry, {MAX_PARAMETERS}; train a smaller "
+                "part, or count less"
+            )
         if self.cohort > self.population:
             raise ConfigError(f"cohort is {self.cohort}, above the population of {self.population}")
         if self.min_separation is not None:
@@ -95,6 +120,16 @@ class Request:
     def separation(self) -> int:
         """b: as given, or until everybody had a turn, but no more than the rounds."""
         return min(self.min_separation or self.population // self.cohort, self.rounds)
+
+    @property
+    def numbers(self) -> int:
+        """P: of the update, or of all segments."""
+        return self.parameters if self.vector is None else sum(segment.length for segment in self.vector.schema)
+
+    @property
+    def bands(self) -> int:
+        """h: noise is correlated over rounds where their sum is what counts; counts are read round by round."""
+        return min(self.separation, _MOST_BANDS) if self.vector is None else 1
 
 
 @dataclass(frozen=True)
@@ -172,11 +207,11 @@ def reach(request: Request) -> Reachable:
     """
     separation = request.separation
     participations = most_participations(request.rounds, separation)
-    bands = min(separation, _MOST_BANDS)
+    bands = request.bands
     squared = sensitivity_squared(request.rounds, bands, separation, participations)
     plan = make_plan(request)
     noise = request.noise_multiplier or 0.0 if plan is None else plan.noise_multiplier
-    coordinates = _coordinates(request.parameters)
+    coordinates = _coordinates(request.numbers)
     independent = noise * math.sqrt(participations / squared)
     return Reachable(
         guarantee=_nothing(request.delta) if plan is None else plan.guarantee(),
@@ -217,10 +252,10 @@ class _Draft:
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        self.coordinates = _coordinates(request.parameters)
+        self.coordinates = _coordinates(request.numbers)
         self.ring = smallest_ring(request.cohort, self.coordinates)
         self.separation = request.separation
-        self.bands = min(self.separation, _MOST_BANDS)
+        self.bands = request.bands
         self.participations = most_participations(request.rounds, self.separation)
         squared = sensitivity_squared(request.rounds, self.bands, self.separation, self.participations)
         self.shift = math.sqrt(squared * self.ring.rounded_norm_squared)  # ring steps
@@ -236,7 +271,7 @@ class _Draft:
         wanted = max(self.rounding / (_LATTICE_LOSS * self.shift), 64.0 / noise, 1.0)
         fine = math.ceil(math.log2(wanted))
         most = math.floor(math.log2(_MOST_DEVIATION / noise))
-        return min(fine, most, 40)
+        return min(fine, most, 62 - self.ring.bits, 40)
 
     def given_deviation(self) -> tuple[int, int]:
         """Lattice bits, and the deviation of the noise that was asked for."""
@@ -253,14 +288,33 @@ class _Draft:
         separation = (self.shift * 2.0**bits + self.rounding) / mu
         return bits, math.ceil(math.sqrt(separation**2 + ROUNDING_VARIANCE) * (1 + 2.0**-40))
 
+    def sent(self) -> dict[str, Any]:
+        """The fields of a plan that say what devices compute and send."""
+        request, clip = self.request, canonical.float_text(self.request.clip_norm)
+        if request.vector is not None:
+            chosen = {"purpose": request.vector.purpose, "schema": request.vector.schema}
+            trained = {"parts": NO_PARTS, "local_steps": 0, "local_rate": "0", "candidates": 0}
+            return {**chosen, "direct": request.vector.direct, **trained}
+        return {
+            "purpose": UPDATE,
+            "schema": (Segment(UPDATE, request.parameters, clip, _UPDATE_PURPOSE),),
+            "direct": (),
+            "parts": request.parts,
+            "local_steps": request.local_steps,
+            "local_rate": canonical.float_text(request.local_rate),
+            "candidates": request.candidates,
+        }
+
     def plan(self, noise: tuple[int, int]) -> Plan:
         """The plan with that noise, its epsilon filled in."""
         request = self.request
         least = math.ceil(0.8 * request.cohort)
         demo = request.cohort < COHORT_FLOOR
         plan = Plan(
-            parts=request.parts,
-            parameters=request.parameters,
+            **self.sent(),
+            secagg=request.secagg,
+            authority=request.authority,
+            parameters=request.numbers,
             coordinates=self.coordinates,
             rotation_seed=secrets.token_hex(32),
             clip_norm=canonical.float_text(request.clip_norm),

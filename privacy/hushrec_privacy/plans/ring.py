@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from hushrec_privacy import checks
 from hushrec_privacy.errors import ConfigError
-from hushrec_privacy.mechanisms.rounding import rounded_norm_bound
+from hushrec_privacy.mechanisms.norm_bound import rounded_norm_bound
 
 __all__ = ["MAX_RING_BITS", "Ring", "smallest_ring"]
 

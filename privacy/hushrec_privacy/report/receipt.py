@@ -18,7 +18,7 @@ from hushrec_privacy.ledger.chain import Anchor, LedgerStore
 from hushrec_privacy.ledger.device_cost import device_guarantee, device_rho
 from hushrec_privacy.ledger.entries import Open, Spend
 from hushrec_privacy.ledger.ledger import history, verify
-from hushrec_privacy.ledger.openings import BANDED
+from hushrec_privacy.ledger.openings import BANDED, LOCAL
 from hushrec_privacy.ledger.participation import is_participation_record
 from hushrec_privacy.ledger.rules import PlanTotals
 
@@ -254,11 +254,19 @@ def _sent(opened: Open, participations: int) -> str:
     if not participations:
         return "nothing"
     times = "once" if participations == 1 else f"{participations} times"
+    if opened.mechanism == LOCAL and {"parameters", "clip_norm", "keep_days"} <= set(opened.parameters):
+        given = opened.parameters
+        return (
+            f"at most {times}: {given['parameters']} numbers ({opened.purpose}), cut to a length of "
+            f"{given['clip_norm']} and noised on this device; the server sees them, each time, and is to delete them "
+            f"after {given['keep_days']} days"
+        )
     if opened.mechanism != BANDED or "parameters" not in opened.parameters:
         return f"at most {times}: what this plan calls {opened.mechanism}"
     given = opened.parameters
+    what = f"numbers ({opened.purpose})" if opened.purpose else "numbers by which the model should change"
     return (
-        f"at most {times}: {given['parameters']} numbers by which the model should change, cut to a length of "
+        f"at most {times}: {given['parameters']} {what}, cut to a length of "
         f"{given.get('clip_norm', '?')} and masked, so that the server reads only the sum over at least "
         f"{given.get('min_cohort', '?')} devices; no event, item or search leaves by itself"
     )

@@ -138,3 +138,12 @@ def test_an_entry_has_at_most_64_kib() -> None:
         entry_bytes(large)
     with pytest.raises(LedgerError, match="65536"):
         read_entry(b"x" * 65_537)
+
+
+def test_a_purpose_is_told_or_left_out() -> None:
+    assert b"purpose" not in entry_bytes(made_up_plan())
+    told = dataclasses.replace(made_up_plan(), purpose="visits: how often the app was opened")
+    assert read_entry(entry_bytes(told)) == told
+    for wrong in ("", "a\nb", "a" * 4001):
+        with pytest.raises(ConfigError, match="purpose"):
+            dataclasses.replace(made_up_plan(), purpose=wrong)

@@ -8,13 +8,22 @@ from pathlib import Path
 import pytest
 from hushrec_privacy.accounting import gaussian_rho_epsilon
 from hushrec_privacy.accounting.claims import DEVICE
-from hushrec_privacy.errors import BudgetError, ConfigError, LedgerError
+from hushrec_privacy.errors import BudgetError, ConfigError, LedgerError, PlanError
 from hushrec_privacy.ledger import Anchor, Ledger, MemoryLedgerStore, ParticipationRecord, SqliteLedgerStore
-from hushrec_privacy.ledger.device_cost import device_guarantee, device_rho, participation_rho
+from hushrec_privacy.ledger.device_cost import (
+    device_guarantee,
+    device_opening,
+    device_rho,
+    direct_opening,
+    participation_rho,
+)
 from hushrec_privacy.ledger.openings import plan_opening
+from hushrec_privacy.mechanisms.local_noise import LocalNoise
+from hushrec_privacy.plans.limits import DeviceLimits
 from hushrec_privacy.report.receipt import NOT_ON_THE_RECEIPT, device_receipt
 from hushrec_privacy.report.spending import spending_report
 
+from tests.fleet_plans import COUNTS, FEATURES, a_fleet_plan
 from tests.ledger_plans import made_up_plan
 from tests.participations import a_plan, joined, recorded, take_part
 
@@ -195,3 +204,50 @@ def test_a_made_up_plan_without_numbers_is_infinite() -> None:
     record.join(plan)
     record.participate(plan.plan, 1, rho="0.1")
     assert device_receipt(store).total.epsilon == math.inf
+
+
+def test_a_receipt_says_what_the_vector_was() -> None:
+    opened = device_opening(a_fleet_plan(vector=COUNTS), DeviceLimits())
+    sent = device_receipt(recorded(opened, [3])).plans[0].sent
+    assert (
+        "at most once: 44 numbers (trending: which items were looked at this week (last 7 days); evaluation: " in sent
+    )
+    assert "the sum over at least 160 devices" in sent
+    update = device_receipt(recorded(device_opening(a_fleet_plan(), DeviceLimits()), [3])).plans[0].sent
+    assert "2048 numbers (update: by how much each number of the model should change)" in update
+
+
+def test_an_entry_of_before_that_tells_no_purpose_still_has_a_receipt() -> None:
+    sent = device_receipt(recorded(replace(joined(a_plan()), purpose=None), [3])).plans[0].sent
+    assert "2048 numbers by which the model should change" in sent
+
+
+def test_a_payload_that_the_server_sees_has_an_epsilon_and_a_line_of_its_own() -> None:
+    plan = a_fleet_plan(vector=FEATURES)
+    store = MemoryLedgerStore()
+    record = ParticipationRecord.begin(store, lifetime_rho="5")
+    rounds, direct = device_opening(plan, DeviceLimits()), direct_opening(plan, "user-vector", DeviceLimits())
+    assert direct.plan != rounds.plan
+    take_part(record, rounds, [2])
+    take_part(record, direct, [1, 2])
+    found = device_receipt(store)
+    by_rounds, by_itself = found.plans
+    assert by_itself.spent.epsilon == pytest.approx(LocalNoise(8, 1.0, 4.0, 1e-6).guarantee(2).epsilon, rel=1e-9)
+    assert by_itself.left == 3
+    assert by_itself.spent.mechanism.startswith("local Gaussian")
+    assert "a device sends it at most 5 times, each time with new noise" in by_itself.spent.assumptions
+    assert "at most 2 times: 8 numbers (user-vector: to choose what the start page shows)" in by_itself.sent
+    assert "the server sees them, each time, and is to delete them after 30 days" in by_itself.sent
+    assert "nobody but this device" in by_itself.spent.trust
+    assert not by_itself.understated
+    losses = [each.loss.mu for each in (found.total, by_itself.spent, by_rounds.spent) if each.loss]
+    assert losses[0] == pytest.approx(math.hypot(*losses[1:])), "both count against one lifetime"
+    with pytest.raises(BudgetError):
+        take_part(record, direct, [1])
+    with pytest.raises(PlanError, match="no direct payload 'interests'"):
+        direct_opening(plan, "interests", DeviceLimits())
+
+
+def test_a_device_s_cap_holds_for_direct_payloads_too() -> None:
+    opened = direct_opening(a_fleet_plan(vector=FEATURES), "user-vector", DeviceLimits(participations=2))
+    assert (opened.limits.max_rounds, opened.limits.cap) == (5, 2)

@@ -1,0 +1,129 @@
+"""The end of a round: recover the secrets that survivors revealed, and take their masks from the sum.
+
+For each survivor its seed is recovered, and its own mask taken away; for each device that shared but dropped out its
+mask key, and the masks that its surviving neighbours share with it. A recovered key must have the advertised public
+key, a recovered seed the hash that was committed to: lying shares can end the round but not change its sum.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hushrec_privacy.errors import SecAggError
+from hushrec_privacy.secagg.keys import KeyPair, Place, seed_commitment
+from hushrec_privacy.secagg.masks import add_mask
+from hushrec_privacy.secagg.packing import Elements, element_type
+from hushrec_privacy.secagg.server import Messages, revealed_rows
+from hushrec_privacy.secagg.session import Phase, Session
+from hushrec_privacy.secagg.shamir import recover
+from hushrec_privacy.secagg.state import AGREED, SHARED, SURVIVED, RoundState
+from hushrec_privacy.secagg.wire import Reader
+
+__all__ = ["Outcome", "finish"]
+
+_Shares = dict[int, NDArray[np.uint16]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a round gave.
+
+    Attributes:
+        sum: Of the survivors' vectors, shape (d,), from -2^(bits-1) to 2^(bits-1) - 1; exact if it fits there.
+        survivors: Indexes of the devices in it, ascending.
+    """
+
+    sum: NDArray[np.int64]
+    survivors: tuple[int, ...]
+
+
+def finish(session: Session, state: bytes, total: NDArray[np.uint64], reveals: Messages) -> Outcome:
+    """Remove all masks from the sum of the masked vectors.
+
+    Args:
+        session: Of the round.
+        state: Left by the close of AGREE.
+        total: Given by the close of MASK, shape (d,).
+        reveals: Index and message of each device whose REVEAL `accept` let pass, no index twice.
+
+    Raises:
+        SecAggError: Fewer than t shares of a secret were revealed, or they do not give the secret that its device
+            advertised (the index is named): the round is aborted.
+    """
+    before = RoundState.decode(session, state, Phase.AGREE)
+    if total.shape != (session.coordinates,):
+        raise SecAggError("the sum of the masked vectors is not as long as the session says")
+    shares = _shares(before, reveals)
+    result = total.astype(element_type(session.ring_bits))
+    survived = before.has(SURVIVED)
+    edges = _neighbours(before)
+    for owner in np.flatnonzero(before.has(SHARED)).tolist():
+        if survived[owner]:
+            _remove_own_mask(before, owner, shares[owner], result)
+        else:
+            left = [other for other in sorted(edges[owner]) if survived[other]]
+            _remove_pair_masks(before, owner, shares[owner], left, result)
+    survivors = tuple(before.rows["index"][survived].tolist())
+    return Outcome(_centred(result, session.ring_bits), survivors)
+
+
+def _shares(before: RoundState, reveals: Messages) -> list[_Shares]:
+    """By owner and by holder's x: the shares that were revealed."""
+    shares: list[_Shares] = [{} for _ in before.rows]
+    holders = before.holders()
+    for index, message in reveals:
+        place = before.place(index, AGREED)
+        for row in revealed_rows(before, place, Reader(before.session, Phase.REVEAL, message)):
+            owner = int(row["place"])
+            shares[owner][int(np.searchsorted(holders[owner], place)) + 1] = row["share"]
+    return shares
+
+
+def _remove_own_mask(before: RoundState, owner: int, shares: _Shares, result: Elements) -> None:
+    committed = before.rows["commitment"][owner].tobytes()
+    session_id = before.session.id
+    seed = _recovered(before, owner, shares, lambda secret: seed_commitment(session_id, owner, secret) == committed)
+    add_mask(result, Place(session_id, before.root, owner).self_mask_key(seed), subtract=True)
+
+
+def _remove_pair_masks(before: RoundState, owner: int, shares: _Shares, left: list[int], result: Elements) -> None:
+    advertised = before.member(owner).mask_key
+    secret = _recovered(before, owner, shares, lambda secret: KeyPair(secret).public == advertised)
+    pair, place = KeyPair(secret), Place(before.session.id, before.root, owner)
+    for other in left:
+        key = place.pair_mask_key(pair.agree(before.member(other).mask_key), other)
+        add_mask(result, key, subtract=other < owner)  # the other added it if its own place is the smaller
+
+
+def _recovered(before: RoundState, owner: int, shares: _Shares, is_right: Callable[[bytes], bool]) -> bytes:
+    """The secret that t of the shares give; with a share more than that, one wrong one does no harm."""
+    needed, index = before.numbers.threshold, before.index(owner)
+    if len(shares) < needed:
+        raise SecAggError(f"too few shares of device {index} were revealed: the round is aborted")
+    points = sorted(shares)[: needed + 1]
+    for left_out in reversed(range(len(points))) if len(points) > needed else (len(points),):
+        used = [point for position, point in enumerate(points) if position != left_out]
+        try:
+            secret = recover(used, np.array([shares[point] for point in used]))
+        except SecAggError:
+            continue
+        if is_right(secret):
+            return secret
+    raise SecAggError(f"the shares of device {index} do not give what it advertised: the round is aborted")
+
+
+def _neighbours(before: RoundState) -> list[set[int]]:
+    """For each place, whom it shares a mask with."""
+    edges: list[set[int]] = [set() for _ in before.rows]
+    for place in np.flatnonzero(before.has(SHARED)).tolist():
+        for other in before.rows["chosen"][place].tolist():
+            edges[place].add(other)
+            edges[other].add(place)
+    return edges
+
+
+def _centred(result: Elements, bits: int) -> NDArray[np.int64]:
+    values = result.astype(np.int64) & ((1 << bits) - 1)
+    return np.where(values >= 1 << (bits - 1), values - (1 << bits), values)

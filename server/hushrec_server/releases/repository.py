@@ -1,0 +1,341 @@
+"""Create, publish, roll back, refresh, rotate, prune: each one change that clients see whole or not at all.
+
+A change writes new files beside the old ones and then replaces timestamp.json, the only file whose content ever
+changes. Whoever is killed before that has changed nothing; what is left over is written again or tidied up by the next
+writer. All writers hold one lock, so any number of processes may publish and refresh.
+"""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from hushrec.bundle import Bundle, write_bundle
+from hushrec.manifest import MANIFEST_NAME, decode_manifest
+from hushrec.releases import NEWEST, Release, ReleaseFile, blob_target, release_target
+from hushrec_privacy import checks
+from hushrec_privacy.errors import ReleaseError
+from tuf.api.exceptions import LengthOrHashMismatchError
+from tuf.api.metadata import TargetFile  # type: ignore[attr-defined]  # exported there without saying so
+
+from hushrec_server.releases.files import RepositoryFiles
+from hushrec_server.releases.keys import ReleaseKeys
+from hushrec_server.releases.roles import ROLES, Lifetimes, State, read_state
+from hushrec_server.releases.writer import RoleWriter
+
+__all__ = ["Refreshed", "ReleaseRepository"]
+
+WARNED_S = 14 * 24 * 3600
+"""So long before an offline role expires, or a quarter of its life if that is shorter, `refresh` starts to complain."""
+
+
+@dataclass(frozen=True)
+class Refreshed:
+    """What a refresh did.
+
+    Attributes:
+        renewed: Roles that were signed again.
+        expires_at: When each role expires now, in seconds since 1970-01-01 UTC.
+    """
+
+    renewed: tuple[str, ...]
+    expires_at: dict[str, int]
+
+
+class ReleaseRepository:
+    """A release repository in a folder; safe to use from several processes and threads at once.
+
+    Args:
+        folder: Where `create` made it. What lies in its `metadata` and `targets` is for everyone to read.
+        keys: Those that are at hand; each method says which it needs.
+        clock: Seconds since 1970-01-01 UTC.
+        lifetimes: How long what is signed from now on is valid.
+    """
+
+    def __init__(
+        self, folder: Path, keys: ReleaseKeys, *, clock: Callable[[], float], lifetimes: Lifetimes | None = None
+    ) -> None:
+        self._files, self._keys = RepositoryFiles(folder), keys
+        self._clock, self._lifetimes = clock, lifetimes or Lifetimes()
+        self._writer = RoleWriter(self._files, clock, self._lifetimes)
+
+    @classmethod
+    def create(
+        cls, folder: Path, keys: ReleaseKeys, *, clock: Callable[[], float], lifetimes: Lifetimes | None = None
+    ) -> "ReleaseRepository":
+        """Make a repository without a release. Needs all three keys.
+
+        Args:
+            folder: Must not exist, or be empty.
+            keys: As for the class, and so the other two.
+
+        Raises:
+            ReleaseError: The folder is not free, cannot be written, or a key is missing.
+        """
+        repository = cls(folder, keys, clock=clock, lifetimes=lifetimes)
+        for need in (keys.need_root, keys.need_targets, keys.need_online):  # before anything is written
+            need()
+        try:
+            repository._files.create()
+            with repository._files.alone():
+                repository._writer.first(keys)
+        except OSError as error:
+            raise _unwritten(folder, error) from error
+        return repository
+
+    @property
+    def folder(self) -> Path:
+        """Absolute path; serve its `metadata` and `targets`, nothing else."""
+        return self._files.folder
+
+    def root_bytes(self) -> bytes:
+        """The newest root metadata: what an app ships, so that its devices know whom to believe.
+
+        Raises:
+            ReleaseError: The repository is damaged.
+        """
+        return read_state(self._files).root.to_bytes()
+
+    def list(self) -> tuple[Release, ...]:
+        """The releases that are kept, oldest first; the last one is what devices get.
+
+        Raises:
+            ReleaseError: The repository is damaged.
+        """
+        try:
+            return self._releases(read_state(self._files))
+        except ReleaseError:  # or another process pruned between the two: it takes no lock
+            return self._releases(read_state(self._files))
+
+    def expires_at(self) -> dict[str, int]:
+        """When each role expires, in seconds since 1970-01-01 UTC; signs nothing.
+
+        Raises:
+            ReleaseError: The repository is damaged.
+        """
+        return read_state(self._files).expires_at()
+
+    def publish(self, bundle: Path, *, ledger_head: str | None, demo: bool) -> Release:
+        """Make a bundle what devices get. Needs the targets key and the online key.
+
+        Guarantee:
+            At every moment clients see the release before or the new one. When it returns, the new one survives the
+            loss of power. Publishing the newest bundle once more, as after a crash, changes nothing.
+
+        Args:
+            bundle: Its directory, verified first and copied. Its model version must be above the newest release's.
+            ledger_head: Text of the `Anchor` that the shop's privacy ledger stands at; None: there is no ledger.
+            demo: Whether it was made under limits that protect nobody; devices refuse it then.
+
+        Raises:
+            BundleError: The bundle is damaged.
+            ReleaseError: Its model version does not rise, a key is missing or not the one that root names, or the disk
+                refused.
+        """
+        opened = Bundle.open(bundle, verify=True)
+        release = _described(opened, ledger_head or "", demo)
+        release.encode()  # refuses before anything is written
+        try:
+            with self._files.alone():
+                return self._publish(opened.root, release)
+        except OSError as error:
+            raise _unwritten(self.folder, error) from error
+
+    def rollback(self, to_version: int) -> Release:
+        """Publish the content of an earlier release under a version above the newest, which is how devices take it.
+
+        The ledger does not roll back: the new release carries the newest head, and DEMO if the old content was one.
+
+        Args:
+            to_version: Model version of a release that `list` names.
+
+        Raises:
+            ReleaseError: There is no such release or it is the newest, or as for `publish`.
+        """
+        try:
+            with self._files.alone():
+                releases = self._releases(read_state(self._files))
+                old = next((release for release in releases if release.model_version == to_version), None)
+                if old is None or old is releases[-1]:
+                    kept = ", ".join(str(release.model_version) for release in releases[:-1]) or "none"
+                    raise ReleaseError(f"release {to_version} cannot be rolled back to; these can: {kept}")
+                part = self._files.part()
+                try:
+                    bundle = self._restored(old, releases[-1].model_version + 1, part / "shop.hush")
+                    return self._publish(bundle.root, _described(bundle, releases[-1].ledger_head, old.demo))
+                finally:
+                    shutil.rmtree(part, ignore_errors=True)
+        except OSError as error:
+            raise _unwritten(self.folder, error) from error
+
+    def refresh(self) -> Refreshed:
+        """Sign timestamp and snapshot again once half of their life is over; targets too, if its key is at hand.
+
+        Safe to call at any time, from any number of processes: most calls write nothing. Needs the online key.
+
+        Raises:
+            ReleaseError: Root or targets has expired or will soon, after what could be renewed was renewed; or the
+                repository is damaged, or the disk refused.
+        """
+        try:
+            with self._files.alone():
+                state, now = read_state(self._files), int(self._clock())
+                roles = self._due(state, now)
+                if roles:
+                    self._writer.resign(state, roles, self._keys)
+                    state = read_state(self._files)
+        except OSError as error:
+            raise _unwritten(self.folder, error) from error
+        self._check_offline_roles(state, now)
+        return Refreshed(roles, state.expires_at())
+
+    def rotate_root(self, new_keys: ReleaseKeys | None = None) -> Refreshed:
+        """Sign a new root: the same keys for another term, or other ones from now on. Needs the root key.
+
+        Devices follow from the root that they were shipped with, through every one since. What is signed with the old
+        keys after that is refused, so every server needs the new online key.
+
+        Args:
+            new_keys: All three that count from now on; None: those that count now, all three of which are needed then.
+                Where the old targets or online key is lost, devices refuse what they see for a moment.
+
+        Raises:
+            ReleaseError: A key is missing or the old root key is not the one that root names; or the disk refused.
+        """
+        new = new_keys or self._keys
+        try:
+            with self._files.alone():
+                self._writer.rotate(read_state(self._files), self._keys, new)
+                self._keys = new
+                return Refreshed(("root", *ROLES), read_state(self._files).expires_at())
+        except OSError as error:
+            raise _unwritten(self.folder, error) from error
+
+    def prune(self, keep: int) -> int:
+        """Forget all but the newest releases, and remove the blobs that only they used. Needs targets and online key.
+
+        Args:
+            keep: Releases that stay, at least 1; the others cannot be rolled back to any more.
+
+        Returns:
+            Bytes that became free.
+
+        Raises:
+            ConfigError: `keep` is below 1.
+            ReleaseError: As for `publish`.
+        """
+        checks.at_least(1, keep=keep)
+        try:
+            with self._files.alone():
+                state = read_state(self._files)
+                releases = self._releases(state)
+                if len(releases) > keep:
+                    self._commit(state, releases[-keep:])
+                    state = read_state(self._files)
+                named = state.targets.signed.targets.values()
+                return self._files.drop_targets_except(
+                    {self._files.target_path(target.path, target.hashes["sha256"]) for target in named}
+                )
+        except OSError as error:
+            raise _unwritten(self.folder, error) from error
+
+    def _publish(self, root: Path, release: Release) -> Release:
+        state = read_state(self._files)
+        releases = self._releases(state)
+        if releases and (releases[-1].bundle, releases[-1].demo) == (release.bundle, release.demo):
+            return releases[-1]
+        if releases and release.model_version <= releases[-1].model_version:
+            raise ReleaseError(
+                f"model version {release.model_version} does not rise: release {releases[-1].model_version} is out; "
+                "devices would refuse it. Give the bundle a higher one"
+            )
+        for file in release.files:
+            self._files.put_blob(blob_target(file.sha256), file.sha256, root / file.name)
+        self._commit(state, (*releases, release))
+        return release
+
+    def _commit(self, state: State, releases: tuple[Release, ...]) -> None:
+        """Make these releases all that there is, the last of them the newest."""
+        targets: dict[str, TargetFile] = {}
+        for release in releases:
+            for file in release.files:
+                name = blob_target(file.sha256)
+                targets[name] = TargetFile(file.size, {"sha256": file.sha256}, name)
+            data = release.encode()
+            for name in (release_target(release.model_version), NEWEST):
+                targets[name] = TargetFile.from_data(name, data, ["sha256"])
+                if release is releases[-1]:
+                    self._files.put_target(name, data)
+        state.targets.signed.targets = targets
+        self._writer.resign(state, ROLES, self._keys)
+
+    def _releases(self, state: State) -> tuple[Release, ...]:
+        found = []
+        for name, target in state.targets.signed.targets.items():
+            if name.startswith("releases/"):
+                path = self._files.target_path(name, target.hashes["sha256"])
+                try:
+                    data = path.read_bytes()
+                except OSError as error:
+                    raise ReleaseError(f"{path}: cannot be read ({error.strerror}); restore the repository") from error
+                _check_target(target, data, path)
+                found.append(Release.decode(data))
+        return tuple(sorted(found, key=lambda release: release.model_version))
+
+    def _restored(self, release: Release, model_version: int, out: Path) -> Bundle:
+        """The bundle of a release, from its blobs, under another version."""
+        paths = {file.name: self._files.target_path(blob_target(file.sha256), file.sha256) for file in release.files}
+        where = paths.pop(MANIFEST_NAME)
+        manifest, sha256 = decode_manifest(where.read_bytes(), str(where))
+        if sha256 != release.bundle:
+            raise ReleaseError(f"{where}: is not the manifest of release {release.model_version}")
+        renumbered = msgspec.structs.replace(manifest, model_version=model_version)
+        restored = write_bundle(out, renumbered, paths, {name: info.origin for name, info in manifest.files.items()})
+        if restored.manifest.files != manifest.files:
+            raise ReleaseError(f"{self.folder}: a blob of release {release.model_version} is damaged; restore it")
+        return restored
+
+    def _due(self, state: State, now: int) -> tuple[str, ...]:
+        """Roles to sign again, each with those that vouch for it."""
+        half_over = {
+            role: at - now <= self._lifetimes.of(role) // 2 for role, at in state.expires_at().items() if role != "root"
+        }
+        order = ROLES if self._keys.targets else ROLES[1:]
+        first = next((number for number, role in enumerate(order) if half_over[role]), len(order))
+        return order[first:]
+
+    def _check_offline_roles(self, state: State, now: int) -> None:
+        advice = {"root": "sign a new root with the root key", "targets": "refresh or publish with the targets key"}
+        for role, what in advice.items():
+            left = state.expires_at()[role] - now
+            if left <= min(WARNED_S, self._lifetimes.of(role) // 4):
+                when = f"expires in {left / 3600:.0f} hours" if left > 0 else "has expired: devices take nothing new"
+                raise ReleaseError(f"{self.folder}: the {role} metadata {when}; {what}")
+
+
+def _described(bundle: Bundle, ledger_head: str, demo: bool) -> Release:
+    from hashlib import sha256
+
+    manifest = (bundle.root / MANIFEST_NAME).read_bytes()
+    files = [ReleaseFile(name, info.sha256, info.size) for name, info in bundle.manifest.files.items()]
+    files.append(ReleaseFile(MANIFEST_NAME, sha256(manifest).hexdigest(), len(manifest)))
+    return Release(
+        model_version=bundle.manifest.model_version,
+        bundle=bundle.sha256,
+        files=tuple(sorted(files, key=lambda file: file.name)),
+        demo=demo,
+        ledger_head=ledger_head,
+    )
+
+
+def _check_target(target: TargetFile, data: bytes, path: Path) -> None:
+    try:
+        target.verify_length_and_hashes(data)
+    except LengthOrHashMismatchError as error:
+        raise ReleaseError(f"{path}: is damaged; restore the repository from its backup") from error
+
+
+def _unwritten(folder: Path, error: OSError) -> ReleaseError:
+    reason = error.strerror or type(error).__name__
+    return ReleaseError(f"{folder}: cannot be read or written ({reason}); what devices see is whole: try again")

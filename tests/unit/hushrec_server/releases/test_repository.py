@@ -1,0 +1,328 @@
+"""Publishing, rolling back, refreshing, rotating and pruning, and what each refuses."""
+
+import pickle
+import stat
+from pathlib import Path
+
+import pytest
+from hushrec.bundle import Bundle
+from hushrec.releases import Release
+from hushrec_privacy.errors import BundleError, ConfigError, ReleaseError
+from hushrec_server.releases import Lifetimes, ReleaseKeys, ReleaseRepository
+
+from tests.release_shop import DAY_S, NOON, Shop
+
+HEAD = "7:" + "0a" * 32
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    return Shop(tmp_path)
+
+
+def with_keys(shop: Shop, **missing: None) -> ReleaseRepository:
+    import dataclasses
+
+    return ReleaseRepository(shop.repository.folder, dataclasses.replace(shop.keys, **missing), clock=shop.clock)
+
+
+def timestamp(shop: Shop) -> bytes:
+    return (shop.repository.folder / "metadata" / "timestamp.json").read_bytes()
+
+
+def test_a_published_release_names_every_byte_of_its_bundle(shop: Shop) -> None:
+    release = shop.repository.publish(shop.first, ledger_head=HEAD, demo=False)
+    assert release == shop.repository.list()[-1]
+    opened = Bundle.open(shop.first)
+    assert (release.model_version, release.bundle, release.ledger_head, release.demo) == (1, opened.sha256, HEAD, False)
+    assert {file.name for file in release.files} == {*opened.manifest.files, "manifest.json"}
+    for file in release.files:
+        blob = shop.repository.folder / "targets" / "blobs" / f"{file.sha256}.{file.sha256}"
+        assert blob.read_bytes() == (shop.first / file.name).read_bytes()
+
+
+def test_versions_must_rise(shop: Shop) -> None:
+    shop.publish(5)
+    before = timestamp(shop)
+    for version, seed in ((5, 3), (4, None), (1, None)):
+        with pytest.raises(ReleaseError, match=f"model version {version} does not rise: release 5 is out"):
+            shop.publish(version, seed=seed)
+    assert timestamp(shop) == before
+    assert [release.model_version for release in shop.repository.list()] == [5]
+
+
+def test_publishing_the_newest_once_more_changes_nothing(shop: Shop) -> None:
+    release = shop.publish(5)
+    before = timestamp(shop)
+    assert shop.repository.publish(shop.bundle(5), ledger_head=HEAD, demo=False) == release
+    assert timestamp(shop) == before
+    with pytest.raises(ReleaseError, match="does not rise"):
+        shop.publish(5, demo=True)
+
+
+def test_a_damaged_bundle_is_not_published(shop: Shop) -> None:
+    data = bytearray((shop.first / "items.bin").read_bytes())
+    data[0] ^= 1
+    (shop.first / "items.bin").write_bytes(data)
+    with pytest.raises(BundleError, match=r"items\.bin"):
+        shop.repository.publish(shop.first, ledger_head=None, demo=False)
+    assert shop.repository.list() == ()
+
+
+@pytest.mark.parametrize("head", ["7", "x:" + "0a" * 32, "7:0a", HEAD + "\n"])
+def test_a_ledger_head_that_is_none_is_refused(shop: Shop, head: str) -> None:
+    with pytest.raises(ReleaseError, match="ledger head"):
+        shop.repository.publish(shop.first, ledger_head=head, demo=False)
+    assert not list((shop.repository.folder / "targets" / "blobs").iterdir())
+
+
+def test_the_same_content_is_kept_once(shop: Shop) -> None:
+    shop.publish(1)
+    shop.publish(2, seed=9)
+    blobs = list((shop.repository.folder / "targets" / "blobs").iterdir())
+    assert len(blobs) == len(shop.repository.list()[0].files) + 2, "the manifest and one .bin"
+
+
+def test_rolling_back_publishes_the_old_content_under_a_new_version(shop: Shop) -> None:
+    old = shop.repository.publish(shop.first, ledger_head=None, demo=True)
+    shop.repository.publish(shop.bundle(2, 9), ledger_head=HEAD, demo=False)
+    back = shop.repository.rollback(1)
+    assert (back.model_version, back.ledger_head, back.demo) == (3, HEAD, True)
+    assert [file for file in back.files if file.name != "manifest.json"] == [
+        file for file in old.files if file.name != "manifest.json"
+    ]
+    assert back.bundle != old.bundle
+    assert [release.model_version for release in shop.repository.list()] == [1, 2, 3]
+    assert not list((shop.repository.folder / "parts").iterdir())
+
+
+@pytest.mark.parametrize("version", [0, 2, 3, -1])
+def test_only_an_earlier_release_can_be_rolled_back_to(shop: Shop, version: int) -> None:
+    shop.publish(1)
+    shop.publish(2, seed=9)
+    with pytest.raises(ReleaseError, match=f"release {version} cannot be rolled back to; these can: 1"):
+        shop.repository.rollback(version)
+
+
+def test_a_damaged_blob_is_not_rolled_back_to(shop: Shop) -> None:
+    old = shop.publish(1)
+    shop.publish(2, seed=9)
+    neighbours = next(file for file in old.files if file.name == "neighbours.bin")
+    blob = shop.repository.folder / "targets" / "blobs" / f"{neighbours.sha256}.{neighbours.sha256}"
+    blob.write_bytes(bytes(neighbours.size))
+    with pytest.raises(ReleaseError, match="damaged"):
+        shop.repository.rollback(1)
+    assert len(shop.repository.list()) == 2
+
+
+def test_refresh_signs_again_when_half_is_over_and_not_before(shop: Shop) -> None:
+    online = with_keys(shop, root=None, targets=None)
+    shop.publish(1)
+    assert online.refresh().renewed == ()
+    before = timestamp(shop)
+    shop.clock.now += DAY_S // 2 - 1
+    assert online.refresh().renewed == ()
+    assert timestamp(shop) == before
+    shop.clock.now += 1
+    done = online.refresh()
+    assert done.renewed == ("timestamp",)
+    assert done.expires_at["timestamp"] == shop.clock.now + DAY_S
+    shop.clock.now += 3 * DAY_S
+    assert online.refresh().renewed == ("snapshot", "timestamp"), "the snapshot is older than half its life"
+    assert online.expires_at() == online.refresh().expires_at
+
+
+def test_refresh_signs_targets_too_where_their_key_is(shop: Shop) -> None:
+    shop.clock.now += 45 * DAY_S
+    assert with_keys(shop, root=None).refresh().renewed == ("targets", "snapshot", "timestamp")
+
+
+@pytest.mark.parametrize(
+    ("days", "says"),
+    [
+        (77, "targets metadata expires in 312 hours"),
+        (91, "targets metadata has expired"),
+        (352, "root metadata expires"),
+    ],
+)
+def test_refresh_complains_of_offline_roles_after_it_has_done_its_own(shop: Shop, days: int, says: str) -> None:
+    shop.clock.now += days * DAY_S
+    keys = {"root": None} if "root" in says else {"root": None, "targets": None}
+    with pytest.raises(ReleaseError, match=says):
+        with_keys(shop, **keys).refresh()
+    assert shop.repository.expires_at()["timestamp"] == shop.clock.now + DAY_S
+
+
+def test_rotating_with_the_same_keys_renews_the_root(shop: Shop) -> None:
+    shop.clock.now += 300 * DAY_S
+    assert shop.repository.rotate_root().expires_at["root"] == shop.clock.now + 365 * DAY_S
+    assert shop.repository.root_bytes() != shop.root
+
+
+@pytest.mark.parametrize("missing", ["root", "targets", "online"])
+def test_every_key_is_needed_to_rotate_and_to_create(shop: Shop, missing: str) -> None:
+    with pytest.raises(ReleaseError, match=f"needs {missing}.key"):
+        with_keys(shop, **{missing: None}).rotate_root()
+    partial = with_keys(shop, **{missing: None})._keys
+    with pytest.raises(ReleaseError, match=f"needs {missing}.key"):
+        ReleaseRepository.create(shop.folder / "new", partial, clock=shop.clock)
+    assert not (shop.folder / "new").exists()
+
+
+@pytest.mark.parametrize("lost", [{"online": None}, {"targets": None}, {"online": None, "targets": None}])
+def test_lost_keys_are_replaced_with_the_root_key(shop: Shop, tmp_path: Path, lost: dict[str, None]) -> None:
+    shop.publish(1)
+    new = ReleaseKeys.create(tmp_path / "safe2", tmp_path / "online2")
+    with_keys(shop, **lost).rotate_root(new)
+    after = ReleaseRepository(shop.repository.folder, new, clock=shop.clock)
+    assert after.publish(shop.bundle(2), ledger_head=None, demo=False).model_version == 2
+
+
+def test_without_the_root_key_nothing_is_rotated(shop: Shop, tmp_path: Path) -> None:
+    new = ReleaseKeys.create(tmp_path / "safe2", tmp_path / "online2")
+    with pytest.raises(ReleaseError, match=r"needs root\.key"):
+        with_keys(shop, root=None).rotate_root(new)
+    assert len(list((shop.repository.folder / "metadata").glob("*.root.json"))) == 1
+
+
+def test_publishing_needs_no_root_key_and_refuses_without_the_others(shop: Shop) -> None:
+    with_keys(shop, root=None).publish(shop.first, ledger_head=None, demo=False)
+    for missing in ("targets", "online"):
+        with pytest.raises(ReleaseError, match=f"needs {missing}.key"):
+            with_keys(shop, **{missing: None}).publish(shop.bundle(2), ledger_head=None, demo=False)
+    assert len(shop.repository.list()) == 1
+
+
+def test_a_strangers_keys_sign_nothing(shop: Shop, tmp_path: Path) -> None:
+    strange = ReleaseKeys.create(tmp_path / "safe2", tmp_path / "online2")
+    other = ReleaseRepository(shop.repository.folder, strange, clock=shop.clock)
+    before = timestamp(shop)
+    with pytest.raises(ReleaseError, match="not the one that root names"):
+        other.publish(shop.first, ledger_head=None, demo=False)
+    with pytest.raises(ReleaseError, match="not the one that root names"):
+        other.rotate_root()
+    shop.clock.now += DAY_S
+    with pytest.raises(ReleaseError, match="not the one that root names"):
+        other.refresh()
+    assert timestamp(shop) == before
+    assert len(list((shop.repository.folder / "metadata").glob("*.root.json"))) == 1
+
+
+def test_pruning_keeps_the_newest_and_frees_what_only_the_others_used(shop: Shop) -> None:
+    for version in (1, 2, 3):
+        shop.publish(version, seed=version)
+    first = shop.repository.list()[0]
+    freed = shop.repository.prune(2)
+    assert [release.model_version for release in shop.repository.list()] == [2, 3]
+    changed = [file.size for file in first.files if file.name in ("manifest.json", "neighbours.bin")]
+    assert freed == sum(changed) + len(first.encode()) * 3, "each text lay there as the newest one, too"
+    assert shop.repository.prune(2) == 0
+    with pytest.raises(ReleaseError, match="cannot be rolled back to"):
+        shop.repository.rollback(1)
+    with pytest.raises(ConfigError, match="keep"):
+        shop.repository.prune(0)
+
+
+def test_old_metadata_goes_and_roots_stay(shop: Shop) -> None:
+    for _ in range(15):
+        shop.repository.rotate_root()
+    names = [path.name for path in (shop.repository.folder / "metadata").iterdir()]
+    assert sum(name.endswith("root.json") for name in names) == 16
+    assert sum(name.endswith("targets.json") for name in names) == 10
+    assert sum(name.endswith("snapshot.json") for name in names) == 10
+
+
+def test_a_repository_is_not_made_where_something_is(shop: Shop, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for place in (shop.repository.folder, tmp_path / "file"):
+        with pytest.raises(ReleaseError, match="already"):
+            ReleaseRepository.create(place, shop.keys, clock=shop.clock)
+    (tmp_path / "empty").mkdir()
+    assert ReleaseRepository.create(tmp_path / "empty", shop.keys, clock=shop.clock).list() == ()
+
+
+def test_what_is_no_repository_is_refused(shop: Shop, tmp_path: Path) -> None:
+    nowhere = ReleaseRepository(tmp_path / "nowhere", shop.keys, clock=shop.clock)
+    for use in (nowhere.list, nowhere.refresh, nowhere.rotate_root):
+        with pytest.raises(ReleaseError):
+            use()
+
+
+@pytest.mark.parametrize("name", ["timestamp.json", "2.snapshot.json", "2.targets.json", "1.root.json"])
+@pytest.mark.parametrize("damage", ["gone", "empty", "changed"])
+def test_damaged_metadata_is_found_before_anything_is_signed_over_it(shop: Shop, name: str, damage: str) -> None:
+    shop.publish(1)
+    path = shop.repository.folder / "metadata" / name
+    data = path.read_bytes()
+    path.unlink()
+    if damage != "gone":
+        path.write_bytes(b"" if damage == "empty" else data.replace(b'"version":', b'"version":1', 1))
+    with pytest.raises(ReleaseError, match="damaged"):
+        shop.repository.publish(shop.bundle(2), ledger_head=None, demo=False)
+    with pytest.raises(ReleaseError, match="damaged"):
+        shop.repository.refresh()
+
+
+def test_a_damaged_release_text_is_found(shop: Shop) -> None:
+    shop.publish(1)
+    (path,) = (shop.repository.folder / "targets" / "releases").iterdir()
+    path.write_bytes(path.read_bytes().replace(b"false", b"true "))
+    with pytest.raises(ReleaseError, match="damaged"):
+        shop.repository.list()
+
+
+def test_keys_are_their_owners_alone_and_show_nothing(shop: Shop, tmp_path: Path) -> None:
+    for path in (*(tmp_path / "safe").iterdir(), *(tmp_path / "online").iterdir()):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert path.stat().st_size == 32
+        assert path.read_bytes().hex() not in repr(shop.keys)
+    assert {path.name for path in (tmp_path / "online").iterdir()} == {"online.key"}
+    with pytest.raises(TypeError, match="pickled"):
+        pickle.dumps(shop.keys)
+
+
+def test_keys_are_never_overwritten_nor_guessed(shop: Shop, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="never overwritten"):
+        ReleaseKeys.create(tmp_path / "safe", tmp_path / "elsewhere")
+    with pytest.raises(ReleaseError, match="a folder of their own"):
+        ReleaseKeys.create(tmp_path / "one", tmp_path / "one")
+    with pytest.raises(ReleaseError, match="name the folder of keys"):
+        ReleaseKeys.read(tmp_path / "one", tmp_path)
+    with pytest.raises(ReleaseError, match="another folder has one too"):
+        ReleaseKeys.read(tmp_path / "safe", tmp_path / "safe")
+    assert shop.keys.online is not None
+    read = ReleaseKeys.read(tmp_path / "online")
+    assert (read.root, read.targets) == (None, None)
+    assert read.online is not None
+    assert read.online.public == shop.keys.online.public
+
+
+def test_a_key_that_others_can_read_is_refused(shop: Shop, tmp_path: Path) -> None:
+    assert shop.keys
+    (tmp_path / "online" / "online.key").chmod(0o644)
+    with pytest.raises(ConfigError, match="online key"):
+        ReleaseKeys.read(tmp_path / "online")
+
+
+@pytest.mark.parametrize(
+    "life", [{"timestamp_s": 0}, {"snapshot_s": 1}, {"root_s": DAY_S // 2}, {"targets_s": -1}, {"timestamp_s": 1.5}]
+)
+def test_lifetimes_are_checked(life: dict[str, int]) -> None:
+    with pytest.raises(ConfigError):
+        Lifetimes(**life)
+
+
+def test_a_full_disk_leaves_clients_what_they_had(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.publish(1)
+    before, bundle = timestamp(shop), shop.bundle(2, 9)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(ReleaseError, match="No space left"):
+            shop.repository.publish(bundle, ledger_head=None, demo=False)
+    assert timestamp(shop) == before
+    assert isinstance(shop.repository.publish(bundle, ledger_head=None, demo=False), Release)
+    assert shop.repository.expires_at()["timestamp"] == NOON + DAY_S
