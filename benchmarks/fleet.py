@@ -38,6 +38,7 @@ __all__ = ["Facts", "Kill", "main", "plan_kills", "run_fleet"]
 PHASES = ("advertise", "choose", "share", "mask", "agree", "reveal")
 SERVER = "demo"
 LEAD_S, LEAD_A_DEVICE_S = 10, 3.0  # for the processes to start before the first round
+PAUSE_S = 2.0
 EVENTS = 24
 
 
@@ -121,6 +122,7 @@ def run_fleet(folder: Path, bundle: Path, *, devices: int, rounds: int, round_se
         crowd = {n: _Device(n, folder, url, [kill for kill in kills if kill.device == n]) for n in range(devices)}
         for device in crowd.values():
             device.start()
+            time.sleep(PAUSE_S)  # all at once, starting interpreters would be all that the machine does
         try:
             _watch(shop, crowd, facts)
         finally:

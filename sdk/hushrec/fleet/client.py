@@ -140,7 +140,7 @@ class FleetClient:
         self._gate.consent = agreed
 
     def step(self) -> float:
-        """Do one thing: a request, some seconds of a download, or the training of a round.
+        """Do one thing: a request, the download of a release, or the training of a round.
 
         What goes wrong is in `status`, and comes back as a longer wait.
 

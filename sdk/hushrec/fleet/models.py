@@ -13,9 +13,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Models"]
 
-STEP_S = 2.0
-"""Seconds of one step of an update; consent and conditions are looked at between two."""
-
 
 class Models:
     """The bundle in use. Not for several threads at once.
@@ -60,24 +57,20 @@ class Models:
         bundle = self.newest()
         return 0 if bundle is None else bundle.manifest.model_version
 
-    def fetch(self) -> bool:
-        """Fetch a newer release for a while.
+    def fetch(self, stop: Callable[[], bool]) -> None:
+        """Make the newest release the bundle in use, however long that takes.
 
-        Returns:
-            Whether more is to come.
+        Args:
+            stop: Asked between pieces of a download; what is here by then is not downloaded again.
 
         Raises:
             BundleError: What is here is damaged.
             FleetError: The server cannot be reached.
             ReleaseError: The release is refused, or does not work here.
         """
-        from hushrec.updates import Progress
-
         updater = self._opened()
-        progress = updater.step(STEP_S)
-        if progress is Progress.INSTALLED:
+        if updater.fetch(stop) is not None:
             self._look(updater)
-        return progress is Progress.MORE
 
     def _opened(self) -> "Updater":
         if self._updater is None:

@@ -1,12 +1,12 @@
 """The newest bundle on the device is used; what cannot be fetched leaves the one that is there."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hushrec.bundle import Bundle
-from hushrec.fleet.models import STEP_S, Models
+from hushrec.fleet.models import Models
 from hushrec.profile import Profile
-from hushrec.updates import Progress
 from hushrec_privacy.errors import FleetError, ReleaseError
 
 from tests.tiny_bundle import tiny_bundle, write_tiny_bundle
@@ -15,9 +15,8 @@ from tests.tiny_bundle import tiny_bundle, write_tiny_bundle
 class FakeUpdater:
     """Has a bundle, or not; gets another one when it is told."""
 
-    def __init__(self, path: Path | None, *steps: Progress | Exception) -> None:
+    def __init__(self, path: Path | None, *steps: Path | Exception | None) -> None:
         self.path, self.steps, self.made = path, list(steps), 0
-        self.then: Path | None = None
 
     def __call__(self) -> "FakeUpdater":
         self.made += 1
@@ -28,14 +27,17 @@ class FakeUpdater:
             raise ReleaseError("nothing here")
         return self.path
 
-    def step(self, budget_s: float) -> Progress:
-        assert budget_s == STEP_S
+    def fetch(self, stop: Callable[[], bool]) -> Path | None:
+        assert not stop()
         found = self.steps.pop(0)
         if isinstance(found, Exception):
             raise found
-        if found is Progress.INSTALLED:
-            self.path = self.then
+        self.path = found or self.path
         return found
+
+
+def go_on() -> bool:
+    return False
 
 
 @pytest.fixture
@@ -56,17 +58,17 @@ def test_nothing_is_opened_before_it_is_asked_for(shipped: Bundle) -> None:
 
 
 def test_the_shipped_bundle_is_used_until_there_is_a_newer_one(shipped: Bundle, tmp_path: Path) -> None:
-    updater = FakeUpdater(shipped.root, Progress.MORE, Progress.INSTALLED, Progress.NOTHING_NEW)
-    updater.then = write_tiny_bundle(tmp_path / "newer.hush", seed=9)
+    newer = write_tiny_bundle(tmp_path / "newer.hush", seed=9)
+    updater = FakeUpdater(shipped.root, None, newer, None)
     found = models(updater, shipped)
     assert found.newest() is shipped
-    assert found.fetch()
+    found.fetch(go_on)
     assert found.newest() is shipped
-    assert not found.fetch()
+    found.fetch(go_on)
     newest = found.newest()
     assert newest is not None
-    assert newest.root == updater.then
-    assert not found.fetch()
+    assert newest.root == newer
+    found.fetch(go_on)
     assert found.newest() is newest
     assert updater.made == 1
 
@@ -81,5 +83,5 @@ def test_a_device_without_any_bundle_says_so() -> None:
 def test_what_cannot_be_fetched_changes_nothing(shipped: Bundle, error: Exception) -> None:
     found = models(FakeUpdater(shipped.root, error), shipped)
     with pytest.raises(type(error)):
-        found.fetch()
+        found.fetch(go_on)
     assert found.newest() is shipped
