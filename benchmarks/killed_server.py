@@ -67,7 +67,8 @@ class Facts:
     """What was found; every field from `lost` on is a fault unless it is 0.
 
     Attributes:
-        kills: How many processes died in each state and step.
+        moments: How many processes were killed.
+        kills: How many of them in each state, and how many in each step; a step lies inside a state.
         rounds: How many rounds began.
         published: How many were published, each with its exact sum.
         aborted: How many were given up.
@@ -81,6 +82,7 @@ class Facts:
     """
 
     kills: dict[str, int]
+    moments: int = 0
     rounds: int = 0
     published: int = 0
     aborted: int = 0
@@ -145,7 +147,7 @@ def kill_server(setting: str, folder: Path, kills: int, *, each: int, postgres: 
     ):
         fleet = Fleet(folder, url, servers, random.Random(seed))
         aimed: dict[str, int] = dict.fromkeys((*STATES, *STEPS), 0)
-        while sum(servers.kills.values()) < kills or min(servers.kills[name] for name in aimed) < each:
+        while servers.moments < kills or min(servers.kills[name] for name in aimed) < each:
             target = min(aimed, key=lambda name: (servers.kills[name], aimed[name], name))
             aimed[target] += 1
             if aimed[target] > TRIES + TRIES * servers.kills[target]:
@@ -183,7 +185,7 @@ class Fleet:
         }
         with suppress(FleetError):  # the round was given up
             self._phases(leaving)
-        self._wait_for(lambda state: state in ("published", "aborted"))
+        self._wait_until_ended()
         self.servers.aim(None, self.number)
         self._check_result()
 
@@ -232,16 +234,21 @@ class Fleet:
 
     def _pass_deadline(self, phase: int) -> None:
         while self._state() == STATES[phase - 1]:
-            self.clock.set(max(self.clock(), self._column(ROUND.c.deadline_at)))
+            self._turn_to_deadline((STATES[phase - 1],))
             self._after_a_kill()
 
-    def _wait_for(self, wanted: object) -> None:
-        assert callable(wanted)
-        while not wanted(self._state()) or self._column(ROUND.c.ended_at) is None:
+    def _turn_to_deadline(self, states: tuple[str, ...]) -> None:
+        """Let the time of a phase be over, if it is still that phase."""
+        with self.database.reading() as connection:
+            where = ROUND.c.number == self.number, ROUND.c.state.in_(states)
+            found = connection.execute(select(ROUND.c.deadline_at).where(*where)).scalar()
+        self.clock.set(max(self.clock(), found or 0))
+
+    def _wait_until_ended(self) -> None:
+        while self._state() not in ("published", "aborted") or self._column(ROUND.c.ended_at) is None:
             self._check_uploads()
             self._after_a_kill()
-            if self._state() in STATES[:6]:  # devices that heard nothing more have left
-                self.clock.set(max(self.clock(), self._column(ROUND.c.deadline_at)))
+            self._turn_to_deadline(STATES[:6])  # devices that heard nothing more have left
 
     def _after_a_kill(self) -> None:
         """Let the leases of dead processes run out."""
@@ -304,7 +311,7 @@ class Fleet:
                 for table in (DEVICE, MESSAGE, PHASE, REPLY, REPLY_BODY, FEATURE)
             ]
         there = {number for number in range(1, self.number + 1) if published(self.folder, number)}
-        found.kills, found.spent = dict(self.servers.kills), len(spent)
+        found.kills, found.moments, found.spent = dict(self.servers.kills), self.servers.moments, len(spent)
         found.unpaid = len((results | there) - spent)
         found.published = sum(state == "published" for state, _ in states)
         found.aborted = sum(state == "aborted" for state, _ in states)

@@ -82,7 +82,7 @@ class Master:
         Args:
             layout: Of the part.
             step: Shape (P,).
-            content: Gives the sums of all V items, in their order; asked for only if feature tables change.
+            content: Gives `Content.whole` of the bundle; asked for only if feature tables change.
 
         Raises:
             ConfigError: The step has another shape, or is not finite.

@@ -2,7 +2,7 @@
 
 Marc Brooker, "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015), "full jitter": a uniform draw from 0 to
 the ceiling spreads a crowd of devices best. The server may ask for more patience and never for less: a server that says
-0 for ever is asked ever more rarely all the same.
+0 for ever is asked ever more rarely all the same. What it asks for beyond that is kept, with a little jitter on top.
 """
 
 import math
@@ -27,7 +27,7 @@ class Backoff:
     >>> [backoff.wait_s() for _ in range(5)]
     [1.5, 2.0, 3.0, 5.0, 5.0]
     >>> backoff.wait_s(retry_after_s=60)
-    64.0
+    60.5
     """
 
     def __init__(self, *, least_s: float, most_s: float, uniform: Callable[[], float] | None = None) -> None:
@@ -59,7 +59,7 @@ class Backoff:
         asked = 0.0
         if retry_after_s is not None and math.isfinite(retry_after_s):
             asked = min(retry_after_s, LONGEST_WAIT_S)
-        return max(self._least_s, asked) + self._uniform() * ceiling
+        return max(self._least_s + self._uniform() * ceiling, asked + self._uniform() * self._least_s)
 
     def succeeded(self) -> None:
         """Start anew with short waits."""

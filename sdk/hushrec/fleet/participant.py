@@ -126,8 +126,12 @@ class Participant:
         now = self._parts.clock()
         if now >= self._look_at:
             return self._look(now)
-        if self._release > self._parts.models.version() and now >= self._update_at:
-            return self._update(now)
+        version = self._parts.models.version()
+        if self._release > version:
+            if now >= self._update_at:
+                return self._update(now)
+            if not version:
+                return min(self._update_at, self._look_at) - now  # there is nothing to take part with
         direct = self._parts.features.next_plan()
         if direct is not None and now >= self._direct_at:
             return self._send_direct(direct, now)
@@ -181,14 +185,14 @@ class Participant:
         )
 
     def _update(self, now: float) -> float:
+        gate = self._parts.gate
         try:
-            self._parts.gate.check()
-            if self._parts.models.fetch():
-                return 0.0
+            gate.check()
+            self._parts.models.fetch(lambda: gate.closed() is not None)
         except HushrecError as error:
             self._refused(error)
-            wait = self._updates.wait_s(error.retry_after_s if isinstance(error, FleetError) else None)
-            self._update_at = now + wait
+            retry_after_s = error.retry_after_s if isinstance(error, FleetError) else None
+            self._update_at = now + self._updates.wait_s(retry_after_s)
             return 0.0  # rounds of plans that need no newer model go on
         self._updates.succeeded()
         self._update_at = now + LOOK_EVERY_S

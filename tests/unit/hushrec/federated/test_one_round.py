@@ -31,7 +31,7 @@ GROUPS = dict(zip(PARTS, (("adapter",), ("encoder",), ("features",), ("rows",)),
 ROWS = [[1, 2, 1, 3, 9], [5, 5, 40], [7, 8, 9, 10, 11, 12, 13, 14, 15, 1], [30, 31], [2, 1]]
 BEHAVIORS = [[0, 1, 2, 0, 1], [1, 1, 1], [0] * 10, [2, 0], [0, 0]]
 RATE, COHORT, SEED = 0.05, 8, "plan/1"
-SETTINGS = TrainSettings(local_steps=1, local_rate=RATE, candidates=12)
+SETTINGS = TrainSettings(local_steps=1, local_rate=RATE, candidates=12, windows=1)  # one sample a user, as there
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_the_master_after_a_round_has_the_weights_of_opacus(made: tuple[Bundle, 
     bundle, model = made
     layout, updates = ParameterLayout.of(bundle.manifest, "full"), updates_by_devices(bundle, "full")
     clip, master = bound_between(updates), Master.of(bundle)
-    master.apply(layout, mean_of(updates, clip), lambda: Content(bundle, np.arange(1, ITEMS + 1)))
+    master.apply(layout, mean_of(updates, clip), lambda: Content.whole(bundle))
     changed = by_opacus(model, "full", clip)
     for name, array in updates_of(model, changed, layout).items():
         if name != ITEM_ROWS:

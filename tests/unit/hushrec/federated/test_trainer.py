@@ -13,7 +13,7 @@ from hushrec.bundle import Bundle
 from hushrec.engine import Engine
 from hushrec.federated.candidates import draw_candidates
 from hushrec.federated.layout import ITEM_ROWS, ParameterLayout
-from hushrec.federated.train_step import Sample
+from hushrec.federated.train_step import Sample, TrainBatch
 from hushrec.federated.trainer import LocalTrainer, TrainSettings
 from hushrec_model.model import Model
 from hushrec_model.user_sequences import UserBatch
@@ -213,3 +213,8 @@ def test_a_bundle_without_a_train_step_is_refused(tmp_path: Path) -> None:
 def test_settings_that_cannot_train_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError):
         replace(SETTINGS, **wrong)  # type: ignore[arg-type]
+
+
+def test_what_a_shopper_did_is_in_no_repr() -> None:
+    batch = TrainBatch.of([HISTORY], 8)
+    assert (repr(HISTORY), repr(batch)) == ("Sample()", "TrainBatch()")

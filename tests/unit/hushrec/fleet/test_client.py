@@ -47,7 +47,7 @@ def devices_of(fleet: WholeFleet, count: int = 6) -> list[TestClient]:
 
 
 def made(devices: list[TestClient], round_number: int) -> NDArray[np.int64]:
-    return np.sum([device.given.made[round_number] for device in devices], axis=0)
+    return np.array([device.given.made[round_number] for device in devices]).sum(axis=0)
 
 
 def rounds_of(device: TestClient) -> int:
@@ -183,7 +183,7 @@ def test_a_network_that_costs_holds_up_only_what_is_large(fleet: WholeFleet) -> 
     assert devices[0].status().rounds == 1
     assert devices[0].sent[-1][1].endswith("/reveal")
     before = len(devices[0].sent)
-    fleet.play(*devices, seconds=3 * ROUND_S)
+    fleet.play(devices[0], seconds=3 * ROUND_S)
     assert len(devices[0].sent) == before
 
 
@@ -341,6 +341,21 @@ def test_recommending_never_waits_for_a_step(fleet: WholeFleet) -> None:
     assert shopper.recommend(k=3)
     device.status()
     over.set()
+    device.close()
+
+
+def test_the_app_may_close_its_recommender_and_open_another_one(fleet: WholeFleet) -> None:
+    path = fleet.folder / "shopper.profile"
+    shopper = Recommender.open(fleet.bundle.root, profile=path)
+    fleet.real = True
+    device = fleet.device(0, shopper)
+    assert device.bundle == fleet.bundle.root
+    shopper.close()
+    with Recommender.open(fleet.bundle.root, profile=path) as again:
+        again.observe("item-1")
+        again.observe("item-2")
+        assert device._profile.counts() == {"item-1": 1, "item-2": 1}
+        device.step()
     device.close()
 
 
