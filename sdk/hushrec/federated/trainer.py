@@ -13,6 +13,7 @@ from itertools import islice
 
 import numpy as np
 from hushrec_privacy import checks
+from hushrec_privacy.plans.plan import Plan
 from numpy.typing import NDArray
 
 from hushrec.bundle import Bundle
@@ -52,6 +53,15 @@ class TrainSettings:
     def __post_init__(self) -> None:
         checks.at_least(1, local_steps=self.local_steps, candidates=self.candidates, windows=self.windows)
         checks.positive(local_rate=self.local_rate, limit_s=self.limit_s)
+
+    @classmethod
+    def of(cls, plan: Plan) -> "TrainSettings":
+        """What a plan asks of its devices.
+
+        Raises:
+            ConfigError: It is a plan for something else than training.
+        """
+        return cls(plan.local_steps, float(plan.local_rate), plan.candidates)
 
 
 class LocalTrainer:
