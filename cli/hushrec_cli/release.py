@@ -157,7 +157,7 @@ def rotate(
 ) -> None:
     """Sign a new root: for another year, or with new keys. Devices follow by themselves.
 
-    Needs all three keys that count now.
+    Needs root.key; for new keys the two others may be lost, else all three are needed.
 
     Example: hushrec release rotate releases --keys safe --keys online-key
     """

@@ -67,7 +67,9 @@ from tests.release_shop import NOON
 start, safe, online, bundle, work, first, every = sys.argv[1:]
 keys, folder = ReleaseKeys.read(Path(safe), Path(online)), Path(start).with_name("killed-repository")
 
-def repository():
+new = ReleaseKeys.create(folder / "../safe2", folder / "../online2")
+
+def repository(keys=keys):
     return ReleaseRepository(folder, keys, clock=lambda: NOON)
 
 def publish():
@@ -78,7 +80,8 @@ def rollback():
         repository().rollback(1)
 
 def rotate():
-    repository().rotate_root()
+    if not (folder / "metadata" / "2.root.json").exists():
+        repository().rotate_root(new)
 
 def prune():
     repository().prune(1)
@@ -90,7 +93,7 @@ while killed:
     killed = killed_at(change, folder, globals()[work])
     shutil.copytree(folder, Path(start).with_name(f"seen-{change}"))  # as clients see it now
     assert not killed_at(10**6, folder, globals()[work])
-    repository().refresh()
+    repository(new if work == "rotate" else keys).prune(10)
     assert not list((folder / "parts").iterdir())
     after = [release.model_version for release in repository().list()]
     assert after == {"publish": [1, 2, 3], "rollback": [1, 2, 3], "rotate": [1, 2], "prune": [2]}[work], after

@@ -103,7 +103,10 @@ class ReleaseRepository:
         Raises:
             ReleaseError: The repository is damaged.
         """
-        return self._releases(read_state(self._files))
+        try:
+            return self._releases(read_state(self._files))
+        except ReleaseError:  # or another process pruned between the two: it takes no lock
+            return self._releases(read_state(self._files))
 
     def expires_at(self) -> dict[str, int]:
         """When each role expires, in seconds since 1970-01-01 UTC; signs nothing.
@@ -188,13 +191,14 @@ class ReleaseRepository:
         return Refreshed(roles, state.expires_at())
 
     def rotate_root(self, new_keys: ReleaseKeys | None = None) -> Refreshed:
-        """Sign a new root: the same keys for another term, or other ones from now on. Needs all three keys.
+        """Sign a new root: the same keys for another term, or other ones from now on. Needs the root key.
 
         Devices follow from the root that they were shipped with, through every one since. What is signed with the old
         keys after that is refused, so every server needs the new online key.
 
         Args:
-            new_keys: All three that count from now on; None: those that count now.
+            new_keys: All three that count from now on; None: those that count now, all three of which are needed then.
+                Where the old targets or online key is lost, devices refuse what they see for a moment.
 
         Raises:
             ReleaseError: A key is missing or the old root key is not the one that root names; or the disk refused.

@@ -47,38 +47,46 @@ class RoleWriter:
         self._put(root, "1.root.json", signers["root"])
         self._write(Targets(), Snapshot(), Timestamp(), signers)
 
-    def resign(self, state: State, roles: tuple[str, ...], *keys: ReleaseKeys) -> None:
+    def resign(self, state: State, roles: tuple[str, ...], keys: ReleaseKeys) -> None:
         """Write the next version of some roles, with the content that `state` has.
 
         Args:
             state: Read under the lock, and perhaps changed since.
             roles: Of targets, snapshot and timestamp; each with those that name it.
-            keys: Whose signatures go in; the first set is the one that root names.
+            keys: What to sign with.
 
         Raises:
             ReleaseError: A key is missing, or not the one that root names.
         """
         signers: Signers = {}
         for role in roles:
-            signers[role] = tuple(one.need_targets() if role == "targets" else one.need_online() for one in keys)
-            _check_named(self._files, state.root.signed, role, signers[role][0])
-        targets, snapshot, timestamp = state.targets.signed, state.snapshot.signed, state.timestamp.signed
-        for role, content in (("targets", targets), ("snapshot", snapshot), ("timestamp", timestamp)):
-            content.version += role in roles
-        self._write(targets, snapshot, timestamp, signers)
+            signers[role] = (keys.need_targets() if role == "targets" else keys.need_online(),)
+            self._check_named(state.root.signed, role, *signers[role])
+        self._write_next(state, signers)
 
     def rotate(self, state: State, keys: ReleaseKeys, new: ReleaseKeys) -> None:
         """Write the next root, which names the keys of `new` alone.
 
+        Every other role is signed by old and new keys first, and so holds before and after. Where an old key is lost,
+        clients refuse what they see for the moment between the two.
+
         Raises:
-            ReleaseError: A key is missing, or not the one that root names.
+            ReleaseError: The old root key or a new key is missing, or the old one is not the one that root names.
         """
-        old_root = keys.need_root()
-        _check_named(self._files, state.root.signed, "root", old_root)
-        root = root_naming(new, version=state.root.signed.version + 1)
-        self.resign(state, ROLES, keys, new)
+        old_root, root = keys.need_root(), root_naming(new, version=state.root.signed.version + 1)
+        self._check_named(state.root.signed, "root", old_root)
+        old = {"targets": keys.targets, "snapshot": keys.online, "timestamp": keys.online}
+        self._write_next(
+            state, {role: tuple(key for key in (old[role], named_keys(new)[role]) if key) for role in ROLES}
+        )
         self._put(root, f"{root.version}.root.json", (old_root, new.need_root()))
         self._files.sync()
+
+    def _write_next(self, state: State, signers: Signers) -> None:
+        targets, snapshot, timestamp = state.targets.signed, state.snapshot.signed, state.timestamp.signed
+        for role, content in (("targets", targets), ("snapshot", snapshot), ("timestamp", timestamp)):
+            content.version += role in signers
+        self._write(targets, snapshot, timestamp, signers)
 
     def _write(self, targets: Targets, snapshot: Snapshot, timestamp: Timestamp, signers: Signers) -> None:
         if "targets" in signers:
@@ -97,7 +105,8 @@ class RoleWriter:
         self._files.put_metadata(name, data)
         return data
 
-
-def _check_named(files: RepositoryFiles, root: Root, role: str, key: ReleaseKey) -> None:
-    if key.public.keyid not in root.roles[role].keyids:
-        raise ReleaseError(f"{files.folder}: the key for {role} is not the one that root names; read the newest keys")
+    def _check_named(self, root: Root, role: str, key: ReleaseKey) -> None:
+        if key.public.keyid not in root.roles[role].keyids:
+            raise ReleaseError(
+                f"{self._files.folder}: the key for {role} is not the one that root names; read the newest keys"
+            )

@@ -1,4 +1,4 @@
-"""Whatever a shop does and whenever a device looks: the device has the newest release it may have, never an older one."""
+"""Whatever a shop does, whenever a device looks: it has the newest release that it may have, and never goes back."""
 
 import tempfile
 from pathlib import Path

@@ -436,6 +436,28 @@ def test_what_the_old_keys_sign_after_a_rotation_is_refused(shop: Shop, server: 
     refuses(device, ReleaseError, "not signed by the keys that count")
 
 
+def test_a_restored_repository_is_followed_after_new_keys(shop: Shop, server: Server, device: Updater) -> None:
+    restored = copied(shop)
+    for version in (2, 3, 4):
+        shop.publish(version, seed=version)
+        device.fetch()
+    old = ReleaseRepository(restored, shop.keys, clock=shop.clock)
+    server.folder = restored
+    refuses_at(device, 4, "went back")
+    new = ReleaseKeys.create(shop.folder / "safe2", shop.folder / "online2")
+    old.rotate_root(new)
+    refuses_at(device, 4, "never goes back")
+    old.publish(shop.bundle(5, 5), ledger_head=None, demo=False)
+    device.fetch()
+    assert Bundle.open(device.current()).manifest.model_version == 5
+
+
+def refuses_at(device: Updater, version: int, match: str) -> None:
+    with pytest.raises(ReleaseError, match=match):
+        device.fetch()
+    assert Bundle.open(device.current(), verify=True).manifest.model_version == version
+
+
 def test_a_full_disk_leaves_the_last_good_release(shop: Shop, device: Updater, monkeypatch: pytest.MonkeyPatch) -> None:
     shop.publish(2, seed=9)
 

@@ -169,6 +169,22 @@ def test_every_key_is_needed_to_rotate_and_to_create(shop: Shop, missing: str) -
     assert not (shop.folder / "new").exists()
 
 
+@pytest.mark.parametrize("lost", [{"online": None}, {"targets": None}, {"online": None, "targets": None}])
+def test_lost_keys_are_replaced_with_the_root_key(shop: Shop, tmp_path: Path, lost: dict[str, None]) -> None:
+    shop.publish(1)
+    new = ReleaseKeys.create(tmp_path / "safe2", tmp_path / "online2")
+    with_keys(shop, **lost).rotate_root(new)
+    after = ReleaseRepository(shop.repository.folder, new, clock=shop.clock)
+    assert after.publish(shop.bundle(2), ledger_head=None, demo=False).model_version == 2
+
+
+def test_without_the_root_key_nothing_is_rotated(shop: Shop, tmp_path: Path) -> None:
+    new = ReleaseKeys.create(tmp_path / "safe2", tmp_path / "online2")
+    with pytest.raises(ReleaseError, match=r"needs root\.key"):
+        with_keys(shop, root=None).rotate_root(new)
+    assert len(list((shop.repository.folder / "metadata").glob("*.root.json"))) == 1
+
+
 def test_publishing_needs_no_root_key_and_refuses_without_the_others(shop: Shop) -> None:
     with_keys(shop, root=None).publish(shop.first, ledger_head=None, demo=False)
     for missing in ("targets", "online"):
