@@ -149,7 +149,7 @@ def few_requests(world: World) -> World:
     return world
 
 
-def test_an_address_that_asks_too_often_is_refused_and_others_and_probes_are_not(world: World) -> None:
+def test_an_address_that_asks_too_often_is_refused_and_others_and_the_probe_are_not(world: World) -> None:
     few_requests(world)
     statuses = [world.ask("GET", path_of("fleet"), client="192.0.2.7").status for _ in range(12)]
     assert statuses == [200] * 10 + [429] * 2
