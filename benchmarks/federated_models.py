@@ -80,9 +80,10 @@ def trained(data: Shop, which: str, work: Path) -> Model:
     return done.model
 
 
-def score(data: Shop, model: Model, queries: Queries | None = None) -> float:
-    """NDCG@10 of the Transformer alone, over every user's test query, or over the queries given."""
-    ranked = ModelScorer(model, filter_seen=data.split.filter_seen)
+def score(data: Shop, model: Model, queries: Queries | None = None, table: torch.Tensor | None = None) -> float:
+    """NDCG@10 of the Transformer alone, over every user's test query, or over the queries given; with other item
+    vectors than the model's if `table` is given."""
+    ranked = ModelScorer(model, filter_seen=data.split.filter_seen, table=table)
     return evaluate(ranked, queries or data.split.test, len(data.split.items)).ndcg
 
 

@@ -1,7 +1,9 @@
 """One device in one round: six messages, each made from what the server answered to the one before.
 
-Bell et al. 2020 (eprint 2020/704), the protocol for the active server; with the numbers of the curious one it is that.
-Against a server that does what it likes, together with corrupt devices, these checks carry the proof; H are the honest:
+Bell et al. 2020 (eprint 2020/704), the protocol for the malicious server, which also serves the curious one with that
+one's k and t. Stricter than there in two points: what is signed is the whole sets of those that shared and survived,
+not a neighbour's presence, and masked vectors come with a signature over the first of them (point 4). Against a server
+that does what it likes, together with corrupt devices:
 
  1. Neighbours are chosen after the roster is fixed, by the device alone; every entry of them is opened and checked.
  2. A seed masks the vector by itself, besides the masks of pairs. For each of its choosers a device reveals one share:

@@ -1,9 +1,10 @@
 """How many neighbours a device chooses, and how many of them it takes to recover a secret: k and t.
 
-Bell, Bonawitz, Gascon, Lepoint and Raykova 2020 (eprint 2020/704): each device chooses k of the n - 1 others at random
-and shares its secrets among them, any t of which suffice (section 4; there, as here, both settings of the server rest
-on tails of the hypergeometric distribution). Up to 5 % of the devices may be corrupt, that is work for the server, and
-up to 10 % drop out. HG(N, K, k) is the number of marked ones among k drawn from N of which K are marked:
+As in Bell, Bonawitz, Gascon, Lepoint and Raykova 2020 (eprint 2020/704), protocol for the malicious server, each device
+chooses k of the n - 1 others at random and shares its secrets among them, any t of which suffice; and as there k and t
+follow from tails of the hypergeometric distribution. The conditions are written out here, for 5 % corrupt devices, that
+is such as work for the server, and 10 % that drop out. HG(N, K, k) is the number of marked ones among k drawn from N of
+which K are marked:
 
     too many corrupt    n P[HG(n-1, corrupt, k) >= t]        <= 2^-40   curious server: it recovers no secret by itself
                         n P[HG(n-1, corrupt, k) >= 2t - k]   <= 2^-40   active server: no device loses both its secrets
@@ -13,8 +14,8 @@ up to 10 % drop out. HG(N, K, k) is the number of marked ones among k drawn from
 
 The smallest k is taken, and the largest t that it allows. `smallest_sum` says over how many honest devices every sum is
 that an active server can learn. Below 100 devices each chooses all others, holds a share of its own, and t is two
-thirds of n, as in Bonawitz et al. 2017 (eprint 2017/281), figure 4: no device loses both secrets while fewer than a
-third are corrupt.
+thirds of n, as in Bonawitz et al. 2017 (eprint 2017/281): no device loses both secrets while fewer than a third are
+corrupt.
 """
 
 import math
@@ -52,7 +53,7 @@ class Neighbourhood:
 
     @property
     def most_choosers(self) -> int:
-        """By how many others a device lets itself be chosen: three times the mean (Bell et al., section 4)."""
+        """By how many others a device lets itself be chosen: three times the mean, as in Bell et al."""
         return self.chosen if self.complete else 3 * self.chosen
 
 

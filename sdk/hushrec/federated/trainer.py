@@ -2,16 +2,19 @@
 
 A few steps of gradient descent, each over all histories, on the mean loss of every next event against candidates that
 are drawn from a public seed (`local SGD`: McMahan et al. 2017, arXiv:1602.05629, Algorithm 1, ClientUpdate). It runs in
-the caller's thread, shares nothing with a `Recommender` and takes none of its locks, so the app answers meanwhile. The
-change is as private as the histories: it is for clipping, rounding and masking, and never leaves the device as it is.
+the caller's thread, shares nothing with a `Recommender` and takes none of its locks, so the app answers meanwhile; its
+memory does not grow with the histories. The change is as private as they are: it is for clipping, rounding and masking,
+and never leaves the device as it is.
 """
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from hushrec_privacy import checks
+from hushrec_privacy.plans.plan import Plan
 from numpy.typing import NDArray
 
 from hushrec.bundle import Bundle
@@ -23,7 +26,7 @@ from hushrec.federated.train_step import Gradients, Sample, TrainBatch, TrainSte
 
 __all__ = ["LocalTrainer", "TrainSettings"]
 
-_HISTORIES_AT_ONCE = 8
+_POSITIONS_AT_ONCE = 400  # 8 windows of 50; memory grows with them, speed hardly
 
 Floats = NDArray[np.float32]
 Indexes = NDArray[np.int64]
@@ -38,19 +41,28 @@ class TrainSettings:
         local_steps: Steps of gradient descent.
         local_rate: Their learning rate.
         candidates: M, items that a step scores against.
-        histories: How many of a shopper's histories are used at most, the newest; of each the newest Lmax + 1 events.
+        windows: Stretches of Lmax + 1 events that a shopper's histories are cut into, at most; the newest are used.
         limit_s: Seconds after which training gives up.
     """
 
     local_steps: int = 1
     local_rate: float = 0.1
     candidates: int = 1024
-    histories: int = 32
+    windows: int = 32
     limit_s: float = 60.0
 
     def __post_init__(self) -> None:
-        checks.at_least(1, local_steps=self.local_steps, candidates=self.candidates, histories=self.histories)
+        checks.at_least(1, local_steps=self.local_steps, candidates=self.candidates, windows=self.windows)
         checks.positive(local_rate=self.local_rate, limit_s=self.limit_s)
+
+    @classmethod
+    def of(cls, plan: Plan) -> "TrainSettings":
+        """What a plan asks of its devices.
+
+        Raises:
+            ConfigError: It is a plan for something else than training.
+        """
+        return cls(plan.local_steps, float(plan.local_rate), plan.candidates)
 
 
 class LocalTrainer:
@@ -131,13 +143,20 @@ class LocalTrainer:
         return self._layout.flatten(run.change)
 
     def _samples(self, histories: Sequence[Sample]) -> list[Sample]:
-        known = []
-        for sample in histories[-self._settings.histories :]:
+        return list(islice(self._windows(histories), self._settings.windows))
+
+    def _windows(self, histories: Sequence[Sample]) -> Iterator[Sample]:
+        """Known events in windows, newest first; one begins with the last event of the one before, so that every
+        event but the first is asked for once."""
+        for sample in reversed(histories):
             items = np.asarray(sample.items, np.int64)
-            kept = np.flatnonzero((items > 0) & (items < len(self._start.offset)))[-self._longest :]
-            if len(kept) > 1:
-                known.append(Sample(items[kept], np.asarray(sample.behaviors, np.int64)[kept]))
-        return known
+            known = np.flatnonzero((items > 0) & (items < len(self._start.offset)))
+            items, behaviors = items[known], np.asarray(sample.behaviors, np.int64)[known]
+            stop = len(items)
+            while stop > 1:
+                start = max(0, stop - self._longest)
+                yield Sample(items[start:stop], behaviors[start:stop])
+                stop = start + 1
 
 
 class _Run:
@@ -212,5 +231,6 @@ class _Run:
 def _batches(samples: Sequence[Sample]) -> Iterator[TrainBatch]:
     positions = sum(len(sample.items) - 1 for sample in samples)
     by_length = sorted(samples, key=lambda sample: len(sample.items))
-    for first in range(0, len(by_length), _HISTORIES_AT_ONCE):
-        yield TrainBatch.of(by_length[first : first + _HISTORIES_AT_ONCE], positions)
+    at_once = max(1, _POSITIONS_AT_ONCE // (len(by_length[-1].items) - 1))
+    for first in range(0, len(by_length), at_once):
+        yield TrainBatch.of(by_length[first : first + at_once], positions)

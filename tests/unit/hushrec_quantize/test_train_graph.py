@@ -16,6 +16,7 @@ from hushrec_quantize.convert import encoder_weights
 from hushrec_quantize.train_graph import build_train_step
 from numpy.typing import NDArray
 
+from tests.encoder_reference import random_encoder
 from tests.planted import small_model
 
 ITEMS = 60
@@ -116,3 +117,42 @@ def test_every_gradient_is_that_of_torch(shape: str, lengths: list[Any], candida
         assert np.abs(found[name].reshape(array.shape) - array).max() <= 1e-5, name
         alone = lengths == [1] and name.endswith("bias") and "norm" not in name  # attention has nothing to choose from
         assert alone or np.abs(array).max() > 1e-4, f"{name}: no gradient to compare"
+
+
+def test_the_graph_depends_on_the_shape_and_not_on_the_weights() -> None:
+    assert build_train_step(random_encoder(1)) == build_train_step(random_encoder(2))
+    others = [{"heads": (1, 2)}, {"channels": (176, 64)}, {"max_history": 40}, {"behaviors": 2}, {"behaviors": 3}]
+    assert len({build_train_step(random_encoder(**shape)) for shape in (*others, {})}) == 6
+
+
+def test_a_row_without_a_length_of_its_own_is_taken_as_it_is(tmp_path: Path) -> None:
+    """Its gradient is that of a plain product with the users that were asked for it, and nothing is divided by 0."""
+    model = model_of(SHAPES["behaviours"])
+    with torch.no_grad():
+        model.items.id.weight.div_(torch.linalg.vector_norm(model.items.id.weight, dim=1, keepdim=True))
+        model.items.id.weight[4] = 0
+    histories = [([1, 5, 3], [0, 1])]
+    against = Candidates(torch.tensor([2, 3, 9]), torch.zeros(ITEMS + 1))
+    seen = by_graph(tmp_path, model, histories, against)
+    assert all(np.isfinite(array).all() for array in seen.values())
+    rate = 1e-3
+    with torch.no_grad():
+        model.items.id.weight[4] -= rate * torch.from_numpy(seen["rows"][5])
+    after = by_graph(tmp_path, model, [([1, 5], [0])], against)["loss"]
+    with torch.no_grad():
+        model.items.id.weight[4] = 0
+    before = by_graph(tmp_path, model, [([1, 5], [0])], against)["loss"]
+    asked = by_graph(tmp_path, model, [([1, 5], [0])], against)["rows"][5]
+    np.testing.assert_allclose(2 * seen["rows"][5], asked, atol=1e-5)  # one of two positions asks for it
+    np.testing.assert_allclose((before - after) / rate, seen["rows"][5] @ asked, rtol=0.02)
+
+
+def test_a_score_that_is_beaten_by_far_keeps_loss_and_gradients_finite(tmp_path: Path) -> None:
+    model = model_of(SHAPES["behaviours"])
+    with torch.no_grad():
+        model.encoder.scale.weight.fill_(500)
+    found = by_graph(
+        tmp_path, model, [([1, 5, 3, 1], [0, 1, 0])], Candidates(torch.arange(2, 50), torch.zeros(ITEMS + 1))
+    )
+    assert all(np.isfinite(array).all() for array in found.values())
+    assert found["loss"][0] > 20

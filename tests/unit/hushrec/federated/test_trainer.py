@@ -13,7 +13,7 @@ from hushrec.bundle import Bundle
 from hushrec.engine import Engine
 from hushrec.federated.candidates import draw_candidates
 from hushrec.federated.layout import ITEM_ROWS, ParameterLayout
-from hushrec.federated.train_step import Sample
+from hushrec.federated.train_step import Sample, TrainBatch
 from hushrec.federated.trainer import LocalTrainer, TrainSettings
 from hushrec_model.model import Model
 from hushrec_model.user_sequences import UserBatch
@@ -108,8 +108,8 @@ def test_several_histories_weigh_by_their_events(bare: Made) -> None:
 
 
 def test_more_histories_than_fit_into_a_batch_are_added_up(bare: Made) -> None:
-    trainer = LocalTrainer.open(bare[0], "full", SETTINGS)
-    many, one = trainer.update([HISTORY] * 11, "s"), trainer.update([HISTORY], "s")
+    trainer = LocalTrainer.open(bare[0], "full", replace(SETTINGS, windows=200))
+    many, one = trainer.update([HISTORY] * 110, "s"), trainer.update([HISTORY], "s")
     assert many is not None
     assert one is not None
     np.testing.assert_allclose(many, one, atol=1e-5)
@@ -141,15 +141,22 @@ def test_without_two_known_events_nothing_changes(bare: Made, items: list[int]) 
 
 
 def test_unknown_events_are_passed_over_and_only_the_newest_are_read(bare: Made) -> None:
-    trainer = LocalTrainer.open(bare[0], "full", SETTINGS)
+    trainer = LocalTrainer.open(bare[0], "full", replace(SETTINGS, windows=1))
     items = [8, 0, *HISTORY.items[:4], 99, *HISTORY.items[4:]]
     behaviors = [1, 2, *HISTORY.behaviors[:4], 0, *HISTORY.behaviors[4:]]
     longer = Sample(np.array(items), np.array(behaviors))
     np.testing.assert_array_equal(trainer.update([longer], "s"), trainer.update([HISTORY], "s"))
 
 
+def test_a_long_history_is_cut_so_that_every_event_is_asked_for_once(bare: Made) -> None:
+    trainer = LocalTrainer.open(bare[0], "full", SETTINGS)
+    items, behaviors = np.arange(1, 21), np.arange(20) % 3
+    parts = [Sample(items[at], behaviors[at]) for at in (slice(0, 4), slice(3, 12), slice(11, 20))]
+    np.testing.assert_allclose(trainer.update([Sample(items, behaviors)], "s"), trainer.update(parts, "s"), atol=1e-6)
+
+
 def test_only_the_newest_histories_are_read(bare: Made) -> None:
-    trainer = LocalTrainer.open(bare[0], "adapter", replace(SETTINGS, histories=1))
+    trainer = LocalTrainer.open(bare[0], "adapter", replace(SETTINGS, windows=1))
     np.testing.assert_array_equal(trainer.update([sample([1, 2]), HISTORY], "s"), trainer.update([HISTORY], "s"))
 
 
@@ -165,8 +172,8 @@ def test_an_item_without_a_vector_gets_a_gradient_of_ordinary_size(tmp_path: Pat
 @pytest.mark.parametrize("asked", [0, 1, 3])
 def test_training_ends_when_it_is_told_to(bare: Made, asked: int) -> None:
     count = iter(range(100))
-    trainer = LocalTrainer.open(bare[0], "adapter", replace(SETTINGS, local_steps=3))
-    assert trainer.update([HISTORY] * 9, "s", stop=lambda: next(count) >= asked) is None
+    trainer = LocalTrainer.open(bare[0], "adapter", replace(SETTINGS, local_steps=3, windows=60))
+    assert trainer.update([HISTORY] * 60, "s", stop=lambda: next(count) >= asked) is None
     assert next(count) == asked + 1  # asked before each of two batches a step, and not again afterwards
 
 
@@ -206,3 +213,8 @@ def test_a_bundle_without_a_train_step_is_refused(tmp_path: Path) -> None:
 def test_settings_that_cannot_train_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError):
         replace(SETTINGS, **wrong)  # type: ignore[arg-type]
+
+
+def test_what_a_shopper_did_is_in_no_repr() -> None:
+    batch = TrainBatch.of([HISTORY], 8)
+    assert (repr(HISTORY), repr(batch)) == ("Sample()", "TrainBatch()")
