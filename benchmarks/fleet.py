@@ -19,6 +19,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -172,6 +173,7 @@ class _Shop:
         keys = ReleaseKeys.create(folder / "offline", self.data / "online")
         self.repository = ReleaseRepository.create(self.data / "releases", keys, clock=time.time)
         self.repository.publish(bundle, ledger_head=None, demo=True)
+        shutil.copy2(folder / "offline" / "targets.key", self.data / "online")  # the server of a fleet publishes
 
     def _write_keys(self) -> None:
         from hushrec_privacy.envelope import PUBLIC_KEY_BYTES
@@ -317,35 +319,20 @@ def _spent(record: Any) -> set[int]:
 
 
 def _serve(config: Path) -> None:
-    """The server's process: what `hushrec serve` does, with releases, and a note of each sum before its noise."""
-    from hushrec_server.assembly import assemble
-    from hushrec_server.config import read_config
-    from hushrec_server.logs import start_logging
-    from hushrec_server.model_releases import ModelReleases
-    from hushrec_server.releases import ReleaseKeys, ReleaseRepository
+    """The server's process: `hushrec serve`, and a note of each sum before its noise."""
+    from hushrec_cli.serve import serve
     from hushrec_server.rounds.secagg import SecAggPlus
-    from hushrec_server.serving import bound_socket, run_server
 
-    folder, finish = config.parent, SecAggPlus.finish
+    notes, finish = config.parent / "notes", SecAggPlus.finish
 
     def noted(self: SecAggPlus, session: bytes, *rest: Any) -> Any:
         found = finish(self, session, *rest)
         number = int.from_bytes(session[33:41], "big")
-        _write(
-            folder / "notes" / f"sum-{number}.npz",
-            lambda file: np.savez(file, sum=found.sum, survivors=found.survivors),
-        )
+        _write(notes / f"sum-{number}.npz", lambda file: np.savez(file, sum=found.sum, survivors=found.survivors))
         return found
 
     setattr(SecAggPlus, "finish", noted)  # noqa: B010 - a note for the check, and no option of the product
-    read = read_config(config)
-    keys = ReleaseKeys.read(folder / "offline", read.data / "online")
-    repository = ReleaseRepository(read.data / "releases", keys, clock=time.time)
-    with bound_socket("127.0.0.1", 0) as taken:
-        server = assemble(read, _quiet, publisher=ModelReleases(repository, folder / "masters"))
-        start_logging()
-        run_server(server.app, taken, read.limits, ready=lambda url: print("ready", url, flush=True))
-        server.close()
+    serve(config)
 
 
 def _take_part(config: Path) -> None:

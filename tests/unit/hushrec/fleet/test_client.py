@@ -20,7 +20,7 @@ from hushrec.profile import Profile
 from hushrec.recommender import Recommender
 from hushrec_privacy.encoding import decode_sum, split_segments, to_lattice
 from hushrec_privacy.envelope import KeySet
-from hushrec_privacy.errors import ConfigError, FleetError, VaultError
+from hushrec_privacy.errors import ConfigError, FleetError, ReleaseError, VaultError
 from hushrec_privacy.plans.limits import DeviceLimits
 from hushrec_privacy.plans.signing import PlanKey
 from numpy.typing import NDArray
@@ -251,6 +251,60 @@ def test_a_round_that_starts_from_another_model_is_not_joined(fleet: WholeFleet)
     fleet.play(device, seconds=100)
     assert device.status().refusal.reason == "release"  # type: ignore[union-attr]
     assert not any("/advertise" in path for _, path, _ in device.sent)
+
+
+class FakeUpdater:
+    """Has no bundle until it is let."""
+
+    def __init__(self, path: Path, failures: int) -> None:
+        self.path, self.failures, self.tries, self.here = path, failures, 0, False
+
+    def current(self) -> Path:
+        if not self.here:
+            raise ReleaseError("there is no release on this device yet")
+        return self.path
+
+    def fetch(self, stop: Callable[[], bool]) -> Path | None:
+        self.tries += 1
+        if stop():
+            return None
+        if self.tries <= self.failures:
+            raise FleetError("the server cannot be reached", reason="unreachable", retry_after_s=0)
+        self.here = True
+        return self.path
+
+
+def test_a_device_without_a_model_fetches_it_before_it_takes_part(
+    fleet: WholeFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    updater = FakeUpdater(fleet.bundle.root, failures=2)
+    monkeypatch.setattr(TestClient, "_updater", lambda _: updater)
+    device = fleet.device(0, Profile())
+    assert device.bundle is None
+    fleet.play(device, until=lambda: updater.tries == 2)
+    assert {path for _, path, _ in device.sent} == {"/v1/fleet"}
+    assert device.status().refusal.reason == "unreachable"  # type: ignore[union-attr]
+    fleet.play(device, until=lambda: device.status().state == "round", seconds=200)
+    assert device.bundle == fleet.bundle.root
+    assert device.status().model_version == fleet.bundle.manifest.model_version
+    assert updater.tries == 3
+
+
+def test_a_download_stops_when_the_conditions_end(fleet: WholeFleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    updater = FakeUpdater(fleet.bundle.root, failures=0)
+    monkeypatch.setattr(TestClient, "_updater", lambda _: updater)
+    device = fleet.device(0, Profile())
+    device.step()
+    fetch = updater.fetch
+
+    def interrupted(stop: Callable[[], bool]) -> Path | None:
+        device.now = BUSY
+        return fetch(stop)
+
+    monkeypatch.setattr(updater, "fetch", interrupted)
+    fleet.play(device, seconds=100)
+    assert not updater.here
+    assert updater.tries == 1
 
 
 def test_a_plan_that_does_not_fit_the_model_is_not_even_enrolled_in(fleet: WholeFleet) -> None:
