@@ -378,6 +378,21 @@ def test_a_thread_of_lowest_priority_takes_part_and_stops_when_told(fleet: Whole
         assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) != 19, "the app's own thread keeps its own"
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_error_of_the_app_ends_the_thread_sends_nothing_and_shows(fleet: WholeFleet) -> None:
+    def broken() -> Conditions:
+        raise RuntimeError("the app's own")
+
+    device = fleet.device(0, conditions=broken)
+    device.start()
+    until = time.monotonic() + 20
+    while device.status().state != "failed" and time.monotonic() < until:
+        time.sleep(0.01)
+    assert device.status().state == "failed"
+    assert not device.sent
+    device.close()
+
+
 def test_recommending_never_waits_for_a_step(fleet: WholeFleet) -> None:
     shopper = Recommender.open(fleet.bundle.root)
     device = fleet.device(0, shopper)
