@@ -26,8 +26,9 @@ from hushrec_privacy.enrolment import Identity, verified_certificate
 from hushrec_privacy.envelope import verified_key_set
 from hushrec_privacy.secagg import Session
 
+from tests.databases import database_url, needs_postgres
 from tests.e2e.commands import hushrec
-from tests.server_folder import SERVER, ServerFolder, check_in, running
+from tests.server_folder import SERVER, ServerFolder, check_in, check_in_request, running
 
 SLOWEST_START_S = 10.0  # a busy machine; benchmarks/server_http.py measures
 
@@ -232,3 +233,19 @@ def test_an_envelope_key_is_followed_by_the_next_one(folder: ServerFolder, tmp_p
     with running("serve", "--config", folder.config, "--plan", folder.plan_file) as server:
         assert check_in(folder, server).status == 200
     assert "another server" in refused(*followed[:5], "--server", "other", *followed[7:])
+
+
+@needs_postgres
+def test_two_processes_over_one_postgresql_are_one_server(
+    folder: ServerFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("serve", "--config", folder.config, "--plan", folder.plan_file)
+    with database_url("postgresql", tmp_path) as url:
+        monkeypatch.setenv("HUSHREC_DATABASE", url)
+        with running(*arguments) as one, running(*arguments) as other:
+            request = check_in_request(folder)
+            assert one.ask(*request).status == 200
+            assert other.ask(*request).status == 403, "a replay at the other process"
+            places = [read_packed(check_in(folder, server).body, CheckInAnswer) for server in (other, one, other)]
+            assert [(place.round, place.index) for place in places] == [(1, 1), (1, 2), (1, 3)]
+            assert (one.stop(), other.stop()) == (0, 0)
