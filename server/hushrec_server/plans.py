@@ -47,6 +47,7 @@ class SignedPlan:
         data: Its bytes.
         signature: By the shop's plan key.
         status: As it was when this was read.
+        reason: Why it was halted, for the operator; also as it was then.
     """
 
     plan_id: str
@@ -54,6 +55,7 @@ class SignedPlan:
     data: bytes
     signature: bytes
     status: PlanStatus
+    reason: str = ""
 
 
 class Plans:
@@ -141,14 +143,15 @@ class Plans:
             FleetError: There is none; reason `unknown-plan`.
         """
         known = self._known.get(plan_id)
-        wanted = select(PLAN.c.status) if known else select(PLAN.c.status, PLAN.c.data, PLAN.c.signature)
+        now = (PLAN.c.status, PLAN.c.reason)
+        wanted = select(*now) if known else select(*now, PLAN.c.data, PLAN.c.signature)
         wanted = wanted.where(PLAN.c.plan == plan_id)
         found = connection.execute(wanted.with_for_update() if lock else wanted).first()
         if found is None:
             raise refusal(Reason.UNKNOWN_PLAN)
         if known is None:
             known = self._remember(plan_id, bytes(found.data), bytes(found.signature))
-        return SignedPlan(plan_id, known.plan, known.data, known.signature, PlanStatus(found.status))
+        return SignedPlan(plan_id, known.plan, known.data, known.signature, PlanStatus(found.status), found.reason)
 
     def all(self) -> tuple[SignedPlan, ...]:
         """All plans, the oldest first."""

@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Select, Table, delete, exists,
 from hushrec_server.database import Database, insert_new
 from hushrec_server.rounds.aggregation import Closed
 from hushrec_server.rounds.states import ENDED, State
-from hushrec_server.schema import DEVICE, MESSAGE, PHASE, REPLY, REPLY_BODY, ROUND
+from hushrec_server.schema import DEVICE, MESSAGE, PHASE, REPLY, REPLY_BODY, ROUND, ROWS_OF_DEVICES
 
 __all__ = [
     "Device",
@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 BODIES_AT_ONCE = 16
-ERASED_AT_ONCE = 64
+ERASED_AT_ONCE = 16
 
 
 class Key(NamedTuple):
@@ -237,7 +237,7 @@ def erase(database: Database, key: Key) -> None:
                 gone = (*_of(MESSAGE, key), MESSAGE.c.phase == phase, MESSAGE.c.place == place)
                 connection.execute(delete(MESSAGE).where(*gone))
             if not found:
-                for table in (REPLY, REPLY_BODY, PHASE, DEVICE):
+                for table in ROWS_OF_DEVICES:
                     connection.execute(delete(table).where(*_of(table, key)))
                 return
 

@@ -74,6 +74,17 @@ def test_the_catalogue_is_read_only_where_feature_tables_change(bundle: Bundle) 
     Master.of(bundle).apply(layout, np.ones(layout.size), refuse)
 
 
+def test_a_catalogue_that_cannot_be_read_leaves_the_master_as_it_was(bundle: Bundle) -> None:
+    def refuse() -> Content:
+        raise BundleError("gone")
+
+    master, layout = Master.of(bundle), ParameterLayout.of(bundle.manifest, "full")
+    before = master.to_bytes()
+    with pytest.raises(BundleError):
+        master.apply(layout, np.ones(layout.size), refuse)
+    assert master.to_bytes() == before
+
+
 def test_an_item_without_a_vector_grows_slowly_into_one(unseen: Bundle) -> None:
     master, layout = Master.of(unseen), ParameterLayout.of(unseen.manifest, "full")
     mean, step = float(master.lengths[-1]), np.zeros(layout.size)

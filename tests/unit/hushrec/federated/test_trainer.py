@@ -108,8 +108,8 @@ def test_several_histories_weigh_by_their_events(bare: Made) -> None:
 
 
 def test_more_histories_than_fit_into_a_batch_are_added_up(bare: Made) -> None:
-    trainer = LocalTrainer.open(bare[0], "full", SETTINGS)
-    many, one = trainer.update([HISTORY] * 11, "s"), trainer.update([HISTORY], "s")
+    trainer = LocalTrainer.open(bare[0], "full", replace(SETTINGS, windows=200))
+    many, one = trainer.update([HISTORY] * 110, "s"), trainer.update([HISTORY], "s")
     assert many is not None
     assert one is not None
     np.testing.assert_allclose(many, one, atol=1e-5)
@@ -172,8 +172,8 @@ def test_an_item_without_a_vector_gets_a_gradient_of_ordinary_size(tmp_path: Pat
 @pytest.mark.parametrize("asked", [0, 1, 3])
 def test_training_ends_when_it_is_told_to(bare: Made, asked: int) -> None:
     count = iter(range(100))
-    trainer = LocalTrainer.open(bare[0], "adapter", replace(SETTINGS, local_steps=3))
-    assert trainer.update([HISTORY] * 9, "s", stop=lambda: next(count) >= asked) is None
+    trainer = LocalTrainer.open(bare[0], "adapter", replace(SETTINGS, local_steps=3, windows=60))
+    assert trainer.update([HISTORY] * 60, "s", stop=lambda: next(count) >= asked) is None
     assert next(count) == asked + 1  # asked before each of two batches a step, and not again afterwards
 
 
