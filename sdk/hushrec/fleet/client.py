@@ -60,7 +60,8 @@ class FleetStatus(NamedTuple):
     """What an app may show.
 
     Attributes:
-        state: "off" (no consent), "waiting" (for conditions or a round), "round" (in one), or "closed".
+        state: "off" (no consent), "waiting" (for conditions or a round), "round" (in one), "failed" (what the app gave
+            raised an error, which ended the thread; nothing is sent), or "closed".
         phase: Of the round, 1 to 6; 0: in none.
         rounds: Rounds that were done since the client was opened.
         refusal: Why the last thing was not done; None: nothing to tell.
@@ -193,9 +194,8 @@ class FleetClient:
             LedgerError: The participation record cannot be read.
         """
         run = self._participant.run
-        state = "closed" if self._closed else "off" if not self.consent else "round" if run else "waiting"
         return FleetStatus(
-            state=state,
+            state=self._state(),
             phase=run.phase if run else 0,
             rounds=self._participant.rounds,
             refusal=self._participant.refusal,
@@ -286,6 +286,15 @@ class FleetClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _state(self) -> str:
+        if self._closed:
+            return "closed"
+        if self._worker.died:
+            return "failed"
+        if not self.consent:
+            return "off"
+        return "round" if self._participant.run else "waiting"
 
     def _rho_left(self) -> str:
         return self._record.totals().rho_left or "0"

@@ -11,12 +11,13 @@ from typing import NamedTuple
 
 from hushrec_privacy.errors import BudgetError, EnrolmentError, FleetError, HushrecError, SecAggError
 from hushrec_privacy.ledger import ParticipationRecord
+from hushrec_privacy.ledger.rules import Totals
 from hushrec_privacy.plans.limits import DeviceLimits
 from hushrec_privacy.plans.plan import Plan
 
 from hushrec.bundle import Bundle
 from hushrec.fleet.agenda import Agenda, Offer
-from hushrec.fleet.backoff import Backoff
+from hushrec.fleet.backoff import Backoff, uniform
 from hushrec.fleet.contribution import Contributor
 from hushrec.fleet.features import Features
 from hushrec.fleet.gate import GATED, Gate
@@ -31,6 +32,9 @@ from hushrec.messages import CheckInAnswer, SignedDocument, padded_bytes
 __all__ = ["Participant", "Parts", "Refusal"]
 
 LOOK_EVERY_S = 3600.0
+SPREAD = 0.1
+"""Share of a round over which the devices that wait for its start ask, so that a fleet does not come all at once."""
+
 GATE_S = 30.0
 """How soon conditions are looked at again while they do not hold."""
 
@@ -119,9 +123,10 @@ class Participant:
         """
         if self.run is not None:
             return self._go_on(self.run)
-        closed = self._parts.gate.closed()
-        if closed is not None:
-            self._refused(FleetError(closed, reason=closed))
+        try:
+            self._parts.gate.check()
+        except FleetError as error:
+            self._refused(error)
             return GATE_S
         now = self._parts.clock()
         if now >= self._look_at:
@@ -173,7 +178,7 @@ class Participant:
                 self._refused(error)
                 continue
             self.plans[accepted.plan_id] = accepted
-            wait = earliest_round_in_s(accepted, totals, at_s=now)
+            wait = _wait_s(accepted, totals, now)
             if math.isfinite(wait):
                 offered.append((accepted, now + wait))
         self._agenda.renew(offered)
@@ -303,7 +308,7 @@ class Participant:
             return
         if outcome.spent:
             offer.backoff.succeeded()
-            wait = earliest_round_in_s(offer.accepted, self._parts.record.totals(), at_s=now)
+            wait = _wait_s(offer.accepted, self._parts.record.totals(), now)
             offer.not_before = now + wait
             if not math.isfinite(wait):
                 self._agenda.drop(offer)
@@ -316,3 +321,9 @@ class Participant:
     def _refused(self, error: HushrecError) -> None:
         reason = error.reason if isinstance(error, FleetError) else error.code
         self.refusal = Refusal(reason, error.message)
+
+
+def _wait_s(accepted: Accepted, totals: Totals, now: float) -> float:
+    """Seconds until this device asks for a round that it can join: at a moment of its own after the round's start."""
+    wait = earliest_round_in_s(accepted, totals, at_s=now)
+    return wait + uniform() * SPREAD * accepted.plan.round_seconds if wait else 0.0
