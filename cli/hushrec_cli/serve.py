@@ -8,7 +8,7 @@ import typer
 from hushrec_cli.options import Json
 from hushrec_cli.output import print_data, print_json, say
 
-__all__ = ["serve"]
+__all__ = ["serve", "tell_ready"]
 
 
 def serve(

@@ -7,7 +7,7 @@ the first bytes and for a head or body that trickles in; this module adds those 
 import asyncio
 from collections import Counter
 from collections.abc import MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hushrec_privacy.errors import FleetError
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Send = Callable[[Message], Awaitable[None]]
     App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
-__all__ = ["BodyRoom", "SlowClientLimits", "timely_protocol"]
+__all__ = ["BodyRoom", "SlowClientLimits", "TimelyProtocol", "timely_protocol"]
 
 _CLOSE = (b"connection", b"close")
 
@@ -109,7 +109,75 @@ class _Taken:
         self._room.free += self._size
 
 
-def timely_protocol(*, head_s: float, write_s: float, per_address: int) -> type[H11Protocol]:
+class TimelyProtocol(H11Protocol):
+    """Closes a connection whose next head does not come whole in time, or that does not take its answer.
+
+    Its limits are attributes of a subclass: see `timely_protocol`.
+    """
+
+    head_s: ClassVar[float]
+    write_s: ClassVar[float]
+    per_address: ClassVar[int]
+    held: ClassVar[Counter[str]]
+
+    _head_timer: "TimerHandle | None" = None
+    _write_timer: "TimerHandle | None" = None
+    _address: str | None = None
+
+    def connection_made(self, transport: "Transport") -> None:  # type: ignore[override]
+        """Count the connection, and start waiting for the first head."""
+        super().connection_made(transport)
+        address = address_key(self.client[0] if self.client else "")
+        if self.per_address and self.held[address] >= self.per_address:
+            transport.abort()
+            return
+        self._address = address
+        self.held[address] += 1
+        self._wait_for_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Stop waiting when a head is whole; start again with the first byte of the next."""
+        super().data_received(data)
+        # Nothing of a request's head is known to h11 until all of it is there: IDLE.
+        if self.conn.their_state.__name__ != "IDLE":
+            self._stop_waiting()
+        elif self._head_timer is None and not self.transport.is_closing():
+            self._wait_for_head()
+
+    def pause_writing(self) -> None:
+        """Give a reader that is too slow some time."""
+        super().pause_writing()
+        self._write_timer = self._write_timer or self.loop.call_later(self.write_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The reader goes on."""
+        super().resume_writing()
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._stop_waiting()
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+        if self._address is not None:
+            self.held[self._address] -= 1
+            if not self.held[self._address]:
+                del self.held[self._address]
+            self._address = None
+        super().connection_lost(exc)
+
+    def _wait_for_head(self) -> None:
+        self._head_timer = self.loop.call_later(self.head_s, self.transport.abort)
+
+    def _stop_waiting(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
+def timely_protocol(*, head_s: float, write_s: float, per_address: int) -> type[TimelyProtocol]:
     """uvicorn's HTTP protocol with an end to every waiting, and a limit on connections of one address.
 
     Args:
@@ -117,65 +185,5 @@ def timely_protocol(*, head_s: float, write_s: float, per_address: int) -> type[
         write_s: Seconds that a full send buffer (64 KiB) has to drain.
         per_address: Connections that one address may hold; 0: any number, for behind a proxy.
     """
-    held: Counter[str] = Counter()
-
-    class TimelyProtocol(H11Protocol):
-        """Closes a connection whose next head does not come whole in time, or that does not take its answer."""
-
-        _head_timer: "TimerHandle | None" = None
-        _write_timer: "TimerHandle | None" = None
-        _address: str | None = None
-
-        def connection_made(self, transport: "Transport") -> None:  # type: ignore[override]
-            """Count the connection, and start waiting for the first head."""
-            super().connection_made(transport)
-            address = address_key(self.client[0] if self.client else "")
-            if per_address and held[address] >= per_address:
-                transport.abort()
-                return
-            self._address = address
-            held[address] += 1
-            self._wait_for_head()
-
-        def data_received(self, data: bytes) -> None:
-            """Stop waiting when a head is whole; start again with the first byte of the next."""
-            super().data_received(data)
-            # Nothing of a request's head is known to h11 until all of it is there: IDLE.
-            if self.conn.their_state.__name__ != "IDLE":
-                self._stop_waiting()
-            elif self._head_timer is None and not self.transport.is_closing():
-                self._wait_for_head()
-
-        def pause_writing(self) -> None:
-            """Give a reader that is too slow some time."""
-            super().pause_writing()
-            self._write_timer = self._write_timer or self.loop.call_later(write_s, self.transport.abort)
-
-        def resume_writing(self) -> None:
-            """The reader goes on."""
-            super().resume_writing()
-            if self._write_timer is not None:
-                self._write_timer.cancel()
-                self._write_timer = None
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            """Forget the connection."""
-            self._stop_waiting()
-            if self._write_timer is not None:
-                self._write_timer.cancel()
-            if self._address is not None:
-                held[self._address] -= 1
-                if not held[self._address]:
-                    del held[self._address]
-                self._address = None
-            super().connection_lost(exc)
-
-        def _wait_for_head(self) -> None:
-            self._head_timer = self.loop.call_later(head_s, self.transport.abort)
-
-        def _stop_waiting(self) -> None:
-            if self._head_timer is not None:
-                self._head_timer.cancel()
-                self._head_timer = None
-
-    return TimelyProtocol
+    limits = {"head_s": head_s, "write_s": write_s, "per_address": per_address, "held": Counter()}
+    return type("LimitedProtocol", (TimelyProtocol,), limits)
