@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from hushrec_privacy.errors import NoiseStateError, PlanError, SecAggError
+from hushrec_privacy.errors import BudgetError, NoiseStateError, PlanError, SecAggError
 from hushrec_privacy.ledger import Ledger
 from hushrec_privacy.ledger.openings import plan_opening
 from hushrec_privacy.mechanisms.banded import NoisePlan
@@ -109,7 +109,10 @@ class Plans:
             aggregation.session(plan, 1)
         except SecAggError as error:
             raise PlanError(f"the plan cannot be carried out: {error.message}") from error
-        self._ledger.open_plan(plan_opening(plan))
+        try:
+            self._ledger.open_plan(plan_opening(plan))
+        except BudgetError:  # another process opened it at this moment; it is the same plan, or this raises again
+            self._ledger.open_plan(plan_opening(plan))
         noise = noise_plan(plan)
         with self._database.transaction() as connection:
             begin_plan(connection, plan.plan_id, dimension=noise.dimension, bands=noise.bands)
