@@ -157,6 +157,11 @@ class Captured:
             found[kind][owner] = lagrange_at_0(dict(list(by_x.items())[: self.threshold]))
         return found
 
+    def pair_key(self, agreed: bytes, one: int, other: int) -> bytes:
+        """Key of the mask of a pair."""
+        low, high = sorted((one, other))
+        return hkdf(agreed, self.id, b"hushrec secagg pair mask\0" + self.root + place(low) + place(high))
+
     def total(self) -> list[int]:
         """The sum, centred."""
         seeds, keys = self.recovered()
@@ -171,9 +176,7 @@ class Captured:
         for gone, secret in keys.items():
             assert x25519(secret, BASE) == self.entries[gone][146:178]
             for i in survived:
-                low, high = sorted((gone, i))
-                info = b"hushrec secagg pair mask\0" + self.root + place(low) + place(high)
-                pair = hkdf(x25519(secret, self.entries[i][146:178]), self.id, info)
+                pair = self.pair_key(x25519(secret, self.entries[i][146:178]), gone, i)
                 sign = 1 if i < gone else -1  # the smaller place adds, the larger takes away
                 mask = keystream(pair, self.coordinates, self.bits)
                 total = [a - sign * b for a, b in zip(total, mask, strict=True)]

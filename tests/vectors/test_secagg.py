@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hushrec_privacy.secagg import Phase, Session, accept, close, finish
+from hushrec_privacy.secagg.keys import KeyPair, Place
 
 from tests.secagg_reference import BASE, Captured, hkdf, lagrange_at_0, x25519
 
@@ -72,6 +73,23 @@ def test_a_second_implementation_opens_every_share_and_recovers_every_secret(cap
             assert lagrange_at_0({x: pair[1] for x, pair in chosen.items()}) == mask_key
         assert x25519(mask_key, BASE) == captured.entries[owner][146:178]
         assert x25519(share_key, BASE) == captured.entries[owner][178:210]
+
+
+def test_the_product_opens_the_same_shares_and_masks_with_the_same_keys(captured: Captured) -> None:
+    drawn = STORED["secrets (seed, mask key, share key)"]
+    secrets = {int(i): [bytes.fromhex(secret) for secret in three] for i, three in drawn.items()}
+    opened = captured.opened_shares({i: three[2] for i, three in secrets.items()})
+    for holder, (_, mask_key, share_key) in secrets.items():
+        here = Place(captured.id, captured.root, holder)
+        for owner in set(secrets) - {holder}:
+            entry = captured.entries[owner]
+            position = holder - (holder > owner)  # the owner has no share of its own among them
+            sealed = captured.messages[3][owner][18 + 32 + 88 * position :][:88]
+            shares = here.open(KeyPair(share_key).agree(entry[178:210]), owner, sealed)
+            assert np.frombuffer(shares, "<u2").tolist() == [v for pair in opened[owner][holder + 1] for v in pair]
+            agreed = x25519(mask_key, entry[146:178])
+            assert KeyPair(mask_key).agree(entry[146:178]) == agreed
+            assert here.pair_mask_key(agreed, owner) == captured.pair_key(agreed, holder, owner)
 
 
 def test_the_second_implementation_is_right_about_x25519_and_hkdf() -> None:
