@@ -11,7 +11,8 @@ masking and rounding, which change next to nothing of a sum, are left out. Rates
 With --noise, the same with the noise of a plan from `hushrec_privacy.plans.planner`, correlated over rounds, for a
 fleet as large as this one and, simulated, for 100,000 and 1,000,000 devices: the mean is taken over fewer updates than
 such a plan's cohort has, and the noise is the plan's. That is the worse mean, of devices that are thought to be like
-these. What was found is kept in DIR and not run again.
+these. Where the norm of a round's noise is above half of the clip norm, the server's rate is as much smaller. What was
+found is kept in DIR and not run again.
 """
 
 import argparse
@@ -47,11 +48,13 @@ from hushrec_quantize.pack import BundleFacts, write_model_bundle
 from hushrec_quantize.pack import Content as Packed
 from numpy.typing import NDArray
 
-PART, DELTA, EPSILONS = "full", 1e-7, (8.0, 2.0)
-FLEETS = ((0, 100), (100_000, 2_000), (1_000_000, 10_000))  # devices (0: as many as there are), cohort
+DELTA, EPSILONS = 1e-7, (8.0, 2.0)
+# devices (0: as many as there are), cohort, part: where noise drowns all parameters, a few may still be heard
+FLEETS = ((0, 300, "adapter"), (0, 1_000, "full"), (100_000, 5_000, "full"), (1_000_000, 10_000, "full"))
 SETTINGS = TrainSettings(local_steps=1, local_rate=0.1, candidates=1024, windows=4)
 ADAM = AdamSettings(rate=0.004, momentum=0.9, second=0.99, floor=1e-5)
 NOISED_ROUNDS = 200
+CLIPS = {"adapter": 0.05, "full": 0.5}
 VALIDATED = 5  # every fifth device's validation query is asked on the way
 
 Doubles = NDArray[np.float64]
@@ -63,6 +66,7 @@ class Run:
     """How one fleet learns.
 
     Attributes:
+        part: What is trained.
         rounds: T.
         cohort: Devices of a round whose updates are computed.
         settings: Of local training.
@@ -71,11 +75,12 @@ class Run:
         warm_up: Rounds until the server's rate is reached; from half of the rounds on it falls to 0 on a line.
     """
 
+    part: str = "full"
     rounds: int = 600
     cohort: int = 50
     settings: TrainSettings = SETTINGS
     adam: AdamSettings = ADAM
-    clip: float = 0.5
+    clip: float = CLIPS["full"]
     warm_up: int = 50
 
     def share(self, number: int) -> float:
@@ -107,18 +112,19 @@ def way(ndcg: float, ends: dict[str, float]) -> float:
 
 def noisy(fleet: "Fleet", run: Run, ends: dict[str, float], work: Path) -> None:
     """Print the curve over fleets and epsilons."""
-    print("\n| devices | cohort | ε | noise over clip | k | b | test NDCG@10 | of the way |\n" + "| --- " * 8 + "|")
+    heads = "devices | part | cohort | ε | noise multiplier | k | b | noise / clip | test NDCG@10 | of the way"
+    print(f"\n| {heads} |\n{'| --- ' * 10}|")
     run = replace(run, rounds=NOISED_ROUNDS)
     for epsilon in EPSILONS:
-        for devices, cohort in FLEETS:
-            population = devices or len(fleet.samples)
-            request = Request(population, cohort, run.rounds, DELTA, epsilon, parameters=fleet.layout.size, parts=PART)
-            plan = reach(request)
-            noised = replace(run, cohort=min(cohort, run.cohort))
-            path = work / f"noise-{run.rounds}-{population}-{epsilon:g}.json"
+        for devices, cohort, part in FLEETS:
+            population, size = devices or len(fleet.samples), fleet.layout(part).size
+            plan = reach(Request(population, cohort, run.rounds, DELTA, epsilon, parameters=size, parts=part))
+            slower = replace(ADAM, rate=ADAM.rate / max(1.0, 2 * plan.noise_to_clip))
+            noised = replace(run, part=part, adam=slower, clip=CLIPS[part])
+            path = work / f"noise-{run.rounds}-{population}-{part}-{epsilon:g}.json"
             found = kept(path, lambda plan=plan, noised=noised: fleet.learn(noised, plan))
-            name = f"{population:,}{' (simulated)' if devices else ''}"
-            facts = f"{epsilon:g} | {plan.noise_multiplier:.2f} | {plan.participations} | {plan.min_separation}"
+            name = f"{population:,}{' (simulated)' if devices else ''} | {part}"
+            facts = f"{epsilon:g} | {plan.noise_multiplier:.2f} | {plan.participations} | {plan.min_separation} | {plan.noise_to_clip:.2f}"
             reached = f"{found['test']:.4f} | {way(found['test'], ends):.2f}"
             print(f"| {name} | {cohort:,} | {facts} | {reached} |", flush=True)
 
@@ -142,7 +148,6 @@ class Fleet:
     def __init__(self, data: Shop, work: Path) -> None:
         self.data, self._model = data, trained(data, "start", work)
         self.bundle = packed(data, self._model, work / "start.hush")
-        self.layout = ParameterLayout.of(self.bundle.manifest, PART)
         self._step = TrainStep(self.bundle.path("train_step.onnx"))
         self._others = np.flatnonzero(~data.starters)
         train = data.split.train
@@ -151,17 +156,22 @@ class Fleet:
             for start, stop in zip(train.offsets[self._others], train.offsets[self._others + 1], strict=True)
         ]
 
+    def layout(self, part: str) -> ParameterLayout:
+        """Of one part."""
+        return ParameterLayout.of(self.bundle.manifest, part)
+
     def learn(self, run: Run, plan: Reachable | None = None) -> dict[str, Any]:
         """Run all rounds; validation on the way, and the test at the end."""
         began, curve = time.monotonic(), []
-        master, adam = Master.of(self.bundle), FedAdam(self.layout.size, run.adam)
+        layout, master = self.layout(run.part), Master.of(self.bundle)
+        adam = FedAdam(layout.size, run.adam)
         turns = self._turns(run.cohort)
-        noise = None if plan is None else correlated(plan, run.clip, self.layout.size)
+        noise = None if plan is None else correlated(plan, run.clip, layout.size)
         for number in range(run.rounds):
             mean = self._mean(master, run, next(turns), f"round {number}")
             if noise is not None:
                 mean += noise()
-            master.apply(self.layout, run.share(number) * adam.step(mean), self._content)
+            master.apply(layout, run.share(number) * adam.step(mean), self._content)
             if (number + 1) % 100 == 0:
                 curve.append(self._score(master, self._validation()))
                 spent = time.monotonic() - began
@@ -179,11 +189,9 @@ class Fleet:
 
     def _mean(self, master: Master, run: Run, cohort: Sequence[Sample], seed: str) -> Doubles:
         start = master.start(np.zeros(len(master.lengths), np.float32))
-        longest = self.bundle.manifest.model.max_history
-        trainer = LocalTrainer(
-            start, self.layout, self._step, run.settings, content=self._some_content, max_history=longest
-        )
-        total = np.zeros(self.layout.size)
+        layout, longest = self.layout(run.part), self.bundle.manifest.model.max_history
+        trainer = LocalTrainer(start, layout, self._step, run.settings, content=self._some_content, max_history=longest)
+        total = np.zeros(layout.size)
         for sample in cohort:
             update = trainer.update([sample], seed)
             assert update is not None, "a device ran out of time"
