@@ -64,6 +64,7 @@ class BoundedFetcher(FetcherInterface):
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
+        self._tls: ssl.SSLContext | None = None
         self.deadline = clock()
         self.received = 0
 
@@ -86,7 +87,7 @@ class BoundedFetcher(FetcherInterface):
         parts, left, over = urlsplit(url), self.deadline - self._clock(), threading.Event()
         if left <= 0:
             raise SlowRetrievalError("no time is left")
-        connection = _connection(parts, min(QUIET_S, left))
+        connection = self._connection(parts, min(QUIET_S, left))
         with contextlib.ExitStack() as opened:  # closed here only if something fails
             opened.callback(connection.close)
             opened.callback(over.set)
@@ -119,6 +120,14 @@ class BoundedFetcher(FetcherInterface):
             self._check_time()  # what the watchdog cut off looks like a broken connection
             raise DownloadError(f"the connection failed ({type(error).__name__})") from error
 
+    def _connection(self, url: SplitResult, quiet_s: float) -> HTTPConnection:
+        host = url.hostname or ""
+        if url.scheme == "http":
+            return HTTPConnection(host, url.port, timeout=quiet_s)
+        if self._tls is None:
+            self._tls = ssl.create_default_context()  # reads all authorities of this machine: once
+        return HTTPSConnection(host, url.port, timeout=quiet_s, cert_reqs="CERT_REQUIRED", ssl_context=self._tls)
+
     def _check_time(self) -> None:
         if self._clock() >= self.deadline:
             raise SlowRetrievalError("the server did not finish in time")
@@ -132,15 +141,6 @@ class BoundedFetcher(FetcherInterface):
                     socket.socket.shutdown(connected, socket.SHUT_RDWR)
 
         threading.Thread(target=watch, name="hushrec-deadline", daemon=True).start()
-
-
-def _connection(url: SplitResult, quiet_s: float) -> HTTPConnection:
-    host = url.hostname or ""
-    if url.scheme == "https":
-        return HTTPSConnection(
-            host, url.port, timeout=quiet_s, cert_reqs="CERT_REQUIRED", ssl_context=ssl.create_default_context()
-        )
-    return HTTPConnection(host, url.port, timeout=quiet_s)
 
 
 def _begin(response: urllib3.BaseHTTPResponse, offset: int) -> int:

@@ -103,7 +103,10 @@ class ReleaseRepository:
         Raises:
             ReleaseError: The repository is damaged.
         """
-        return self._releases(read_state(self._files))
+        try:
+            return self._releases(read_state(self._files))
+        except ReleaseError:  # or another process pruned between the two: it takes no lock
+            return self._releases(read_state(self._files))
 
     def expires_at(self) -> dict[str, int]:
         """When each role expires, in seconds since 1970-01-01 UTC; signs nothing.
