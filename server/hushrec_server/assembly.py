@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Assembled", "assemble"]
 
-RELEASES, ONLINE = "releases", "online"
+RELEASES, ONLINE, MASTERS = "releases", "online", "masters"
 _PLAN_BYTES, _SIGNATURE_BYTES = 1 << 16, 64
 
 
@@ -59,19 +59,12 @@ class Assembled:
             self.authority.close()
 
 
-def assemble(
-    config: Config,
-    say: Callable[[str], None],
-    *,
-    publisher: Publisher | None = None,
-    clock: Callable[[], float] = time.time,
-) -> Assembled:
+def assemble(config: Config, say: Callable[[str], None], *, clock: Callable[[], float] = time.time) -> Assembled:
     """Open everything that a configuration names.
 
     Args:
         config: What to open.
         say: Told, in lines for the operator, what is made and found.
-        publisher: What happens to results; None: they stay in the database.
         clock: Seconds since 1970-01-01 UTC.
 
     Raises:
@@ -87,6 +80,7 @@ def assemble(
     plan_key = read_public_key(config.plan_key_file, "plan key's public half")
     envelopes = EnvelopeKeys.read(config.data, keys.envelopes, plan_key, server=name, at_s=int(clock()))
     authority = _demo_authority(config, clock, say)
+    repository, publisher = _releases(config, clock, say)
     database = Database.open(config.database_url())
     try:
         settings = FleetSettings(name, plan_key, keys.seal, envelopes.document)
@@ -94,7 +88,6 @@ def assemble(
         for path in config.server.plans:
             say(_add_plan(service, Path(path)))
         front = _front(config, service, envelopes, AdminToken(keys.admin_token), clock)
-        repository = _repository(config.data, clock)
         if repository is not None:
             front.ready.add("releases", lambda: _check_releases(repository, clock))
         app = server_app(
@@ -156,14 +149,31 @@ def _read(path: Path, name: str, most: int) -> bytes:
         raise ConfigError(f"{path}: the {name} cannot be read: {error.strerror}") from error
 
 
-def _repository(data: Path, clock: Callable[[], float]) -> "ReleaseRepository | None":
-    """The release repository in the data folder, with the online key if that is there."""
-    if not (data / RELEASES / "metadata").is_dir():
-        return None
+def _releases(
+    config: Config, clock: Callable[[], float], say: Callable[[str], None]
+) -> tuple["ReleaseRepository | None", Publisher | None]:
+    """The release repository in the data folder, and what publishes into it if the keys for that are there."""
+    folder, keys_folder = config.data / RELEASES, config.data / ONLINE
+    if not (folder / "metadata").is_dir():
+        return None, None
     from hushrec_server.releases import ReleaseKeys, ReleaseRepository
 
-    keys = ReleaseKeys.read(data / ONLINE) if (data / ONLINE).is_dir() else ReleaseKeys()
-    return ReleaseRepository(data / RELEASES, keys, clock=clock)
+    keys = ReleaseKeys.read(keys_folder) if keys_folder.is_dir() else ReleaseKeys()
+    repository = ReleaseRepository(folder, keys, clock=clock)
+    if keys.targets is None or keys.online is None:
+        say(f"{keys_folder}: without targets.key and online.key results stay in the database, and nothing is published")
+        return repository, None
+    from hushrec.federated.fedadam import AdamSettings
+
+    from hushrec_server.held_out import HeldOut
+    from hushrec_server.model_releases import ModelReleases
+
+    settings = config.releases
+    guard = HeldOut.read(Path(settings.held_out), most_loss=settings.most_loss) if settings.held_out else None
+    if guard is None:
+        say("no held-out histories are configured: each new model goes out, however it ranks")
+    optimizer = AdamSettings(rate=settings.server_rate)
+    return repository, ModelReleases(repository, config.data / MASTERS, guard=guard, optimizer=optimizer)
 
 
 def _check_releases(repository: "ReleaseRepository", clock: Callable[[], float]) -> None:

@@ -15,7 +15,16 @@ import msgspec
 from hushrec_privacy import checks
 from hushrec_privacy.errors import ConfigError
 
-__all__ = ["DATABASE_VARIABLE", "TEMPLATE", "Config", "LimitSettings", "ServerSettings", "TrustSettings", "read_config"]
+__all__ = [
+    "DATABASE_VARIABLE",
+    "TEMPLATE",
+    "Config",
+    "LimitSettings",
+    "ReleaseSettings",
+    "ServerSettings",
+    "TrustSettings",
+    "read_config",
+]
 
 DATABASE_VARIABLE = "HUSHREC_DATABASE"
 """Environment variable with the database's URL, for one that holds a password."""
@@ -38,6 +47,11 @@ TEMPLATE = """\
 # plan_key = "plan.pub"       # public half of the shop's plan key, 64 hexadecimal digits; in the data folder
 # run_authority = ""          # FOR DEMONSTRATIONS ONLY: a folder of `hushrec authority init` to serve as well. Then one
                               # operator holds both keys, and secure aggregation does not protect against that operator.
+
+[releases]
+# held_out = ""               # histories, a JSON array of item ids on each line: a model that ranks them worse stays in
+# most_loss = 0.02            # share of their NDCG@10 that a new model may lose
+# server_rate = 0.01          # step of the server's optimizer, FedAdam; smaller where the noise is loud
 
 [limits]
 # address_per_minute = 600    # requests of one address (first 64 bits of IPv6); raise it where many share one
@@ -71,6 +85,14 @@ class TrustSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     run_authority: str = ""
 
 
+class ReleaseSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Section [releases]; see `TEMPLATE`."""
+
+    held_out: str = ""
+    most_loss: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.02
+    server_rate: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.01
+
+
 class LimitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Section [limits]; see `TEMPLATE`."""
 
@@ -92,6 +114,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     server: ServerSettings = msgspec.field(default_factory=ServerSettings)
     trust: TrustSettings = msgspec.field(default_factory=TrustSettings)
+    releases: ReleaseSettings = msgspec.field(default_factory=ReleaseSettings)
     limits: LimitSettings = msgspec.field(default_factory=LimitSettings)
 
     @property
@@ -141,10 +164,12 @@ def read_config(
         database=server.database if database is None else database,
     )
     _refuse_password(server.database)
-    trust = config.trust
+    trust, releases = config.trust, config.releases
     if trust.run_authority:
         trust = msgspec.structs.replace(trust, run_authority=str(folder / trust.run_authority))
-    return msgspec.structs.replace(config, server=server, trust=trust)
+    if releases.held_out:
+        releases = msgspec.structs.replace(releases, held_out=str(folder / releases.held_out))
+    return msgspec.structs.replace(config, server=server, trust=trust, releases=releases)
 
 
 def _parsed(path: Path) -> dict[str, Any]:
@@ -157,7 +182,12 @@ def _parsed(path: Path) -> dict[str, Any]:
 
 
 def _refuse_unknown(values: Mapping[str, Any], place: str) -> None:
-    sections = {"server": ServerSettings, "trust": TrustSettings, "limits": LimitSettings}
+    sections: dict[str, type[msgspec.Struct]] = {
+        "server": ServerSettings,
+        "trust": TrustSettings,
+        "releases": ReleaseSettings,
+        "limits": LimitSettings,
+    }
     problems = []
     for section, inner in values.items():
         if section not in sections:

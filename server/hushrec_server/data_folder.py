@@ -5,7 +5,9 @@
     envelope-N.key     opens what devices seal; envelope-N.pub is its public half, to be signed
     keys.json          the public halves, signed by the shop's plan key: `hushrec envelope sign`; from elsewhere
     plan.pub           the public half of the plan key; from elsewhere
-    releases, online   the release repository and its online.key: `hushrec release init`
+    releases, online   the release repository and its online.key, and targets.key if rounds are published from here:
+                       `hushrec release init`
+    masters            what new models are made from; as private as the model
 
 Neither the plan key nor an authority's key is ever made or looked for here: whoever has them and this server could
 make up devices.

@@ -21,7 +21,7 @@ def written(tmp_path: Path, text: str) -> Path:
 def test_the_template_as_it_is_gives_the_defaults(tmp_path: Path) -> None:
     found = read_config(written(tmp_path, TEMPLATE))
     assert msgspec.structs.replace(found.server, data="hushrec-data") == Config().server
-    assert (found.trust, found.limits) == (Config().trust, Config().limits)
+    assert (found.trust, found.releases, found.limits) == (Config().trust, Config().releases, Config().limits)
     assert found.data == tmp_path / "hushrec-data"
 
 
@@ -45,6 +45,9 @@ def test_every_value_can_be_set(tmp_path: Path) -> None:
     [trust]
     plan_key = "/etc/hushrec/plan.pub"
     run_authority = "authority"
+    [releases]
+    held_out = "held_out.jsonl"
+    most_loss = 0.5
     [limits]
     address_per_minute = 1
     device_per_minute = 2
@@ -58,6 +61,7 @@ def test_every_value_can_be_set(tmp_path: Path) -> None:
     assert found.server.plans == (str(tmp_path / "plans/one.json"),)
     assert found.plan_key_file == Path("/etc/hushrec/plan.pub")
     assert found.trust.run_authority == str(tmp_path / "authority")
+    assert (found.releases.held_out, found.releases.most_loss) == (str(tmp_path / "held_out.jsonl"), 0.5)
     assert msgspec.structs.astuple(found.limits) == (1, 2, 3, 4, 5, 6, 7)
     assert found.database_url({}) == "postgresql+psycopg://shop@localhost/fleet"
 
