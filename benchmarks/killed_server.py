@@ -67,7 +67,8 @@ class Facts:
     """What was found; every field from `lost` on is a fault unless it is 0.
 
     Attributes:
-        kills: How many processes died in each state and step.
+        moments: How many processes were killed.
+        kills: How many of them in each state, and how many in each step; a step lies inside a state.
         rounds: How many rounds began.
         published: How many were published, each with its exact sum.
         aborted: How many were given up.
@@ -81,6 +82,7 @@ class Facts:
     """
 
     kills: dict[str, int]
+    moments: int = 0
     rounds: int = 0
     published: int = 0
     aborted: int = 0
@@ -145,7 +147,7 @@ def kill_server(setting: str, folder: Path, kills: int, *, each: int, postgres: 
     ):
         fleet = Fleet(folder, url, servers, random.Random(seed))
         aimed: dict[str, int] = dict.fromkeys((*STATES, *STEPS), 0)
-        while sum(servers.kills.values()) < kills or min(servers.kills[name] for name in aimed) < each:
+        while servers.moments < kills or min(servers.kills[name] for name in aimed) < each:
             target = min(aimed, key=lambda name: (servers.kills[name], aimed[name], name))
             aimed[target] += 1
             if aimed[target] > TRIES + TRIES * servers.kills[target]:
@@ -304,7 +306,7 @@ class Fleet:
                 for table in (DEVICE, MESSAGE, PHASE, REPLY, REPLY_BODY, FEATURE)
             ]
         there = {number for number in range(1, self.number + 1) if published(self.folder, number)}
-        found.kills, found.spent = dict(self.servers.kills), len(spent)
+        found.kills, found.moments, found.spent = dict(self.servers.kills), self.servers.moments, len(spent)
         found.unpaid = len((results | there) - spent)
         found.published = sum(state == "published" for state, _ in states)
         found.aborted = sum(state == "aborted" for state, _ in states)

@@ -215,6 +215,7 @@ class Servers:
         self._command = [sys.executable, script, "--serve", str(folder), url]
         self.plan = Plan.decode((folder / "plan.json").read_bytes())
         self.kills: Counter[str] = Counter()
+        self.moments = 0
         self.lengths: defaultdict[str, list[float]] = defaultdict(list)
         self._rng, self._target, self._number, self._new_kills = random.Random(), None, 0, 0
         self._lock = threading.Lock()
@@ -293,6 +294,7 @@ class Servers:
             last = server.kill()
             after = self._state()
             self._new_kills += 1
+            self.moments += 1
             if before == after:
                 self.kills[before] += 1
             if last in STEPS:

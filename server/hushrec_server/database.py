@@ -5,6 +5,7 @@ readers wait for nobody; on PostgreSQL whoever changes a row locks it first. Err
 """
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -46,6 +47,7 @@ class Database:
         self._engine = engine
         self._reader = engine.execution_options(reading=True)
         self._hasty = engine.execution_options(hasty=True)
+        self._turn: threading.Lock | None = None if self.shared else threading.Lock()
 
     @classmethod
     def open(cls, url: str) -> "Database":
@@ -85,7 +87,7 @@ class Database:
         Raises:
             StorageError: The database could not be used; if in doubt everything or nothing was stored.
         """
-        return _block(self._engine)
+        return self._writing(self._engine)
 
     def reading(self) -> AbstractContextManager[Connection]:
         """A transaction that changes nothing, and on SQLite waits for no writer.
@@ -103,7 +105,7 @@ class Database:
         Raises:
             StorageError: The database could not be used.
         """
-        return _block(self._hasty)
+        return self._writing(self._hasty)
 
     @property
     def shared(self) -> bool:
@@ -121,6 +123,21 @@ class Database:
         if not self.shared:
             with _told(), self._engine.connect() as connection:  # no transaction is open before the first statement
                 connection.connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    @contextmanager
+    def _writing(self, engine: Engine) -> Iterator[Connection]:
+        """On SQLite threads wait for their turn here: a busy file is asked for again and again, in no order."""
+        if self._turn is None:
+            with _block(engine) as connection:
+                yield connection
+            return
+        if not self._turn.acquire(timeout=WAIT_S):
+            raise StorageError(f"the database is busy: no turn to write within {WAIT_S:.0f} s; try again")
+        try:
+            with _block(engine) as connection:
+                yield connection
+        finally:
+            self._turn.release()
 
     def close(self) -> None:
         """Close all connections that are not in use."""

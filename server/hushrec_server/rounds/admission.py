@@ -18,7 +18,7 @@ from hushrec_server.rounds import store
 from hushrec_server.rounds.aggregation import Aggregation
 from hushrec_server.rounds.schedule import Schedule
 from hushrec_server.rounds.states import State
-from hushrec_server.rounds.store import Device, Round
+from hushrec_server.rounds.store import Device, Key, Round
 
 __all__ = ["Admission", "CheckIn"]
 
@@ -47,6 +47,7 @@ class Admission:
 
     def __init__(self, database: Database, plans: Plans, aggregation: Aggregation, clock: Callable[[], int]) -> None:
         self._database, self._plans, self._aggregation, self._clock = database, plans, aggregation, clock
+        self._full: tuple[Key, int] | None = None  # round and second in which no place was found: most ask in vain
 
     def check_in(self, plan_id: str, pseudonym: str, identity: bytes, release: Callable[[], str]) -> CheckIn:
         """Give a device a place; the same one when it asks again.
@@ -112,7 +113,12 @@ class Admission:
     def _place(self, connection: Connection, round_: Round, schedule: Schedule, now: int) -> int | None:
         if round_.admitted < schedule.plan.cohort:
             return round_.admitted
-        return store.silent(connection, round_.key, now - schedule.answer_s)
+        if self._full == (round_.key, now):
+            return None
+        place = store.silent(connection, round_.key, now - schedule.answer_s)
+        if place is None:
+            self._full = (round_.key, now)
+        return place
 
     def _new_round(self, signed: SignedPlan, now: int, release: str) -> Round:
         schedule = Schedule(signed.plan)

@@ -60,15 +60,20 @@ class Progress:
         finally:
             self._working.release()
 
-    def abort(self, key: Key, reason: str) -> bool:
+    def abort(self, key: Key, reason: str, *, seen: State | None = None) -> bool:
         """Give a round up, and erase what its devices sent. What was spent stays spent.
 
+        Args:
+            key: Which round.
+            reason: For the operator.
+            seen: Only if it is still in this state: a process that was held up for long knows nothing of later ones.
+
         Returns:
-            Whether it was given up; False: it has ended, or its sum has its noise and will be published.
+            Whether it was given up; False: it has ended or gone on, or its sum has its noise and will be published.
         """
         with self._database.transaction() as connection:
             found = store.locked(connection, key)
-            if found is None or found.state not in _CAN_ABORT:
+            if found is None or found.state not in _CAN_ABORT or seen not in (None, found.state):
                 return False
             lease = self._clock() + Schedule(self._plans.get(connection, key.plan).plan).lease_s
             values = {"state": State.ABORTED, "reason": reason[:200], "closing": False, "lease_until": lease}
@@ -79,24 +84,27 @@ class Progress:
 
     def _move(self, key: Key) -> None:
         """All steps of a round that are due."""
-        claimed = None
-        try:
-            while (claimed := self._claim(key)) is not None:
-                round_, plan = claimed
-                before = round_.state
+        while (claimed := self._claim(key)) is not None:
+            round_, plan = claimed
+            named = {"plan": key.plan, "round": key.number, "state": round_.state.value}
+            try:
                 self._step(round_, plan)
-                _LOG.info("round advanced", extra={"plan": key.plan, "round": key.number, "state": before.value})
-        except SecAggError as error:
-            self.abort(key, error.message)
-        except (BudgetError, NoiseStateError) as error:
-            self.abort(key, error.code)
-            with self._database.transaction() as connection:
-                self._plans.change(connection, key.plan, PlanStatus.HALTED, error.message)
-            _LOG.error("plan halted", extra={"plan": key.plan, "round": key.number, "reason": error.code})
-        except HushrecError as error:
-            _LOG.error("round is stuck", extra={"plan": key.plan, "round": key.number, "reason": error.code})
-            if claimed is not None and claimed[0].state is State.SUMMED and self._clock() >= claimed[0].deadline_at:
-                self.abort(key, error.code)
+                _LOG.info("round advanced", extra=named)
+            except SecAggError as error:
+                self.abort(key, error.message, seen=round_.state)
+            except (BudgetError, NoiseStateError) as error:
+                if self.abort(key, error.code, seen=round_.state):
+                    self._halt(key, error)
+            except HushrecError as error:
+                _LOG.error("round is stuck", extra={**named, "reason": error.code})
+                if round_.state is State.SUMMED and self._clock() >= round_.deadline_at:
+                    self.abort(key, error.code, seen=State.SUMMED)
+                return
+
+    def _halt(self, key: Key, error: HushrecError) -> None:
+        with self._database.transaction() as connection:
+            self._plans.change(connection, key.plan, PlanStatus.HALTED, error.message)
+        _LOG.error("plan halted", extra={"plan": key.plan, "round": key.number, "reason": error.code})
 
     def _claim(self, key: Key) -> tuple[Round, Plan] | None:
         """The round, if something is due and nobody else is at it."""

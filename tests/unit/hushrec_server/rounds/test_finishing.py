@@ -197,6 +197,34 @@ def test_two_processes_that_both_believe_to_be_alone_make_one_result(
     other.database.close()
 
 
+@pytest.mark.parametrize("held_up", ["_raw_sum", "_spend", "_add_noise", "erase", "publish"])
+def test_a_process_that_was_held_up_for_a_whole_round_harms_nothing(
+    fleet: SmallFleet, server: FleetService, shelf: Shelf, monkeypatch: pytest.MonkeyPatch, held_up: str
+) -> None:
+    revealed(fleet, server)
+    other, right = fleet.service(shelf), getattr(Finishing, held_up)
+
+    def slow(self: Finishing, *given: Any, **named: Any) -> Any:
+        monkeypatch.setattr(Finishing, held_up, right)
+        fleet.clock.now += 20
+        other.tick()
+        fleet.clock.now = START + ROUND_S
+        fleet.run(other, *range(5), round_number=2)
+        assert fleet.state(other, 2) == "published"
+        return right(self, *given, **named)
+
+    monkeypatch.setattr(Finishing, held_up, slow)
+    server.tick()
+    server.tick()
+    assert (fleet.state(server, 1), fleet.state(server, 2)) == ("published", "published")
+    assert [each.number for each in shelf.published] == [1, 2]
+    assert server.ledger.plan(fleet.plan.plan_id).rounds == 2
+    plans = server.status()["plans"]
+    assert isinstance(plans, list)
+    assert plans[0]["status"] == "open"
+    other.database.close()
+
+
 def test_the_raw_sum_is_nowhere_in_the_database(fleet: SmallFleet, shelf: Shelf, tmp_path: Path) -> None:
     path = tmp_path / "own.sqlite"
     fleet.url = f"sqlite:///{path}"
