@@ -124,7 +124,8 @@ def noisy(fleet: "Fleet", run: Run, ends: dict[str, float], work: Path) -> None:
             path = work / f"noise-{run.rounds}-{population}-{part}-{epsilon:g}.json"
             found = kept(path, lambda plan=plan, noised=noised: fleet.learn(noised, plan))
             name = f"{population:,}{' (simulated)' if devices else ''} | {part}"
-            facts = f"{epsilon:g} | {plan.noise_multiplier:.2f} | {plan.participations} | {plan.min_separation} | {plan.noise_to_clip:.2f}"
+            facts = f"{epsilon:g} | {plan.noise_multiplier:.2f} | {plan.participations} | {plan.min_separation}"
+            facts += f" | {plan.noise_to_clip:.2f}"
             reached = f"{found['test']:.4f} | {way(found['test'], ends):.2f}"
             print(f"| {name} | {cohort:,} | {facts} | {reached} |", flush=True)
 
@@ -202,7 +203,7 @@ class Fleet:
         return Content(self.bundle, items)
 
     def _content(self) -> Content:
-        return Content(self.bundle, np.arange(1, self.bundle.manifest.model.items + 1))
+        return Content.whole(self.bundle)
 
     def _validation(self) -> Queries:
         asked, valid = self._others[::VALIDATED], self.data.split.valid

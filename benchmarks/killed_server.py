@@ -185,7 +185,7 @@ class Fleet:
         }
         with suppress(FleetError):  # the round was given up
             self._phases(leaving)
-        self._wait_for(lambda state: state in ("published", "aborted"))
+        self._wait_until_ended()
         self.servers.aim(None, self.number)
         self._check_result()
 
@@ -234,16 +234,21 @@ class Fleet:
 
     def _pass_deadline(self, phase: int) -> None:
         while self._state() == STATES[phase - 1]:
-            self.clock.set(max(self.clock(), self._column(ROUND.c.deadline_at)))
+            self._turn_to_deadline((STATES[phase - 1],))
             self._after_a_kill()
 
-    def _wait_for(self, wanted: object) -> None:
-        assert callable(wanted)
-        while not wanted(self._state()) or self._column(ROUND.c.ended_at) is None:
+    def _turn_to_deadline(self, states: tuple[str, ...]) -> None:
+        """Let the time of a phase be over, if it is still that phase."""
+        with self.database.reading() as connection:
+            where = ROUND.c.number == self.number, ROUND.c.state.in_(states)
+            found = connection.execute(select(ROUND.c.deadline_at).where(*where)).scalar()
+        self.clock.set(max(self.clock(), found or 0))
+
+    def _wait_until_ended(self) -> None:
+        while self._state() not in ("published", "aborted") or self._column(ROUND.c.ended_at) is None:
             self._check_uploads()
             self._after_a_kill()
-            if self._state() in STATES[:6]:  # devices that heard nothing more have left
-                self.clock.set(max(self.clock(), self._column(ROUND.c.deadline_at)))
+            self._turn_to_deadline(STATES[:6])  # devices that heard nothing more have left
 
     def _after_a_kill(self) -> None:
         """Let the leases of dead processes run out."""

@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from hushrec_privacy.enrolment import AuthorityKey, Identity
@@ -69,7 +70,7 @@ class SmallFleet:
             service.add_plan(self.plan.encode(), self.plan_key.sign(self.plan))
         return service
 
-    def with_plan(self, **changed: object) -> "SmallFleet":
+    def with_plan(self, **changed: Any) -> "SmallFleet":
         """The same with another plan."""
         self.plan = replace(self.plan, **changed)
         return self

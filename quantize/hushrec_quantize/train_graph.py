@@ -17,8 +17,8 @@ Inputs, float32 unless said:
 Outputs: `loss` [1] in nats, `d.rows` [R, 64], and `d.` and its name for every weight: gradients.
 
 A row is an item vector of unit length, to its rounding, or shorter where an item has none of its own yet. One below .9
-is taken as it is, where others are made unit length: the gradient of stretching nothing would be infinite. Nor does such
-a row learn from having been looked at, only from being asked for: the first norm would stretch it instead.
+is taken as it is, where others are made unit length: the gradient of stretching nothing would be infinite. Nor does
+such a row learn from having been looked at, only from being asked for: the first norm would stretch it instead.
 """
 
 from typing import NamedTuple

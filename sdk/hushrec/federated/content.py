@@ -51,6 +51,11 @@ class Content:
                         found[name] += [(place, row, 1 / len(rows)) for row in rows]
         self._maps = {name: _entries(listed) for name, listed in found.items()}
 
+    @classmethod
+    def whole(cls, bundle: Bundle) -> "Content":
+        """The sums of all V items, as `Master.apply` needs them."""
+        return cls(bundle, np.arange(1, bundle.manifest.model.items + 1))
+
     def vectors(self, tables: Mapping[str, Floats]) -> Floats:
         """Sum vectors from tables.
 

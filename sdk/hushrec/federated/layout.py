@@ -11,15 +11,12 @@ from types import MappingProxyType
 import numpy as np
 from hushrec_privacy import checks
 from hushrec_privacy.errors import BundleError, ConfigError
-from hushrec_privacy.plans.plan import PARTS
+from hushrec_privacy.plans.plan import MAX_PARAMETERS, PARTS
 from numpy.typing import NDArray
 
 from hushrec.manifest import Manifest
 
-__all__ = ["FEATURE_TABLES", "ITEM_ROWS", "MAX_PARAMETERS", "PARAMS", "ParameterLayout", "trainable"]
-
-MAX_PARAMETERS = 500_000
-"""Numbers in an update: more take too long to mask, send and noise."""
+__all__ = ["FEATURE_TABLES", "ITEM_ROWS", "PARAMS", "ParameterLayout", "trainable"]
 
 PARAMS = "params."
 """How arrays of params.bin are called; what follows is a name of `EncoderWeights.arrays`."""

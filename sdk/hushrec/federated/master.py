@@ -82,27 +82,26 @@ class Master:
         Args:
             layout: Of the part.
             step: Shape (P,).
-            content: Gives the sums of all V items, in their order; asked for only if feature tables change.
+            content: Gives `Content.whole` of the bundle; asked for only if feature tables change.
 
         Raises:
             ConfigError: The step has another shape, or is not finite.
         """
         if not np.isfinite(step).all():
             raise ConfigError("the step holds NaN or infinity; nothing was changed")
-        changes = layout.unflatten(step)
-        tables = {}
-        for name, change in changes.items():
-            if name.startswith(PARAMS):
-                short = name.removeprefix(PARAMS)
-                self.encoder[short] = (self.encoder[short] + change).astype(np.float32)
-            elif name in self.tables:
-                self.tables[name] = (self.tables[name] + change).astype(np.float32)
-                tables[name] = change.astype(np.float32)
+        changes = {name: change.astype(np.float32) for name, change in layout.unflatten(step).items()}
+        tables = {name: change for name, change in changes.items() if name in self.tables}
         moved = np.zeros((len(self.turned) - 1, self.turned.shape[1]), np.float32)
         if ITEM_ROWS in changes:
             moved += changes[ITEM_ROWS]
         if tables:
             moved += content().vectors(tables)
+        for name, change in changes.items():
+            if name.startswith(PARAMS):
+                short = name.removeprefix(PARAMS)
+                self.encoder[short] = self.encoder[short] + change
+            elif name in tables:
+                self.tables[name] = self.tables[name] + change
         self._move(moved)
 
     def start(self, offset: Floats) -> Start:

@@ -43,15 +43,16 @@ def write_release(
         out: Where to write it; not `old`.
         master: All that is trained.
         card: The model card; its headline is replaced if the origins allow none.
-        origins: Origin of each of `CHANGED_FILES` that the bundle has; the other files keep theirs.
+        origins: Origin of each of `CHANGED_FILES` that the bundle has. Another file keeps its own unless it is named,
+            as it must be where one guarantee over several runs covers it, too.
 
     Raises:
         BundleError: It cannot be written, or would not be read back.
         ConfigError: The master does not fit the bundle, a weight is not finite, or a file has no origin.
     """
     changing = [name for name in CHANGED_FILES if name in old.manifest.files]
-    if set(origins) != set(changing):
-        raise ConfigError(f"a release needs an origin for each of {', '.join(changing)} and for no other file")
+    if not set(changing) <= set(origins) <= set(old.manifest.files):
+        raise ConfigError(f"a release needs an origin for each of {', '.join(changing)}, and for no file that it lacks")
     items = _items(old, master)
     weights = master.weights()
     content: dict[str, Any] = {name: old.path(name) for name in old.manifest.files}
@@ -65,7 +66,7 @@ def write_release(
     manifest = msgspec.structs.replace(
         old.manifest, model_version=old.manifest.model_version + 1, card=dict(card), files={}
     )
-    kept = {name: info.origin for name, info in old.manifest.files.items() if name not in changing}
+    kept = {name: info.origin for name, info in old.manifest.files.items()}
     return write_bundle(out, manifest, content, {**kept, **origins})
 
 

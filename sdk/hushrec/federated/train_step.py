@@ -30,6 +30,10 @@ class Sample(NamedTuple):
     items: Indexes
     behaviors: Indexes
 
+    def __repr__(self) -> str:
+        """Nothing of what the shopper did."""
+        return "Sample()"
+
 
 class TrainBatch(NamedTuple):
     """Histories of like length, padded to the longest.
@@ -43,6 +47,10 @@ class TrainBatch(NamedTuple):
     items: Indexes
     behaviors: Indexes
     shares: Floats
+
+    def __repr__(self) -> str:
+        """Nothing of what the shopper did."""
+        return "TrainBatch()"
 
     @classmethod
     def of(cls, samples: Sequence[Sample], positions: int) -> "TrainBatch":

@@ -2,8 +2,9 @@
 
 A few steps of gradient descent, each over all histories, on the mean loss of every next event against candidates that
 are drawn from a public seed (`local SGD`: McMahan et al. 2017, arXiv:1602.05629, Algorithm 1, ClientUpdate). It runs in
-the caller's thread, shares nothing with a `Recommender` and takes none of its locks, so the app answers meanwhile. The
-change is as private as the histories: it is for clipping, rounding and masking, and never leaves the device as it is.
+the caller's thread, shares nothing with a `Recommender` and takes none of its locks, so the app answers meanwhile; its
+memory does not grow with the histories. The change is as private as they are: it is for clipping, rounding and masking,
+and never leaves the device as it is.
 """
 
 import time
@@ -13,6 +14,7 @@ from itertools import islice
 
 import numpy as np
 from hushrec_privacy import checks
+from hushrec_privacy.plans.plan import Plan
 from numpy.typing import NDArray
 
 from hushrec.bundle import Bundle
@@ -24,7 +26,7 @@ from hushrec.federated.train_step import Gradients, Sample, TrainBatch, TrainSte
 
 __all__ = ["LocalTrainer", "TrainSettings"]
 
-_WINDOWS_AT_ONCE = 8
+_POSITIONS_AT_ONCE = 400  # 8 windows of 50; memory grows with them, speed hardly
 
 Floats = NDArray[np.float32]
 Indexes = NDArray[np.int64]
@@ -52,6 +54,15 @@ class TrainSettings:
     def __post_init__(self) -> None:
         checks.at_least(1, local_steps=self.local_steps, candidates=self.candidates, windows=self.windows)
         checks.positive(local_rate=self.local_rate, limit_s=self.limit_s)
+
+    @classmethod
+    def of(cls, plan: Plan) -> "TrainSettings":
+        """What a plan asks of its devices.
+
+        Raises:
+            ConfigError: It is a plan for something else than training.
+        """
+        return cls(plan.local_steps, float(plan.local_rate), plan.candidates)
 
 
 class LocalTrainer:
@@ -220,5 +231,6 @@ class _Run:
 def _batches(samples: Sequence[Sample]) -> Iterator[TrainBatch]:
     positions = sum(len(sample.items) - 1 for sample in samples)
     by_length = sorted(samples, key=lambda sample: len(sample.items))
-    for first in range(0, len(by_length), _WINDOWS_AT_ONCE):
-        yield TrainBatch.of(by_length[first : first + _WINDOWS_AT_ONCE], positions)
+    at_once = max(1, _POSITIONS_AT_ONCE // (len(by_length[-1].items) - 1))
+    for first in range(0, len(by_length), at_once):
+        yield TrainBatch.of(by_length[first : first + at_once], positions)

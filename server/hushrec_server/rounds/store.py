@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 BODIES_AT_ONCE = 16
-ERASED_AT_ONCE = 64
+ERASED_AT_ONCE = 16
 
 
 class Key(NamedTuple):

@@ -7,10 +7,10 @@ import msgspec
 import numpy as np
 import pytest
 from hushrec.bundle import Bundle
-from hushrec.federated.layout import ITEM_ROWS, MAX_PARAMETERS, ParameterLayout, trainable
+from hushrec.federated.layout import ITEM_ROWS, ParameterLayout, trainable
 from hushrec.manifest import ArrayInfo, Manifest
 from hushrec_privacy.errors import BundleError, ConfigError
-from hushrec_privacy.plans.plan import PARTS
+from hushrec_privacy.plans.plan import MAX_PARAMETERS, PARTS
 from hushrec_privacy.plans.planner import ADAPTER_PARAMETERS
 
 from tests.learning_bundle import ITEMS, learning_bundle

@@ -50,7 +50,7 @@ def test_it_begins_with_the_bundle(bundle: Bundle) -> None:
 def test_a_step_changes_the_part_and_nothing_else(bundle: Bundle, part: str) -> None:
     layout, before, after = ParameterLayout.of(bundle.manifest, part), Master.of(bundle), Master.of(bundle)
     step = np.random.default_rng(0).standard_normal(layout.size) * 0.01
-    after.apply(layout, step, lambda: Content(bundle, ALL))
+    after.apply(layout, step, lambda: Content.whole(bundle))
     changes = layout.unflatten(step)
     for name, array in before.encoder.items():
         change = changes.get(f"params.{name}", np.zeros(1))
@@ -59,7 +59,7 @@ def test_a_step_changes_the_part_and_nothing_else(bundle: Bundle, part: str) -> 
         np.testing.assert_allclose(after.tables[name], array + changes.get(name, np.zeros(1)), atol=1e-6)
     moved = changes.get(ITEM_ROWS, np.zeros((ITEMS, 64)))
     tables = {name: change.astype(np.float32) for name, change in changes.items() if name in before.tables}
-    moved = moved + Content(bundle, ALL).vectors(tables)
+    moved = moved + Content.whole(bundle).vectors(tables)
     np.testing.assert_allclose(raw_rows(after)[1:], raw_rows(before)[1:] + moved, atol=1e-5)
     if moved.any():
         np.testing.assert_allclose(np.linalg.norm(after.turned[1:], axis=1), 1, atol=1e-5)
@@ -74,6 +74,17 @@ def test_the_catalogue_is_read_only_where_feature_tables_change(bundle: Bundle) 
     Master.of(bundle).apply(layout, np.ones(layout.size), refuse)
 
 
+def test_a_catalogue_that_cannot_be_read_leaves_the_master_as_it_was(bundle: Bundle) -> None:
+    def refuse() -> Content:
+        raise BundleError("gone")
+
+    master, layout = Master.of(bundle), ParameterLayout.of(bundle.manifest, "full")
+    before = master.to_bytes()
+    with pytest.raises(BundleError):
+        master.apply(layout, np.ones(layout.size), refuse)
+    assert master.to_bytes() == before
+
+
 def test_an_item_without_a_vector_grows_slowly_into_one(unseen: Bundle) -> None:
     master, layout = Master.of(unseen), ParameterLayout.of(unseen.manifest, "full")
     mean, step = float(master.lengths[-1]), np.zeros(layout.size)
@@ -82,7 +93,7 @@ def test_an_item_without_a_vector_grows_slowly_into_one(unseen: Bundle) -> None:
     layout.unflatten(step)[ITEM_ROWS][-1, 5] = mean / 4
     expected = [0.25, 0.5, 0.75, 1.0, 1.0]
     for length in expected:
-        master.apply(layout, step, lambda: Content(unseen, ALL))
+        master.apply(layout, step, lambda: Content.whole(unseen))
         assert np.linalg.norm(master.turned[-1]) == pytest.approx(length, rel=1e-5)
         assert raw_rows(master)[-1, 5] > 0
     assert master.lengths[-1] == pytest.approx(1.25 * mean, rel=1e-5)
@@ -93,7 +104,7 @@ def test_a_row_that_a_step_takes_back_to_nothing_stays_finite(bundle: Bundle) ->
     master, layout = Master.of(bundle), ParameterLayout.of(bundle.manifest, "full")
     step = np.zeros(layout.size)
     layout.unflatten(step)[ITEM_ROWS][3] = -raw_rows(master)[4]
-    master.apply(layout, step, lambda: Content(bundle, ALL))
+    master.apply(layout, step, lambda: Content.whole(bundle))
     assert np.isfinite(master.turned).all()
     assert (master.lengths > 0).all()
 
@@ -126,7 +137,7 @@ def test_a_step_that_is_not_finite_changes_nothing(bundle: Bundle) -> None:
     step[7] = np.nan
     for wrong in (step, np.zeros(layout.size - 1)):
         with pytest.raises(ConfigError):
-            master.apply(layout, wrong, lambda: Content(bundle, ALL))
+            master.apply(layout, wrong, lambda: Content.whole(bundle))
     assert master.to_bytes() == before
 
 

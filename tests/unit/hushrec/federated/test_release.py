@@ -31,7 +31,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def changed(bundle: Bundle, part: str) -> Master:
     master, layout = Master.of(bundle), ParameterLayout.of(bundle.manifest, part)
     step = np.random.default_rng(0).standard_normal(layout.size) * 0.02
-    master.apply(layout, step, lambda: Content(bundle, ALL))
+    master.apply(layout, step, lambda: Content.whole(bundle))
     return master
 
 
@@ -102,7 +102,7 @@ def test_rounding_starts_from_the_master_and_never_from_int8(tmp_path: Path, bun
     layout.unflatten(step)["items"][0, 0] = 1e-3
     last = bundle
     for number in range(20):
-        master.apply(layout, step, lambda: Content(bundle, ALL))
+        master.apply(layout, step, lambda: Content.whole(bundle))
         last = write_release(last, tmp_path / f"{number}.hush", master, card=CARD, origins=ORIGINS)
     row, first = (
         dequantize_rows(made.array("items.codes")[1:2], made.array("items.scales")[1:2])[0] for made in (last, bundle)
@@ -115,8 +115,8 @@ def test_rounding_starts_from_the_master_and_never_from_int8(tmp_path: Path, bun
     assert last.manifest.model_version == 21
 
 
-def test_origins_must_name_what_changes_and_only_that(tmp_path: Path, bundle: Bundle) -> None:
-    for origins in ({}, {**ORIGINS, "catalog.sqlite": "public"}, {"encoder.bin": "private"}):
+def test_origins_must_name_what_changes_and_nothing_unknown(tmp_path: Path, bundle: Bundle) -> None:
+    for origins in ({}, {**ORIGINS, "more.bin": "public"}, {"encoder.bin": "private"}):
         with pytest.raises(ConfigError, match="origin"):
             write_release(bundle, tmp_path / "new.hush", Master.of(bundle), card=CARD, origins=origins)
     assert not (tmp_path / "new.hush").exists()
@@ -129,6 +129,14 @@ def test_parts_of_several_runs_have_no_guarantee(tmp_path: Path, bundle: Bundle)
     assert new.manifest.card["headline"] == NO_GUARANTEE
     assert new.manifest.files["items.bin"].origin == "dp(fleet)"
     assert new.manifest.files["neighbours.bin"].origin == "private"
+
+
+def test_one_guarantee_over_all_runs_may_cover_every_file(tmp_path: Path, bundle: Bundle) -> None:
+    origins = dict.fromkeys((*CHANGED_FILES, "neighbours.bin"), "dp(all)")
+    card = {"headline": "epsilon 2"}
+    new = write_release(bundle, tmp_path / "new.hush", Master.of(bundle), card=card, origins=origins)
+    assert new.manifest.card["headline"] == "epsilon 2"
+    assert {info.origin for info in new.manifest.files.values()} == {"public", "dp(all)"}
 
 
 def test_a_master_of_another_bundle_is_refused(tmp_path: Path, bundle: Bundle) -> None:

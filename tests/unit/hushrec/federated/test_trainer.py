@@ -13,7 +13,7 @@ from hushrec.bundle import Bundle
 from hushrec.engine import Engine
 from hushrec.federated.candidates import draw_candidates
 from hushrec.federated.layout import ITEM_ROWS, ParameterLayout
-from hushrec.federated.train_step import Sample
+from hushrec.federated.train_step import Sample, TrainBatch
 from hushrec.federated.trainer import LocalTrainer, TrainSettings
 from hushrec_model.model import Model
 from hushrec_model.user_sequences import UserBatch
@@ -108,8 +108,8 @@ def test_several_histories_weigh_by_their_events(bare: Made) -> None:
 
 
 def test_more_histories_than_fit_into_a_batch_are_added_up(bare: Made) -> None:
-    trainer = LocalTrainer.open(bare[0], "full", SETTINGS)
-    many, one = trainer.update([HISTORY] * 11, "s"), trainer.update([HISTORY], "s")
+    trainer = LocalTrainer.open(bare[0], "full", replace(SETTINGS, windows=200))
+    many, one = trainer.update([HISTORY] * 110, "s"), trainer.update([HISTORY], "s")
     assert many is not None
     assert one is not None
     np.testing.assert_allclose(many, one, atol=1e-5)
@@ -172,8 +172,8 @@ def test_an_item_without_a_vector_gets_a_gradient_of_ordinary_size(tmp_path: Pat
 @pytest.mark.parametrize("asked", [0, 1, 3])
 def test_training_ends_when_it_is_told_to(bare: Made, asked: int) -> None:
     count = iter(range(100))
-    trainer = LocalTrainer.open(bare[0], "adapter", replace(SETTINGS, local_steps=3))
-    assert trainer.update([HISTORY] * 9, "s", stop=lambda: next(count) >= asked) is None
+    trainer = LocalTrainer.open(bare[0], "adapter", replace(SETTINGS, local_steps=3, windows=60))
+    assert trainer.update([HISTORY] * 60, "s", stop=lambda: next(count) >= asked) is None
     assert next(count) == asked + 1  # asked before each of two batches a step, and not again afterwards
 
 
@@ -213,3 +213,8 @@ def test_a_bundle_without_a_train_step_is_refused(tmp_path: Path) -> None:
 def test_settings_that_cannot_train_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError):
         replace(SETTINGS, **wrong)  # type: ignore[arg-type]
+
+
+def test_what_a_shopper_did_is_in_no_repr() -> None:
+    batch = TrainBatch.of([HISTORY], 8)
+    assert (repr(HISTORY), repr(batch)) == ("Sample()", "TrainBatch()")
