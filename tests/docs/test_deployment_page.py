@@ -57,27 +57,52 @@ def free_port() -> str:
         return str(taken.getsockname()[1])
 
 
+def with_hushrec() -> dict[str, str]:
+    """An environment in which `hushrec` is found."""
+    return {**os.environ, "PATH": f"{HUSHREC.parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+
+
+def run(commands: str, folder: Path, code: int = 0) -> None:
+    """Run what stands in a block."""
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", commands],
+        cwd=folder,
+        env=with_hushrec(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == code, f"{commands}\n{done.stdout}\n{done.stderr}"
+
+
 @contextmanager
-def served(command: str, folder: Path, environment: dict[str, str]) -> Iterator[None]:
+def served(command: str, folder: Path) -> Iterator[None]:
+    """Run what serves, until the body ends."""
     with (folder / "serves.log").open("wb") as log:
         process = subprocess.Popen(
-            ["bash", "-ec", f"exec {command}"], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=log, text=True
+            ["bash", "-ec", f"exec {command}"],
+            cwd=folder,
+            env=with_hushrec(),
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
         )
+    assert process.stdout is not None
     try:
-        assert process.stdout is not None
         line = process.stdout.readline()
         assert line.startswith("ready http://127.0.0.1:"), (folder / "serves.log").read_text()
         yield
     finally:
         process.terminate()
-        assert process.wait(30) == 0
+        code = process.wait(30)
         process.stdout.close()
+        assert code == 0
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the page asks with curl")
 def test_the_commands_of_the_page_work_one_after_the_other(places: Path) -> None:
-    environment = {**os.environ, "PATH": f"{HUSHREC.parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     ports = {"8470": free_port(), "8471": free_port()}
     assert {place for place, *_ in BLOCKS} == PLACES
     with ExitStack() as running:
@@ -90,18 +115,9 @@ def test_the_commands_of_the_page_work_one_after_the_other(places: Path) -> None
                 if place == "server":
                     config = folder / "hushrec.toml"
                     config.write_text(config.read_text().replace("# port = 8470", f"port = {ports['8470']}"))
-                running.enter_context(served(commands.strip(), folder, environment))
-                continue
-            done = subprocess.run(
-                ["bash", "-euo", "pipefail", "-c", commands],
-                cwd=folder,
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=300,
-                check=False,
-            )
-            assert done.returncode == (2 if kind == "refused" else 0), f"{text}\n{done.stdout}\n{done.stderr}"
+                running.enter_context(served(commands.strip(), folder))
+            else:
+                run(commands, folder, 2 if kind == "refused" else 0)
     run_the_python_of_the_page(places)
 
 
@@ -116,7 +132,7 @@ def run_the_python_of_the_page(places: Path) -> None:
         exec(SOURCES["parameters"], {"print": lambda size: names.update(size=size)})
         assert names["size"] > 2_048
         app = SimpleNamespace(login_token=token, shopper_agreed=lambda: False, idle=bool, charging=bool, unmetered=bool)
-        vault = "folder=Path(\"fleet\"), vault_key=bytes(32)"  # there is no keyring to ask here
+        vault = 'folder=Path("fleet"), vault_key=bytes(32)'  # there is no keyring to ask here
         exec(SOURCES["app"].replace('folder=Path("fleet")', vault), names | {"app": app}, names)
         fleet = names["fleet"]
         try:
