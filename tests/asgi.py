@@ -46,12 +46,14 @@ async def asks(
         "server": ("testserver", 80),
         "state": {},
     }
+    done = asyncio.Event()
     coming = list(pieces if pieces is not None else [body])
     found: dict[str, Any] = {"status": 0, "headers": {}, "body": b""}
 
     async def receive() -> dict[str, Any]:
         if not coming:
-            await asyncio.sleep(3600)
+            await done.wait()
+            return {"type": "http.disconnect"}
         piece = coming.pop(0)
         return {"type": "http.request", "body": piece, "more_body": bool(coming) or pieces is not None}
 
@@ -61,6 +63,8 @@ async def asks(
             found["headers"] = {name.decode(): value.decode() for name, value in message["headers"]}
         else:
             found["body"] += message.get("body", b"")
+            if not message.get("more_body", False):
+                done.set()
 
     await app(scope, receive, send)
     return Answer(found["status"], found["headers"], found["body"])

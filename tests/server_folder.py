@@ -25,7 +25,7 @@ from tests.e2e.commands import HUSHREC
 from tests.fake_fleet import AUTHORITY_KEY
 from tests.fleet_plans import a_fleet_plan
 
-__all__ = ["Running", "ServerFolder", "check_in", "running"]
+__all__ = ["Running", "ServerFolder", "check_in", "check_in_request", "running"]
 
 SERVER = "shop.example"
 PATIENCE_S = 30.0
@@ -79,9 +79,7 @@ class Running:
     process: "subprocess.Popen[str]"
     port: int
 
-    def ask(
-        self, method: str, path: str, *, headers: dict[str, str] | None = None, body: bytes | None = None
-    ) -> Answer:
+    def ask(self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes | None = None) -> Answer:
         """One request over a connection of its own."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
         with contextlib.closing(connection):
@@ -117,6 +115,11 @@ def running(*arguments: object) -> Iterator[Running]:
 
 def check_in(folder: ServerFolder, server: Running) -> Answer:
     """Enrol a new device and ask for a place."""
+    return server.ask(*check_in_request(folder))
+
+
+def check_in_request(folder: ServerFolder) -> "tuple[str, str, dict[str, str], bytes]":
+    """Method, path, headers and body of a new device's check-in."""
     identity, name = Identity.create(), os.urandom(16).hex()
     plan_id = folder.plan.plan_id
     certificate = folder.authority.certify(plan_id, name, identity.public())
@@ -125,4 +128,4 @@ def check_in(folder: ServerFolder, server: Running) -> Answer:
     body = seal(folder.envelope_public(), context, inside, ROUTES["check-in"].payload_bytes)
     signed = sign_request(identity, context, body, at_s=int(time.time()))
     headers = {DEVICE_HEADER: name, SIGNATURE_HEADER: signed}
-    return server.ask("POST", path_of("check-in", plan=plan_id), headers=headers, body=body)
+    return "POST", path_of("check-in", plan=plan_id), headers, body

@@ -16,7 +16,7 @@ from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, mak
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from hushrec_server.schema import prepare
+from hushrec_server.schema import ROWS_OF_DEVICES, prepare
 
 __all__ = ["Database", "insert_new"]
 
@@ -113,16 +113,21 @@ class Database:
         return self._engine.dialect.name == "postgresql"
 
     def forget(self) -> None:
-        """Let nothing of what was deleted stay behind: SQLite's log is brought into the file and cut to nothing.
+        """Let as little as possible of what was deleted stay behind.
 
-        On PostgreSQL deleted rows lie in its files until it reuses their pages, and in its write-ahead log.
+        SQLite overwrites it and cuts its log to nothing. PostgreSQL gives whole pages at a table's end back and uses
+        the others again; until then deleted rows can be found in its files, and later in its write-ahead log.
 
         Raises:
             StorageError: The database could not be used.
         """
-        if not self.shared:
-            with _told(), self._engine.connect() as connection:  # no transaction is open before the first statement
-                connection.connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        with _told(), self._engine.connect() as connection:
+            if self.shared:
+                names = ", ".join(table.name for table in ROWS_OF_DEVICES)
+                plain = connection.execution_options(isolation_level="AUTOCOMMIT")
+                plain.exec_driver_sql(f"VACUUM (SKIP_LOCKED) {names}")
+            else:
+                connection.connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")  # outside a transaction
 
     @contextmanager
     def _writing(self, engine: Engine) -> Iterator[Connection]:

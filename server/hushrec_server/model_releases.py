@@ -15,7 +15,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from hushrec.bundle import Bundle
 from hushrec.federated.content import Content
 from hushrec.federated.fedadam import AdamSettings, FedAdam
@@ -140,8 +139,7 @@ class ModelReleases:
         adam = FedAdam(layout.size, self._optimizer) if kept is None else FedAdam.from_bytes(kept, self._optimizer)
         kept = self._kept(base.content, "master")
         master = Master.of(bundle) if kept is None else Master.from_bytes(kept)
-        items = np.arange(1, bundle.manifest.model.items + 1)
-        master.apply(layout, adam.step(decode_sum(plan, result.noised)), lambda: Content(bundle, items))
+        master.apply(layout, adam.step(decode_sum(plan, result.noised)), lambda: Content.whole(bundle))
         origins = _origins(bundle.manifest, plan)
         new = write_release(bundle, out, master, card=_card(bundle, result, origins), origins=origins)
         content = _content({name: info.sha256 for name, info in new.manifest.files.items()})

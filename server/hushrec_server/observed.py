@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Observed"]
 
-_OPERATIONAL = {"/healthz", "/readyz", "/metrics"}  # an operator's probes must not fail when a client is loud
+_UNLIMITED = "/healthz"  # costs nothing, and whoever watches this process must not be refused
 
 
 class Observed:
@@ -45,7 +45,7 @@ class Observed:
             await send(message)
 
         try:
-            wait = 0.0 if scope["path"] in _OPERATIONAL else self._rates.take(_address(scope))
+            wait = 0.0 if scope["path"] == _UNLIMITED else self._rates.take(_address(scope))
             if wait:
                 await _refuse(scope, wait, watching_send)
             else:

@@ -35,6 +35,7 @@ def plan_report(signed: SignedPlan, spent: PlanTotals, states: Mapping[str, int]
         "plan": signed.plan_id,
         "purpose": signed.plan.purpose,
         "status": signed.status.value,
+        "reason": signed.reason,
         "demo": signed.plan.demo,
         "cohort": signed.plan.cohort,
         "rounds": dict(states),

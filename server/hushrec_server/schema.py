@@ -1,7 +1,7 @@
 """Tables of the server's database, and their version. A column never changes its meaning: new meaning, new version.
 
-A device appears by its pseudonym of the plan: in a running round, of which the tables `device`, `message`, `phase`,
-`reply` and `reply_body` hold nothing once it has ended; and with a payload that it sent by itself, until that expires.
+A device appears by its pseudonym of the plan: in a running round, of which `ROWS_OF_DEVICES` hold nothing once it has
+ended; with a payload that it sent by itself, until that expires; and with its newest requests, for some minutes.
 """
 
 from hushrec_privacy.errors import StorageError
@@ -37,6 +37,7 @@ __all__ = [
     "REPLY_BODY",
     "RESULT",
     "ROUND",
+    "ROWS_OF_DEVICES",
     "VERSION",
     "prepare",
 ]
@@ -130,6 +131,9 @@ REPLY_BODY = _of_round(
     Column("body", LargeBinary, nullable=False),
 )
 """Answers; a roster that all devices get is kept once."""
+
+ROWS_OF_DEVICES = (MESSAGE, REPLY, REPLY_BODY, PHASE, DEVICE)
+"""Of running rounds only."""
 
 RESULT = _of_round(
     "fleet_result",

@@ -26,8 +26,9 @@ from hushrec_privacy.enrolment import Identity, verified_certificate
 from hushrec_privacy.envelope import verified_key_set
 from hushrec_privacy.secagg import Session
 
+from tests.databases import database_url, needs_postgres
 from tests.e2e.commands import hushrec
-from tests.server_folder import SERVER, ServerFolder, check_in, running
+from tests.server_folder import SERVER, ServerFolder, check_in, check_in_request, running
 
 SLOWEST_START_S = 10.0  # a busy machine; benchmarks/server_http.py measures
 
@@ -207,6 +208,19 @@ def test_the_authority_enrols_a_device_that_the_shop_vouches_for(tmp_path: Path)
     assert "64 hexadecimal digits" in refused("authority", "issue", folder, "ann", "--plan-id", "x", code=13)
 
 
+def test_behind_a_proxy_each_device_has_its_own_limit(tmp_path: Path) -> None:
+    hushrec("authority", "init", tmp_path / "authority")
+    arguments = ("authority", "serve", tmp_path / "authority", "--port", 0)
+
+    def statuses(*more: object) -> list[int]:
+        with running(*arguments, *more) as server:
+            path = path_of("certificate")
+            return [server.ask("POST", path, {"X-Forwarded-For": f"192.0.2.{n}"}, b"{}").status for n in range(12)]
+
+    assert statuses("--proxy", "127.0.0.1") == [400] * 12
+    assert statuses() == [400] * 10 + [429] * 2, "whoever is no proxy cannot say where it comes from"
+
+
 def test_one_operator_who_is_both_is_told_so_loudly(folder: ServerFolder, tmp_path: Path) -> None:
     hushrec("authority", "init", tmp_path / "authority")
     text = folder.config.read_text() + '[trust]\nrun_authority = "authority"\n'
@@ -232,3 +246,19 @@ def test_an_envelope_key_is_followed_by_the_next_one(folder: ServerFolder, tmp_p
     with running("serve", "--config", folder.config, "--plan", folder.plan_file) as server:
         assert check_in(folder, server).status == 200
     assert "another server" in refused(*followed[:5], "--server", "other", *followed[7:])
+
+
+@needs_postgres
+def test_two_processes_over_one_postgresql_are_one_server(
+    folder: ServerFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("serve", "--config", folder.config, "--plan", folder.plan_file)
+    with database_url("postgresql", tmp_path) as url:
+        monkeypatch.setenv("HUSHREC_DATABASE", url)
+        with running(*arguments) as one, running(*arguments) as other:
+            request = check_in_request(folder)
+            assert one.ask(*request).status == 200
+            assert other.ask(*request).status == 403, "a replay at the other process"
+            places = [read_packed(check_in(folder, server).body, CheckInAnswer) for server in (other, one, other)]
+            assert [(place.round, place.index) for place in places] == [(1, 1), (1, 2), (1, 3)]
+            assert (one.stop(), other.stop()) == (0, 0)

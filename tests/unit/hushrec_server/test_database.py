@@ -14,6 +14,8 @@ from hushrec_server.database import Database, insert_new
 from hushrec_server.schema import METADATA, NOISE_PLAN, VERSION
 from sqlalchemy import func, inspect, select, text
 
+from tests.databases import database_url, needs_postgres
+
 
 def row(name: str) -> dict[str, object]:
     return {"plan": name, "dimension": 3, "bands": 1, "last_round": 0}
@@ -152,6 +154,31 @@ def test_no_value_of_a_row_is_in_an_error(database: Database) -> None:
         add()
     assert secret not in "".join(traceback.format_exception(refused.value))
     assert secret not in repr(database)
+
+
+@needs_postgres
+def test_a_server_that_was_started_anew_is_found_again(tmp_path: Path) -> None:
+    import psycopg
+
+    with database_url("postgresql", tmp_path) as url:
+        database = Database.open(url)
+        with database.transaction() as connection:
+            insert_new(connection, NOISE_PLAN, **row("a"))
+            backend = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as other:
+            other.execute("SELECT pg_terminate_backend(%s)", [backend])
+        with pytest.raises(StorageError, match="AdminShutdown"):
+            count(database)
+        assert count(database) == 1
+        database.close()
+
+
+def test_what_is_forgotten_is_gone_and_what_is_not_stays(database: Database) -> None:
+    with database.transaction() as connection:
+        insert_new(connection, NOISE_PLAN, **row("a"))
+    for _ in range(2):
+        database.forget()
+    assert count(database) == 1
 
 
 class TestSqlite:

@@ -100,7 +100,7 @@ def test_a_round_becomes_the_next_version_with_the_servers_step_on_the_master(sh
     layout = ParameterLayout.of(shop.first.manifest, "adapter")
     step = FedAdam(layout.size, AdamSettings()).step(decode_sum(shop.plan, result.noised))
     for name, change in layout.unflatten(step).items():
-        expected = (shop.first.array(name) + change).astype(np.float32)
+        expected = shop.first.array(name) + change.astype(np.float32)
         np.testing.assert_array_equal(shop.bundle().array(name), expected)
 
 
@@ -200,7 +200,7 @@ def test_a_model_that_the_guard_refuses_does_not_go_out_and_changes_nothing(shop
     layout = ParameterLayout.of(shop.first.manifest, "adapter")
     step = FedAdam(layout.size, AdamSettings()).step(decode_sum(shop.plan, result.noised))
     for name, change in layout.unflatten(step).items():
-        np.testing.assert_array_equal(shop.bundle().array(name), (shop.first.array(name) + change).astype(np.float32))
+        np.testing.assert_array_equal(shop.bundle().array(name), shop.first.array(name) + change.astype(np.float32))
 
 
 def test_a_plan_of_another_size_does_not_fit_and_nothing_goes_out(shop: Shop) -> None:

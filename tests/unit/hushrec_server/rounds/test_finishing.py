@@ -324,6 +324,7 @@ def test_noise_that_was_lost_ends_the_round_and_halts_the_plan(fleet: SmallFleet
     plans = server.status()["plans"]
     assert isinstance(plans, list)
     assert plans[0]["status"] == "halted"
+    assert "sealed noise" in plans[0]["reason"]
     assert server.ledger.plan(fleet.plan.plan_id).rounds == 2  # spent, whatever followed
     assert count(server, MESSAGE) == 0
 
