@@ -115,6 +115,8 @@ def noisy(fleet: "Fleet", run: Run, ends: dict[str, float], work: Path) -> None:
     heads = "devices | part | cohort | ε | noise multiplier | k | b | noise / clip | test NDCG@10 | of the way"
     print(f"\n| {heads} |\n{'| --- ' * 10}|")
     run = replace(run, rounds=NOISED_ROUNDS)
+    found = kept(work / f"fleet-{run.rounds}.json", lambda: fleet.learn(run))
+    print(f"| no noise | full | | | | | | | {found['test']:.4f} | {way(found['test'], ends):.2f} |", flush=True)
     for epsilon in EPSILONS:
         for devices, cohort, part in FLEETS:
             population, size = devices or len(fleet.samples), fleet.layout(part).size

@@ -14,6 +14,7 @@ from itertools import islice
 
 import numpy as np
 from hushrec_privacy import checks
+from hushrec_privacy.errors import ConfigError
 from hushrec_privacy.plans.plan import Plan
 from numpy.typing import NDArray
 
@@ -127,6 +128,9 @@ class LocalTrainer:
         Returns:
             Weights after minus weights before, shape (P,); zeros without any history. Private. None if stopped or out
             of time: then nothing is to be sent.
+
+        Raises:
+            ConfigError: Items and behaviours of a history are not equally many, or a behaviour does not exist.
         """
         samples = self._samples(histories)
         if not samples:
@@ -151,12 +155,20 @@ class LocalTrainer:
         for sample in reversed(histories):
             items = np.asarray(sample.items, np.int64)
             known = np.flatnonzero((items > 0) & (items < len(self._start.offset)))
-            items, behaviors = items[known], np.asarray(sample.behaviors, np.int64)[known]
+            items, behaviors = items[known], self._checked(sample)[known]
             stop = len(items)
             while stop > 1:
                 start = max(0, stop - self._longest)
                 yield Sample(items[start:stop], behaviors[start:stop])
                 stop = start + 1
+
+    def _checked(self, sample: Sample) -> Indexes:
+        behaviors, rows = np.asarray(sample.behaviors, np.int64), self._start.encoder.get("behavior_rows")
+        if len(behaviors) != len(sample.items):
+            raise ConfigError(f"{len(sample.items)} items but {len(behaviors)} behaviours; every event has one of each")
+        if rows is not None and not ((behaviors >= 0) & (behaviors < len(rows))).all():
+            raise ConfigError(f"a behaviour index is not among the bundle's {len(rows)} behaviours")
+        return behaviors
 
 
 class _Run:

@@ -209,6 +209,13 @@ def test_a_bundle_without_a_train_step_is_refused(tmp_path: Path) -> None:
         LocalTrainer.open(bundle, "adapter", SETTINGS)
 
 
+@pytest.mark.parametrize("behaviors", [[0, 3], [-1, 0], [0], [0, 0, 0]], ids=str)
+def test_behaviours_that_do_not_exist_are_refused(bare: Made, behaviors: list[int]) -> None:
+    trainer = LocalTrainer.open(bare[0], "adapter", SETTINGS)
+    with pytest.raises(ConfigError, match="behaviour"):
+        trainer.update([Sample(np.array([1, 2]), np.array(behaviors))], "s")
+
+
 @pytest.mark.parametrize("wrong", [{"local_steps": 0}, {"local_rate": 0.0}, {"candidates": 0}, {"limit_s": np.inf}])
 def test_settings_that_cannot_train_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError):
