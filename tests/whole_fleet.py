@@ -52,7 +52,7 @@ from numpy.typing import NDArray
 from tests.asgi import ask
 from tests.tiny_bundle import tiny_bundle
 
-__all__ = ["GOOD", "Clock", "Given", "TestClient", "WholeFleet"]
+__all__ = ["GOOD", "ROUND_S", "START", "Clock", "Given", "TestClient", "WholeFleet", "devices_of", "made", "nothing"]
 
 START = 1_800_000_000
 ROUND_S = 600
@@ -300,3 +300,15 @@ def demo_plan(authority: str, **changes: Any) -> Plan:
     )
     assert plan is not None
     return plan
+
+
+def nothing(_method: str, _path: str) -> None:
+    """Before a request: nothing."""
+
+
+def devices_of(fleet: WholeFleet, count: int = 6) -> list[TestClient]:
+    return [fleet.device(number) for number in range(count)]
+
+
+def made(devices: list[TestClient], round_number: int) -> NDArray[np.int64]:
+    return np.array([device.given.made[round_number] for device in devices]).sum(axis=0)

@@ -2,7 +2,7 @@
 
 Marc Brooker, "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015), "full jitter": a uniform draw from 0 to
 the ceiling spreads a crowd of devices best. The server may ask for more patience and never for less: a server that says
-0 for ever is asked ever more rarely all the same.
+0 for ever is asked ever more rarely all the same. What it asks for beyond that is kept, with a little jitter on top.
 """
 
 import math
@@ -12,12 +12,17 @@ from collections.abc import Callable
 from hushrec_privacy.checks import positive
 from hushrec_privacy.errors import ConfigError
 
-__all__ = ["Backoff"]
+__all__ = ["Backoff", "uniform"]
 
 LONGEST_WAIT_S = 86_400.0
 """Whatever a server asks for, a device comes back within a day (and its jitter)."""
 
 _DOUBLINGS = 40  # beyond these every ceiling is reached; a float stays finite
+
+
+def uniform() -> float:
+    """A draw of the operating system's randomness from [0, 1)."""
+    return secrets.randbits(53) * 2.0**-53
 
 
 class Backoff:
@@ -27,16 +32,16 @@ class Backoff:
     >>> [backoff.wait_s() for _ in range(5)]
     [1.5, 2.0, 3.0, 5.0, 5.0]
     >>> backoff.wait_s(retry_after_s=60)
-    64.0
+    60.5
     """
 
-    def __init__(self, *, least_s: float, most_s: float, uniform: Callable[[], float] | None = None) -> None:
+    def __init__(self, *, least_s: float, most_s: float, uniform: Callable[[], float] = uniform) -> None:
         """Begin without a failure.
 
         Args:
             least_s: The shortest wait, and the first ceiling of the jitter.
             most_s: The largest ceiling of the jitter.
-            uniform: Draws from 0 (included) to 1 (excluded); None: the operating system's randomness.
+            uniform: Draws from 0 (included) to 1 (excluded).
 
         Raises:
             ConfigError: A bound is no finite number above 0, or the two are in the wrong order.
@@ -45,7 +50,7 @@ class Backoff:
         if most_s < least_s:
             raise ConfigError(f"most_s is {most_s:g}, below least_s, {least_s:g}")
         self._least_s, self._most_s = least_s, most_s
-        self._uniform = uniform or _uniform
+        self._uniform = uniform
         self._tries = 0
 
     def wait_s(self, retry_after_s: float | None = None) -> float:
@@ -59,12 +64,8 @@ class Backoff:
         asked = 0.0
         if retry_after_s is not None and math.isfinite(retry_after_s):
             asked = min(retry_after_s, LONGEST_WAIT_S)
-        return max(self._least_s, asked) + self._uniform() * ceiling
+        return max(self._least_s + self._uniform() * ceiling, asked + self._uniform() * self._least_s)
 
     def succeeded(self) -> None:
         """Start anew with short waits."""
         self._tries = 0
-
-
-def _uniform() -> float:
-    return secrets.randbits(53) * 2.0**-53

@@ -16,6 +16,7 @@ It wires parts that are tested by themselves, and decides nothing of its own (se
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -30,7 +31,7 @@ from hushrec.fleet.conditions import ConditionSource
 from hushrec.fleet.contribution import Contribution, Contributor
 from hushrec.fleet.features import Features
 from hushrec.fleet.folder import FleetFolder
-from hushrec.fleet.gate import NO_CONSENT, Gate
+from hushrec.fleet.gate import NO_CONSENT, STOPPED, Gate
 from hushrec.fleet.http import Connection, HttpConnection
 from hushrec.fleet.membership import Membership
 from hushrec.fleet.models import Models
@@ -59,7 +60,8 @@ class FleetStatus(NamedTuple):
     """What an app may show.
 
     Attributes:
-        state: "off" (no consent), "waiting" (for conditions or a round), "round" (in one), or "closed".
+        state: "off" (no consent), "waiting" (for conditions or a round), "round" (in one), "failed" (what the app gave
+            raised an error, which ended the thread; nothing is sent), or "closed".
         phase: Of the round, 1 to 6; 0: in none.
         rounds: Rounds that were done since the client was opened.
         refusal: Why the last thing was not done; None: nothing to tell.
@@ -84,7 +86,8 @@ class FleetClient:
 
     Args:
         url: Address of the shop's server: https, or http on this machine itself. Releases lie under it.
-        shopper: The shopper's recommender, or a profile alone. A recommender is never locked by this client.
+        shopper: The shopper's recommender, or a profile alone. A recommender is never locked by this client, and one
+            that is kept in a file may be closed and opened anew meanwhile.
         settings: Trust, folder, limits.
         conditions: Says how things are now; called from the client's thread, must return at once.
         token: Gives what the shop's own login says of the shopper's account, for the id of a plan; called once a plan.
@@ -107,13 +110,13 @@ class FleetClient:
         consent: bool = False,
     ) -> None:
         self._url, self._settings = checked_url(url), settings
-        self._profile = shopper.profile if isinstance(shopper, Recommender) else shopper
         self._gate = Gate(conditions, settings.require, consent=consent)
         self._stepping = threading.Lock()
         self._closed = False
         self._shipped = shopper.bundle if isinstance(shopper, Recommender) else None
         with ExitStack() as stack:  # closes what was opened if a later part fails
             self._folder = stack.enter_context(FleetFolder(settings.folder))
+            self._profile = _own_profile(shopper, stack)
             self._vault = stack.enter_context(Vault.open(self._folder.vault, settings.vault_key))
             rho = float_text(settings.limits.lifetime_rho)
             self._record = ParticipationRecord.at(self._folder.record, lifetime_rho=rho)
@@ -138,7 +141,7 @@ class FleetClient:
         self._gate.consent = agreed
 
     def step(self) -> float:
-        """Do one thing: a request, some seconds of a download, or the training of a round.
+        """Do one thing: a request, the download of a release, or the training of a round.
 
         What goes wrong is in `status`, and comes back as a longer wait.
 
@@ -156,6 +159,11 @@ class FleetClient:
             except HushrecError as error:
                 self._participant.refusal = Refusal(error.code, error.message)
                 return _AGAIN_S
+
+    @property
+    def bundle(self) -> Path | None:
+        """Folder of the newest bundle on this device: open the recommender anew with it when its version rises."""
+        return self._models.known_root
 
     def start(self) -> None:
         """Take part from now on, in a thread of lowest priority; a second time changes nothing.
@@ -175,7 +183,8 @@ class FleetClient:
         """
         ended = self._worker.stop(_STOP_S)
         if ended:
-            self._participant.leave_round("stopped", "the app stopped it")
+            with self._stepping:
+                self._participant.leave_round(STOPPED, "the app stopped it")
         return ended
 
     def status(self) -> FleetStatus:
@@ -185,9 +194,8 @@ class FleetClient:
             LedgerError: The participation record cannot be read.
         """
         run = self._participant.run
-        state = "closed" if self._closed else "off" if not self.consent else "round" if run else "waiting"
         return FleetStatus(
-            state=state,
+            state=self._state(),
             phase=run.phase if run else 0,
             rounds=self._participant.rounds,
             refusal=self._participant.refusal,
@@ -279,6 +287,15 @@ class FleetClient:
     ) -> None:
         self.close()
 
+    def _state(self) -> str:
+        if self._closed:
+            return "closed"
+        if self._worker.died:
+            return "failed"
+        if not self.consent:
+            return "off"
+        return "round" if self._participant.run else "waiting"
+
     def _rho_left(self) -> str:
         return self._record.totals().rho_left or "0"
 
@@ -297,9 +314,14 @@ class FleetClient:
             self._folder.releases,
             settings.trust.root.encode(),
             limits=settings.limits,
-            shipped=self._shipped.root if self._shipped else None,
+            shipped=self._shipped_root(),
             clock=settings.clock,
         )
+
+    def _shipped_root(self) -> Path | None:
+        """What the app came with; None if its recommender uses a release that was fetched here."""
+        root = None if self._shipped is None else self._shipped.root
+        return None if root is not None and root.is_relative_to(self._folder.releases.resolve()) else root
 
     def _parts(self, server: Connection) -> Parts:
         settings = self._settings
@@ -315,3 +337,9 @@ class FleetClient:
             plan_key=settings.trust.plan_public,
             clock=settings.clock,
         )
+
+
+def _own_profile(shopper: Recommender | Profile, stack: ExitStack) -> Profile:
+    """The shopper's profile, opened once more if it is in a file: the app may close its own."""
+    profile = shopper.profile if isinstance(shopper, Recommender) else shopper
+    return profile if profile.path is None else stack.enter_context(Profile(profile.path))

@@ -9,7 +9,7 @@
     times        the plan lets a device take part more often than this device allows
     lifetime     the plan costs more than is left of this device's lifetime limit
     parts        the model on this device does not have the parts that the plan trains
-    authority    nobody, or another authority than the plan's, says which devices are real
+    authority    the plan names nobody who says which devices are real, or the round has another one
     keys         the server's envelope keys are not the shop's, of another server, older than seen before, or over
     release      the round starts from another model than the one on this device
     session      the round is not set up as the plan says
@@ -51,7 +51,7 @@ REFUSALS = {
     "times": "the plan asks for more rounds than this device ever gives to one plan",
     "lifetime": "the plan costs more than this device may still spend in its lifetime",
     "parts": "the model on this device does not have what the plan trains; an update may bring it",
-    "authority": "the certificates of this plan are not from the authority that the plan names",
+    "authority": "the plan names no authority, or the round has certificates of another one",
     "keys": "the server's keys are not signed by this shop, or are out of date; nothing is sent to it",
     "release": "the round starts from another model than this device has; it updates first",
     "session": "the round is not set up as its plan says; it is left",
@@ -112,8 +112,6 @@ def accepted_plan(data: bytes, signature: bytes, plan_key: bytes, *, limits: Dev
         opened = device_opening(plan, limits)
     except PlanError as error:
         raise _named(_why(plan, limits)) from error
-    if not plan.authority:
-        refuse("authority")
     if kept is not None and not kept.rounds_left:
         refuse("over" if kept.rounds < (opened.limits.cap or math.inf) else "used-up")
     return Accepted(plan, plan_id, opened)
@@ -186,6 +184,8 @@ def _why(plan: Plan, limits: DeviceLimits) -> str:
     """The reason of what `check_plan` refused, in its own order."""
     if plan.demo != isinstance(limits, UnsafeDemoLimits):
         return "demo" if plan.demo else "real-plan"
+    if not plan.authority:
+        return "authority"
     try:
         plan.check_epsilon()
     except PlanError:

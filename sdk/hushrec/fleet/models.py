@@ -1,6 +1,7 @@
 """Which bundle this device has, and how it gets the newest: what a round starts from must be exactly this one."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hushrec_privacy.errors import ReleaseError
@@ -11,9 +12,6 @@ if TYPE_CHECKING:
     from hushrec.updates import Updater
 
 __all__ = ["Models"]
-
-STEP_S = 2.0
-"""Seconds of one step of an update; consent and conditions are looked at between two."""
 
 
 class Models:
@@ -44,6 +42,11 @@ class Models:
         """Model version of the bundle that was looked at last; 0: none. Opens nothing."""
         return 0 if self._bundle is None else self._bundle.manifest.model_version
 
+    @property
+    def known_root(self) -> Path | None:
+        """Folder of the bundle that was looked at last; None: there is none. Opens nothing."""
+        return None if self._bundle is None else self._bundle.root
+
     def version(self) -> int:
         """Model version of the newest bundle; 0: there is none.
 
@@ -54,24 +57,20 @@ class Models:
         bundle = self.newest()
         return 0 if bundle is None else bundle.manifest.model_version
 
-    def fetch(self) -> bool:
-        """Fetch a newer release for a while.
+    def fetch(self, stop: Callable[[], bool]) -> None:
+        """Make the newest release the bundle in use, however long that takes.
 
-        Returns:
-            Whether more is to come.
+        Args:
+            stop: Asked between pieces of a download; what is here by then is not downloaded again.
 
         Raises:
             BundleError: What is here is damaged.
             FleetError: The server cannot be reached.
             ReleaseError: The release is refused, or does not work here.
         """
-        from hushrec.updates import Progress
-
         updater = self._opened()
-        progress = updater.step(STEP_S)
-        if progress is Progress.INSTALLED:
+        if updater.fetch(stop) is not None:
             self._look(updater)
-        return progress is Progress.MORE
 
     def _opened(self) -> "Updater":
         if self._updater is None:

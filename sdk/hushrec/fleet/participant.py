@@ -11,12 +11,13 @@ from typing import NamedTuple
 
 from hushrec_privacy.errors import BudgetError, EnrolmentError, FleetError, HushrecError, SecAggError
 from hushrec_privacy.ledger import ParticipationRecord
+from hushrec_privacy.ledger.rules import Totals
 from hushrec_privacy.plans.limits import DeviceLimits
 from hushrec_privacy.plans.plan import Plan
 
 from hushrec.bundle import Bundle
 from hushrec.fleet.agenda import Agenda, Offer
-from hushrec.fleet.backoff import Backoff
+from hushrec.fleet.backoff import Backoff, uniform
 from hushrec.fleet.contribution import Contributor
 from hushrec.fleet.features import Features
 from hushrec.fleet.gate import GATED, Gate
@@ -31,6 +32,9 @@ from hushrec.messages import CheckInAnswer, SignedDocument, padded_bytes
 __all__ = ["Participant", "Parts", "Refusal"]
 
 LOOK_EVERY_S = 3600.0
+SPREAD = 0.1
+"""Share of a round over which the devices that wait for its start ask, so that a fleet does not come all at once."""
+
 GATE_S = 30.0
 """How soon conditions are looked at again while they do not hold."""
 
@@ -119,15 +123,20 @@ class Participant:
         """
         if self.run is not None:
             return self._go_on(self.run)
-        closed = self._parts.gate.closed()
-        if closed is not None:
-            self._refused(FleetError(closed, reason=closed))
+        try:
+            self._parts.gate.check()
+        except FleetError as error:
+            self._refused(error)
             return GATE_S
         now = self._parts.clock()
         if now >= self._look_at:
             return self._look(now)
-        if self._release > self._parts.models.version() and now >= self._update_at:
-            return self._update(now)
+        version = self._parts.models.version()
+        if self._release > version:
+            if now >= self._update_at:
+                return self._update(now)
+            if not version:
+                return min(self._update_at, self._look_at) - now  # there is nothing to take part with
         direct = self._parts.features.next_plan()
         if direct is not None and now >= self._direct_at:
             return self._send_direct(direct, now)
@@ -169,7 +178,7 @@ class Participant:
                 self._refused(error)
                 continue
             self.plans[accepted.plan_id] = accepted
-            wait = earliest_round_in_s(accepted, totals, at_s=now)
+            wait = _wait_s(accepted, totals, now)
             if math.isfinite(wait):
                 offered.append((accepted, now + wait))
         self._agenda.renew(offered)
@@ -181,14 +190,14 @@ class Participant:
         )
 
     def _update(self, now: float) -> float:
+        gate = self._parts.gate
         try:
-            self._parts.gate.check()
-            if self._parts.models.fetch():
-                return 0.0
+            gate.check()
+            self._parts.models.fetch(lambda: gate.closed() is not None)
         except HushrecError as error:
             self._refused(error)
-            wait = self._updates.wait_s(error.retry_after_s if isinstance(error, FleetError) else None)
-            self._update_at = now + wait
+            retry_after_s = error.retry_after_s if isinstance(error, FleetError) else None
+            self._update_at = now + self._updates.wait_s(retry_after_s)
             return 0.0  # rounds of plans that need no newer model go on
         self._updates.succeeded()
         self._update_at = now + LOOK_EVERY_S
@@ -299,7 +308,7 @@ class Participant:
             return
         if outcome.spent:
             offer.backoff.succeeded()
-            wait = earliest_round_in_s(offer.accepted, self._parts.record.totals(), at_s=now)
+            wait = _wait_s(offer.accepted, self._parts.record.totals(), now)
             offer.not_before = now + wait
             if not math.isfinite(wait):
                 self._agenda.drop(offer)
@@ -312,3 +321,9 @@ class Participant:
     def _refused(self, error: HushrecError) -> None:
         reason = error.reason if isinstance(error, FleetError) else error.code
         self.refusal = Refusal(reason, error.message)
+
+
+def _wait_s(accepted: Accepted, totals: Totals, now: float) -> float:
+    """Seconds until this device asks for a round that it can join: at a moment of its own after the round's start."""
+    wait = earliest_round_in_s(accepted, totals, at_s=now)
+    return wait + uniform() * SPREAD * accepted.plan.round_seconds if wait else 0.0

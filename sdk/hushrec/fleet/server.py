@@ -161,13 +161,13 @@ class FleetServer:
         masked: bool = False,
     ) -> Reply:
         if self._keys is None:
-            refuse("keys", retry_after_s=0)
+            refuse("keys")
         context = Context(self._trust.server, route, member.plan_id, round_number, member.pseudonym)
         try:
             sealed = seal(self._keys.newest(int(self._clock())), context, payload, size)
         except EnvelopeError as error:
             self._keys = None
-            raise FleetError(error.message, reason="keys", retry_after_s=0) from error
+            raise FleetError(error.message, reason="keys") from error
         headers = self._signed(member, route, sealed, round_number)
         return self._ask("POST", path, sealed, headers, masked=masked)
 

@@ -35,6 +35,11 @@ class Worker:
         """Whether the thread is there."""
         return self._thread is not None and self._thread.is_alive()
 
+    @property
+    def died(self) -> bool:
+        """Whether the thread ended by an error of the app's own, such as in its `conditions`."""
+        return self._thread is not None and not self._thread.is_alive() and not self._gate.stopping
+
     def start(self) -> None:
         """Start the thread; a second time changes nothing."""
         if not self.running:

@@ -29,9 +29,12 @@ def test_the_jitter_is_full() -> None:
     assert 480 < sum(later) / len(later) < 544  # 512 expected; the deviation of the mean is 6.6
 
 
-def test_patience_that_is_asked_for_is_given_with_jitter_on_top() -> None:
-    backoff = Backoff(least_s=1, most_s=8, uniform=lambda: 0.5)
-    assert backoff.wait_s(retry_after_s=300) == 300.5
+def test_patience_that_is_asked_for_is_given_with_a_little_jitter_on_top_however_often_it_was_asked() -> None:
+    backoff = Backoff(least_s=1, most_s=1024, uniform=lambda: 0.5)
+    for _ in range(20):
+        backoff.wait_s()
+    assert backoff.wait_s(retry_after_s=3000) == 3000.5
+    assert backoff.wait_s(retry_after_s=300) == 513
 
 
 @pytest.mark.parametrize("asked", [1e18, 86_401.0])

@@ -6,7 +6,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +17,13 @@ from hushrec.fleet.joining import Accepted
 from hushrec.fleet.settings import FleetSettings
 from hushrec.profile import Profile
 from hushrec.recommender import Recommender
-from hushrec_privacy.encoding import decode_sum, split_segments, to_lattice
 from hushrec_privacy.envelope import KeySet
-from hushrec_privacy.errors import ConfigError, FleetError, VaultError
+from hushrec_privacy.errors import ConfigError, FleetError, ReleaseError, VaultError
 from hushrec_privacy.plans.limits import DeviceLimits
 from hushrec_privacy.plans.signing import PlanKey
-from numpy.typing import NDArray
 
-from tests.fleet_plans import COUNTS, FEATURES
 from tests.tiny_bundle import write_tiny_bundle
-from tests.whole_fleet import GOOD, ROUND_S, START, TestClient, WholeFleet
+from tests.whole_fleet import GOOD, ROUND_S, START, TestClient, WholeFleet, devices_of, made, nothing
 
 BUSY = Conditions(idle=False, charging=True, unmetered=True)
 PHASES = ("advertise", "choose", "share", "mask", "agree", "reveal")
@@ -36,18 +32,6 @@ PHASES = ("advertise", "choose", "share", "mask", "agree", "reveal")
 @pytest.fixture
 def fleet(tmp_path: Path) -> WholeFleet:
     return WholeFleet(tmp_path / "fleet")
-
-
-def nothing(_method: str, _path: str) -> None:
-    """Before a request: nothing."""
-
-
-def devices_of(fleet: WholeFleet, count: int = 6) -> list[TestClient]:
-    return [fleet.device(number) for number in range(count)]
-
-
-def made(devices: list[TestClient], round_number: int) -> NDArray[np.int64]:
-    return np.sum([device.given.made[round_number] for device in devices], axis=0)
 
 
 def rounds_of(device: TestClient) -> int:
@@ -183,7 +167,7 @@ def test_a_network_that_costs_holds_up_only_what_is_large(fleet: WholeFleet) -> 
     assert devices[0].status().rounds == 1
     assert devices[0].sent[-1][1].endswith("/reveal")
     before = len(devices[0].sent)
-    fleet.play(*devices, seconds=3 * ROUND_S)
+    fleet.play(devices[0], seconds=3 * ROUND_S)
     assert len(devices[0].sent) == before
 
 
@@ -251,6 +235,60 @@ def test_a_round_that_starts_from_another_model_is_not_joined(fleet: WholeFleet)
     fleet.play(device, seconds=100)
     assert device.status().refusal.reason == "release"  # type: ignore[union-attr]
     assert not any("/advertise" in path for _, path, _ in device.sent)
+
+
+class FakeUpdater:
+    """Has no bundle until it is let."""
+
+    def __init__(self, path: Path, failures: int) -> None:
+        self.path, self.failures, self.tries, self.here = path, failures, 0, False
+
+    def current(self) -> Path:
+        if not self.here:
+            raise ReleaseError("there is no release on this device yet")
+        return self.path
+
+    def fetch(self, stop: Callable[[], bool]) -> Path | None:
+        self.tries += 1
+        if stop():
+            return None
+        if self.tries <= self.failures:
+            raise FleetError("the server cannot be reached", reason="unreachable", retry_after_s=0)
+        self.here = True
+        return self.path
+
+
+def test_a_device_without_a_model_fetches_it_before_it_takes_part(
+    fleet: WholeFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    updater = FakeUpdater(fleet.bundle.root, failures=2)
+    monkeypatch.setattr(TestClient, "_updater", lambda _: updater)
+    device = fleet.device(0, Profile())
+    assert device.bundle is None
+    fleet.play(device, until=lambda: updater.tries == 2)
+    assert {path for _, path, _ in device.sent} == {"/v1/fleet"}
+    assert device.status().refusal.reason == "unreachable"  # type: ignore[union-attr]
+    fleet.play(device, until=lambda: device.status().state == "round", seconds=200)
+    assert device.bundle == fleet.bundle.root
+    assert device.status().model_version == fleet.bundle.manifest.model_version
+    assert updater.tries == 3
+
+
+def test_a_download_stops_when_the_conditions_end(fleet: WholeFleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    updater = FakeUpdater(fleet.bundle.root, failures=0)
+    monkeypatch.setattr(TestClient, "_updater", lambda _: updater)
+    device = fleet.device(0, Profile())
+    device.step()
+    fetch = updater.fetch
+
+    def interrupted(stop: Callable[[], bool]) -> Path | None:
+        device.now = BUSY
+        return fetch(stop)
+
+    monkeypatch.setattr(updater, "fetch", interrupted)
+    fleet.play(device, seconds=100)
+    assert not updater.here
+    assert updater.tries == 1
 
 
 def test_a_plan_that_does_not_fit_the_model_is_not_even_enrolled_in(fleet: WholeFleet) -> None:
@@ -324,6 +362,21 @@ def test_a_thread_of_lowest_priority_takes_part_and_stops_when_told(fleet: Whole
         assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) != 19, "the app's own thread keeps its own"
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_error_of_the_app_ends_the_thread_sends_nothing_and_shows(fleet: WholeFleet) -> None:
+    def broken() -> Conditions:
+        raise RuntimeError("the app's own")
+
+    device = fleet.device(0, conditions=broken)
+    device.start()
+    until = time.monotonic() + 20
+    while device.status().state != "failed" and time.monotonic() < until:
+        time.sleep(0.01)
+    assert device.status().state == "failed"
+    assert not device.sent
+    device.close()
+
+
 def test_recommending_never_waits_for_a_step(fleet: WholeFleet) -> None:
     shopper = Recommender.open(fleet.bundle.root)
     device = fleet.device(0, shopper)
@@ -341,6 +394,21 @@ def test_recommending_never_waits_for_a_step(fleet: WholeFleet) -> None:
     assert shopper.recommend(k=3)
     device.status()
     over.set()
+    device.close()
+
+
+def test_the_app_may_close_its_recommender_and_open_another_one(fleet: WholeFleet) -> None:
+    path = fleet.folder / "shopper.profile"
+    shopper = Recommender.open(fleet.bundle.root, profile=path)
+    fleet.real = True
+    device = fleet.device(0, shopper)
+    assert device.bundle == fleet.bundle.root
+    shopper.close()
+    with Recommender.open(fleet.bundle.root, profile=path) as again:
+        again.observe("item-1")
+        again.observe("item-2")
+        assert device._profile.counts() == {"item-1": 1, "item-2": 1}
+        device.step()
     device.close()
 
 
@@ -376,95 +444,3 @@ def test_without_consent_no_socket_is_opened_and_no_name_is_looked_up(
         client._gate.reopen()
         client.step()
         assert opened, "or the counter counts nothing"
-
-
-def shoppers(fleet: WholeFleet) -> list[TestClient]:
-    """Devices of six shoppers who looked at things."""
-    devices = []
-    for number in range(6):
-        shopper = Recommender.open(fleet.bundle.root)
-        for item in range(number, 30):
-            shopper.observe(f"item-{item + 1}", at=datetime.fromtimestamp(START - 60, UTC))
-        devices.append(fleet.device(number, shopper))
-    return devices
-
-
-def test_what_shoppers_did_is_trained_on_clipped_and_summed(tmp_path: Path) -> None:
-    fleet = WholeFleet(tmp_path / "fleet", real=True, parameters=2048)
-    devices = shoppers(fleet)
-    fleet.play(*devices, until=lambda: bool(fleet.publisher.results))
-    (outcome,) = fleet.sums.outcomes
-    np.testing.assert_array_equal(outcome.sum, made(devices, 1))
-    for device in devices:
-        vector = device.given.made[1]
-        assert np.any(vector)
-        assert int(np.sum(vector**2)) <= fleet.plan.rounded_norm_squared
-
-
-def test_a_plan_for_another_model_is_not_joined(tmp_path: Path) -> None:
-    fleet = WholeFleet(tmp_path / "fleet", real=True, parameters=2047)
-    device = fleet.device(0)
-    fleet.play(device, seconds=100)
-    assert device.status().refusal.reason == "parts"  # type: ignore[union-attr]
-
-
-def test_items_guesses_and_counters_of_the_app_are_counted_in_a_sum(tmp_path: Path) -> None:
-    fleet = WholeFleet(tmp_path / "fleet", real=True, vector=COUNTS)
-    devices = shoppers(fleet)
-    for device in devices:
-        device.step()
-        assert device.send_features("visits", np.array([3.0])) == "aggregate"
-    fleet.play(*devices, until=lambda: bool(fleet.publisher.results))
-    (outcome,) = fleet.sums.outcomes
-    np.testing.assert_array_equal(outcome.sum, made(devices, 1))
-    mean = split_segments(fleet.plan, decode_sum(fleet.plan, to_lattice(fleet.plan, outcome.sum)))
-    assert mean["visits"] == pytest.approx([3.0], abs=0.05)
-    looked = mean["trending"]  # item 1 by one shopper, item 6 by all, each shopper's 25 to 30 items cut to a norm of 3
-    assert looked[:6] == pytest.approx(looked[5] * np.arange(1, 7) / 6, abs=0.05)
-    assert np.abs(looked[30:]).max() < 0.05 < looked[5] / 2
-    assert mean["evaluation"][2] == pytest.approx(1.0, abs=0.05)
-
-
-def test_a_round_of_features_is_joined_only_for_a_vector_that_waits(tmp_path: Path) -> None:
-    fleet = WholeFleet(tmp_path / "fleet", real=True, vector=FEATURES)
-    devices = devices_of(fleet)
-    with pytest.raises(FleetError, match="not known yet"):
-        devices[0].send_features("interests", np.ones(16))
-    fleet.play(*devices, seconds=ROUND_S)
-    assert {path for device in devices for _, path, _ in device.sent} == {"/v1/fleet"}
-    for device in devices:
-        device.send_features("interests", np.ones(16))
-    fleet.play(*devices, until=lambda: bool(fleet.publisher.results), seconds=2 * ROUND_S)
-    (outcome,) = fleet.sums.outcomes
-    (number,) = devices[0].given.made
-    np.testing.assert_array_equal(outcome.sum, made(devices, number))
-    checked_in = len([path for _, path, _ in devices[0].sent if "check-in" in path])
-    fleet.play(*devices, seconds=2 * ROUND_S)
-    assert len([path for _, path, _ in devices[0].sent if "check-in" in path]) == checked_in
-
-
-def test_a_direct_payload_goes_by_itself_once_and_its_epsilon_is_on_the_receipt(tmp_path: Path) -> None:
-    fleet = WholeFleet(tmp_path / "fleet", real=True, vector=FEATURES)
-    device = fleet.device(0)
-    device.step()
-    with pytest.raises(FleetError, match="did not agree"):
-        device.send_features("user-vector", np.ones(8))
-    device.allow_direct("user-vector", True)
-    assert device.send_features("user-vector", np.ones(8)) == "direct"
-    failed: list[str] = []
-
-    def away(_method: str, path: str) -> None:
-        if "features" in path and len(failed) < 2:
-            failed.append(path)
-            raise FleetError("away", reason="unreachable", retry_after_s=0)
-
-    device.connections["https://learn.shop.example"].before = away
-    fleet.play(device, seconds=200)
-    (kept,) = fleet.service.features(fleet.plan.plan_id, "user-vector")
-    assert np.frombuffer(kept, "<f4").shape == (8,)
-    assert len(failed) == 2
-    assert sum("features/user-vector" in path for _, path, _ in device.sent) == 1
-    assert sum(plan.rounds for plan in device._record.totals().plans.values()) == 1, "tried three times, spent once"
-    page = device.receipt()
-    assert "the server sees them" in page
-    assert "user-vector" in page

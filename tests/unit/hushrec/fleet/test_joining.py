@@ -1,6 +1,7 @@
 """A device joins what its shop signed, within its own limits, at its time; every refusal has a name."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -230,6 +231,11 @@ def test_a_device_waits_until_a_round_that_is_far_enough_may_begin() -> None:
     assert earliest_round_in_s(accepted, record.totals(), at_s=NOW) == 5 * 600
     accepted, record = joined(PLAN, 16)
     assert earliest_round_in_s(accepted, record.totals(), at_s=NOW) == float("inf")
+
+
+def test_every_reason_is_reached_by_a_test() -> None:
+    tests = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
+    assert not [reason for reason in REFUSALS if f'== "{reason}"' not in tests]
 
 
 def test_every_reason_is_in_the_table_of_the_module_and_has_one_line() -> None:
