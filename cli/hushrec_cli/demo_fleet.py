@@ -1,7 +1,7 @@
 """The second half of the demo: a shop's server, its authority, and a few device processes that learn together.
 
 Everything is what a shop would use: the real server and authority as processes of their own on this machine, the real
-client in every device process. Only the numbers are a demonstration's, and say so: a handful of devices protects nobody.
+client in every device process. Only the numbers are a demonstration's, and say so: a handful protects nobody.
 """
 
 import json
@@ -134,7 +134,7 @@ def _signed_plans(folder: Path, bundle: Path, authority: str) -> _Shop:
         ),
         (DirectPayload(f"{FEATURE}-direct", FEATURE_LENGTH, "1", prices, "8", "0.00001", 1, 30),),
     )
-    common = {"population": DEVICES, "cohort": DEVICES, "delta": _DELTA, "epsilon": _EPSILON, "authority": authority}
+    common: dict[str, Any] = {"population": DEVICES, "cohort": DEVICES, "delta": _DELTA, "epsilon": _EPSILON, "authority": authority}
     training = {"parts": "adapter", "parameters": ParameterLayout.of(manifest, "adapter").size}
     wanted: dict[str, dict[str, Any]] = {
         "training": {**training, "rounds": ROUNDS, "round_seconds": _TRAINING_S, "first_round_at": start},

@@ -1,6 +1,9 @@
 """One round of one device: a small state machine over secure aggregation's six messages, one thing a step.
 
-    for each phase:  make the message ► send it ► [after ADVERTISE: the work] ► wait for the reply
+    for each phase:  make the message ► send it ► [after SHARE: the work] ► wait for the reply
+
+The work comes after SHARE, since the server leaves time for it before MASK, and too little in the phases before: who is
+still training when the roster is there holds up everybody, or is left behind.
 
 The participation is spent in the device's own record, durably, after the masked vector was made and before its first
 byte leaves. Nothing of a round is ever written to disk beside that: a killed device has left the round, and its record
@@ -195,7 +198,7 @@ class RoundRun:
         self._polls.succeeded()
         if self.phase == REVEAL:
             return self._leave(DONE, "the round is done for this device")
-        self.stage = Stage.WORK if self.phase == ADVERTISE else Stage.WAIT
+        self.stage = Stage.WORK if self.phase == SHARE else Stage.WAIT
         return 0.0
 
     def _made(self) -> bytes:

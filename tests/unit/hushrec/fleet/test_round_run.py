@@ -100,9 +100,9 @@ def story() -> Story:
 
 
 WHOLE = [
-    *("make advertise", "send advertise", "work", "ask advertise"),
+    *("make advertise", "send advertise", "ask advertise"),
     *("make choose", "send choose", "ask choose"),
-    *("make share", "send share", "ask share"),
+    *("make share", "send share", "work", "ask share"),
     *("make mask", "spend", "send mask", "ask mask"),
     *("make agree", "send agree", "ask agree"),
     *("make reveal", "send reveal"),
