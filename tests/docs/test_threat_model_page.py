@@ -1,4 +1,4 @@
-"""docs/threat-model.md: the figures of secure aggregation are those of the code, and the single operator comes first."""
+"""docs/threat-model.md: the figures of secure aggregation are the code's, and the single operator comes first."""
 
 import re
 from pathlib import Path
