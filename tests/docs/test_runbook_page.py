@@ -131,7 +131,6 @@ def run_the_python_of_the_page(places: Path) -> None:
         patch.chdir(places / "server")
         exec(SOURCES["budget"], {"print": said.append})
         assert said[0]["plans"]
-        exec(SOURCES["halt"], {"PLAN": plan_id, "print": said.append})
         patch.chdir(places / "authority")
         exec(SOURCES["forget"], {"PLAN": plan_id, "ACCOUNT": "ann", "print": said.append})
     secret = (places / "authority" / "authority" / "pseudonyms.key").read_bytes()
