@@ -1,10 +1,11 @@
 """A fleet of processes over loopback: one server, one authority, many devices, a fifth of them killed in every round.
 
-    python benchmarks/fleet.py BUNDLE [--devices 50] [--rounds 5] [--round-seconds 150] [--folder F] [--json]
+    python benchmarks/fleet.py BUNDLE [--devices 50] [--cohort 44] [--rounds 5] [--round-seconds 200] [--json]
 
 BUNDLE is one that devices can train on, as `hushrec quantize` makes it. The server is what `hushrec serve` runs, with
 SQLite and releases; the authority is `hushrec authority serve`; each device is a `FleetClient` in a process of its own,
-with a profile, that fetches the releases and trains. The plan is a DEMO: 50 devices protect nobody.
+with a profile, that fetches the releases and trains. The plan is a DEMO: 50 devices protect nobody. A round with fewer
+than four fifths of its cohort at the end of a phase is aborted, as it must be: the cohort leaves room for the dead.
 
 In every round a fifth of the devices is killed by SIGKILL just before or just after it sends one of the six messages,
 all of them in turn, and started again. Nothing of the product is changed but two notes for the check: the server writes
@@ -99,19 +100,22 @@ def plan_kills(devices: int, rounds: int, seed: int = 0) -> list[Kill]:
     return kills
 
 
-def run_fleet(folder: Path, bundle: Path, *, devices: int, rounds: int, round_seconds: int, kills: list[Kill]) -> Facts:
+def run_fleet(
+    folder: Path, bundle: Path, *, devices: int, cohort: int, rounds: int, round_seconds: int, kills: list[Kill]
+) -> Facts:
     """Run all of it and check it.
 
     Args:
         folder: For everything; must not exist.
         bundle: The first release.
-        devices: How many, and the cohort.
+        devices: How many.
+        cohort: Of a round.
         rounds: Of the plan.
         round_seconds: From one round to the next.
         kills: Who dies, and when.
     """
     (folder / "notes").mkdir(parents=True)
-    shop = _Shop(folder, bundle, devices, rounds, round_seconds)
+    shop = _Shop(folder, bundle, (devices, cohort), rounds, round_seconds)
     facts = Facts(devices, rounds)
     running = _Processes(folder)
     try:
@@ -141,7 +145,7 @@ _HUSHREC = "from hushrec_cli.main import run; run()"
 class _Shop:
     """Keys, plan, releases and folders of a shop."""
 
-    def __init__(self, folder: Path, bundle: Path, devices: int, rounds: int, round_seconds: int) -> None:
+    def __init__(self, folder: Path, bundle: Path, crowd: tuple[int, int], rounds: int, round_seconds: int) -> None:
         from hushrec.bundle import Bundle
         from hushrec.federated.layout import ParameterLayout
         from hushrec_privacy.plans.planner import Request, make_plan
@@ -154,14 +158,14 @@ class _Shop:
         parameters = ParameterLayout.of(Bundle.open(bundle).manifest, "adapter").size
         plan = make_plan(
             Request(
-                population=devices,
-                cohort=devices,
+                population=crowd[0],
+                cohort=crowd[1],
                 rounds=rounds,
                 delta=1e-6,
                 noise_multiplier=2.0,
                 parameters=parameters,
                 round_seconds=round_seconds,
-                first_round_at=int(time.time() + LEAD_S + LEAD_A_DEVICE_S * devices),
+                first_round_at=int(time.time() + LEAD_S + LEAD_A_DEVICE_S * crowd[0]),
                 authority=create_authority(self.authority).hex(),
             )
         )
@@ -457,8 +461,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("bundle", type=Path, nargs="?")
     parser.add_argument("--devices", type=int, default=50)
+    parser.add_argument("--cohort", type=int, default=44)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--round-seconds", type=int, default=150)
+    parser.add_argument("--round-seconds", type=int, default=200)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--device", type=Path, help=argparse.SUPPRESS)
@@ -476,6 +481,7 @@ def main() -> None:
             folder,
             given.bundle,
             devices=given.devices,
+            cohort=given.cohort,
             rounds=given.rounds,
             round_seconds=given.round_seconds,
             kills=kills,

@@ -30,7 +30,7 @@ def test_six_devices_of_which_one_is_killed_come_to_an_exact_sum_and_a_release(
 ) -> None:
     bundle = write_tiny_bundle(tmp_path / "shop.hush")
     kills = [script.Kill(2, 1, "mask", False)]
-    facts = script.run_fleet(tmp_path / "fleet", bundle, devices=6, rounds=1, round_seconds=120, kills=kills)
+    facts = script.run_fleet(tmp_path / "fleet", bundle, devices=6, cohort=6, rounds=1, round_seconds=120, kills=kills)
     assert facts.kills == {"before mask": 1}
     assert facts.summed == {1: 5}
     assert (facts.exact, facts.spent, facts.published) == (1, 1, 1)
