@@ -58,7 +58,7 @@ def _learned(fleet: dict[str, Any]) -> Iterator[str]:
         best = sorted(trending["values"], reverse=True)[:3]
         shown = ", ".join(f"{value:.1f}" for value in best)
         yield f"The three most looked at items count {shown}, and noise moves each by {trending['deviation']:.1f}."
-    yield f"Price bands of {fleet['direct']} devices, each sent by itself after a consent of its own, noised on the device."
+    yield f"Price bands of {fleet['direct']} devices, each sent by itself after a consent of its own, noised there."
 
 
 def _devices(fleet: dict[str, Any]) -> Iterator[str]:
