@@ -122,9 +122,13 @@ class Devices:
             except SecAggError:
                 self.now = [other for other in self.now if other != device]
                 return None
-        request = self._request(self.intent_upload(device, phase, self.said[device, phase]))
-        self.requests = [*self.requests[-20:], request]
-        return Message("upload", request, device=device)
+        return Message(
+            "upload", self._request(self.intent_upload(device, phase, self.said[device, phase])), device=device
+        )
+
+    def was_accepted(self, message: Message) -> None:
+        """Keep a request that counted, to be sent again."""
+        self.requests = [*self.requests[-20:], message.sent]
 
     def take_reply(self, device: int, phase: int, ask: Callable[[Message], object]) -> None:
         """Ask for the answer of a closed phase."""

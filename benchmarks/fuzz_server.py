@@ -118,7 +118,7 @@ class Fuzzed:
         request = Request(
             population=COHORT * 50,
             cohort=COHORT,
-            rounds=self.rounds + 5,
+            rounds=1_000,
             delta=1e-6,
             noise_multiplier=2.0,
             parameters=16,
@@ -128,7 +128,7 @@ class Fuzzed:
         )
         plan = make_plan(request)
         assert plan is not None
-        self.plan, self.number = plan, 0
+        self.plan, self.number, self.begun = plan, 0, 0
         self.database = Database.open(f"sqlite:///{folder / 'fleet.sqlite'}")
         settings = FleetSettings("shop", key.public(), SealKey(b"s" * 32))
         self.service = FleetService(
@@ -151,11 +151,13 @@ class Fuzzed:
         """Rounds until enough was sent."""
         Finishing.erase = self._noised()  # type: ignore[method-assign]
         try:
-            self._batch("before")
-            while sum(self.found.sent.values()) < self.wanted or self.number < 6:
-                self.number += 1
+            for _ in range(10):
+                self._batch("before")
+            while sum(self.found.sent.values()) < self.wanted or self.begun < 6:
+                self.number = max(self.number + 1, (self.now - START) // ROUND_S + 2)  # the next that has not begun
                 self.now = START + (self.number - 1) * ROUND_S
-                self._round(insider=self.number % 3 == 0)
+                self.begun += 1
+                self._round(insider=self.begun % 3 == 0)
         finally:
             Finishing.erase = self._erase  # type: ignore[method-assign]
         self._check_ledger()
@@ -200,7 +202,7 @@ class Fuzzed:
             for device in first:
                 self._right(self.devices.upload(device, phase), allowed=insider)
             self._batch(state)
-            if insider and self.number % 2 == 0 and phase == self.number // 2 % 6 + 1:
+            if insider and self.begun % 2 == 0 and phase == self.begun // 2 % 6 + 1:
                 self.service.abort(self.plan.plan_id, self.number)
                 aborted = True
                 break
@@ -264,6 +266,8 @@ class Fuzzed:
         answer = self._ask(message)
         if message.kind == "check-in":
             self.devices.take_place(message, answer.body)
+        if answer.status < 300:
+            self.devices.was_accepted(message)
         if answer.status >= (500 if allowed else 300):
             self.found.faults.append(f"a right {message.kind} was answered {answer.status}: {answer.body[:200]!r}")
 

@@ -78,16 +78,19 @@ def main() -> None:
 
 def _measure(folder: Path, url: str, check_ins: int, connections: int, starts: int) -> dict[str, float]:
     plan, public, authority = _prepare(folder, check_ins)
-    times, idle = [], 0.0
+    times, starting, idle = [], [], 0.0
     for _ in range(starts):
         began = time.perf_counter()
         with _served(folder, url) as (process, _):
             times.append(time.perf_counter() - began)
+            starting.append(_cpu_s(process.pid))
             time.sleep(1.0)
             idle = max(idle, _resident_mb(process.pid))
     requests = [_check_in(plan, public, authority) for _ in range(check_ins)]
     with _served(folder, url) as (process, port):
+        began = _cpu_s(process.pid)
         took, statuses = asyncio.run(_send(port, requests, connections))
+        work = _cpu_s(process.pid) - began
         busy = _resident_mb(process.pid)
         ask = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
         health, _ = asyncio.run(_send(port, [ask] * check_ins, connections))
@@ -97,12 +100,14 @@ def _measure(folder: Path, url: str, check_ins: int, connections: int, starts: i
     milliseconds = np.array(took[1:]) * 1e3
     return {
         "ready after, s": float(np.median(times)),
+        "of it, processor time, s": float(np.median(starting)),
         "idle, MB": idle,
         "after the check-ins, MB": busy,
         "check-ins a second": check_ins / took[0],
+        "processor time of one, ms": work / check_ins * 1e3,
         "p50, ms": float(np.percentile(milliseconds, 50)),
         "p99, ms": float(np.percentile(milliseconds, 99)),
-        "of it, empty requests a second": check_ins / health[0],
+        "empty requests a second": check_ins / health[0],
     }
 
 
@@ -203,6 +208,12 @@ def _own_database(url: str) -> Iterator[str]:
             yield server.set(database=name).render_as_string(hide_password=False)
         finally:
             connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+def _cpu_s(process: int) -> float:
+    """Processor time that a process has used, its threads included."""
+    fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _resident_mb(process: int) -> float:

@@ -87,6 +87,7 @@ class FakeFleet:
     plans: list[tuple[bytes, bytes]] = field(default_factory=list)
     ticks: int = 0
     tick_s: float = 0.0
+    halted: bool = False
 
     def info(self) -> Info:
         """What anyone may know."""
@@ -107,7 +108,8 @@ class FakeFleet:
 
     def identity(self, plan_id: str, round_number: int, pseudonym: str) -> bytes | None:
         """Of those that checked in."""
-        return self.devices.get(pseudonym) if (plan_id, round_number) == (PLAN, 1) else None
+        self.message_bytes(plan_id, round_number, 1)
+        return self.devices.get(pseudonym)
 
     def remember_nonce(self, plan_id: str, pseudonym: str, nonce: bytes, at_s: int) -> bool:
         """For ever."""
@@ -158,6 +160,16 @@ class FakeFleet:
     def abort(self, plan_id: str, round_number: int) -> None:
         """Only the one that runs."""
         self.message_bytes(plan_id, round_number, 1)
+
+    def halt(self, plan_id: str, reason: str = "") -> None:
+        """The one plan."""
+        self._check_plan(plan_id)
+        self.halted = True
+
+    def resume(self, plan_id: str) -> None:
+        """The one plan."""
+        self._check_plan(plan_id)
+        self.halted = False
 
     def counts(self, plan_id: str) -> Mapping[str, object]:
         """None."""

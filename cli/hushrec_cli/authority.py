@@ -49,6 +49,10 @@ def serve(
     folder: Folder,
     host: Annotated[str, typer.Option(help="Address to listen at, behind a proxy that ends TLS.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port; 0: any free one.")] = 8471,
+    proxy: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ADDRESS", help="A proxy whose X-Forwarded-For is believed. Can be repeated."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Give certificates over HTTP to whoever brings a token of the shop's login.
@@ -64,7 +68,13 @@ def serve(
     try:
         with bound_socket(host, port) as taken:
             start_logging()
-            run_server(authority_app(opened), taken, AUTHORITY_LIMITS, ready=lambda url: tell_ready(url, as_json))
+            run_server(
+                authority_app(opened),
+                taken,
+                AUTHORITY_LIMITS,
+                proxies=tuple(proxy or ()),
+                ready=lambda url: tell_ready(url, as_json),
+            )
     finally:
         opened.close()
 

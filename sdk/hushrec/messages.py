@@ -100,6 +100,8 @@ ROUTES = {
     "admin-add-plan": Route("POST", "/admin/v1/plans", body_bytes=131_072),
     "admin-rounds": Route("GET", "/admin/v1/plans/{plan}/rounds"),
     "admin-abort": Route("POST", "/admin/v1/plans/{plan}/rounds/{round}/abort"),
+    "admin-halt": Route("POST", "/admin/v1/plans/{plan}/halt"),
+    "admin-resume": Route("POST", "/admin/v1/plans/{plan}/resume"),
     "admin-counts": Route("GET", "/admin/v1/plans/{plan}/counts"),
     "admin-features": Route("GET", "/admin/v1/plans/{plan}/features/{name}"),
 }

@@ -111,8 +111,6 @@ def _upload(front: Front, asked: DeviceRequest, phase: int, size: int) -> None:
 
 
 def _reply(front: Front, asked: DeviceRequest, phase: int) -> bytes | None:
-    # Asked first: of a round that is over, no device is known any more, and that it is over is no secret.
-    front.fleet.message_bytes(asked.plan_id, asked.round_number, phase)
     front.requests.question(asked)
     return front.fleet.reply(asked.plan_id, asked.round_number, phase, asked.device)
 

@@ -75,7 +75,10 @@ class Fleet(Protocol):
         """Give a device a place in the round that is open, the same one if it asks again."""
 
     def identity(self, plan_id: str, round_number: int, pseudonym: str) -> bytes | None:
-        """The public key that a device of a running round checked in with; None: it has no place in it."""
+        """The public key that a device of a running round checked in with; None: it has no place in it.
+
+        Refused for a round that does not run, or not any more: that is no secret.
+        """
 
     def remember_nonce(self, plan_id: str, pseudonym: str, nonce: bytes, at_s: int) -> bool:
         """Keep a request's nonce for as long as its time could be accepted; False: it was there already."""
@@ -106,6 +109,12 @@ class Fleet(Protocol):
 
     def abort(self, plan_id: str, round_number: int) -> None:
         """End a round without a result."""
+
+    def halt(self, plan_id: str, reason: str = "") -> None:
+        """Open no further round of a plan; one that is running goes on."""
+
+    def resume(self, plan_id: str) -> None:
+        """Take back a halt."""
 
     def counts(self, plan_id: str) -> Mapping[str, object]:
         """Noised counters of a plan of purpose "counts"."""

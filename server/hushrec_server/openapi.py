@@ -96,6 +96,8 @@ _SHAPES = {
         "Rounds of a plan, newest first.", (200, JSON, {"type": "array", "items": _ANY_OBJECT}), None, _ADMIN
     ),
     "admin-abort": _Shape("End a round without a result.", _NOTHING, None, _ADMIN),
+    "admin-halt": _Shape("Open no further round of a plan.", _NOTHING, None, _ADMIN),
+    "admin-resume": _Shape("Take back a halt.", _NOTHING, None, _ADMIN),
     "admin-counts": _Shape("Noised counters of a plan.", (200, JSON, _ANY_OBJECT), None, _ADMIN),
     "admin-features": _Shape("Direct payloads of one feature.", (200, JSON, _ANY_OBJECT), None, _ADMIN),
 }

@@ -83,6 +83,20 @@ async def abort(request: Asked) -> None:
     await front.run(front.fleet.abort, in_path(request, "plan"), round_number(in_path(request, "round")))
 
 
+@post(litestar_path("admin-halt"), name="admin-halt", status_code=204, **_ADMIN)
+async def halt(request: Asked) -> None:
+    """Open no further round of a plan."""
+    front = front_of(request)
+    await front.run(front.fleet.halt, in_path(request, "plan"), "halted by an administrator")
+
+
+@post(litestar_path("admin-resume"), name="admin-resume", status_code=204, **_ADMIN)
+async def resume(request: Asked) -> None:
+    """Take back a halt."""
+    front = front_of(request)
+    await front.run(front.fleet.resume, in_path(request, "plan"))
+
+
 @get(litestar_path("admin-counts"), name="admin-counts", **_ADMIN)
 async def counts(request: Asked) -> Response[bytes]:
     """Noised counters of a plan."""
@@ -98,7 +112,7 @@ async def features(request: Asked) -> Response[bytes]:
     return Response(json_bytes({"values": found}), media_type=JSON)
 
 
-OPERATOR_ROUTES = (health, ready, metrics, openapi, status, add_plan, rounds, abort, counts, features)
+OPERATOR_ROUTES = (health, ready, metrics, openapi, status, add_plan, rounds, abort, halt, resume, counts, features)
 
 
 def _set_gauges(front: Front) -> None:

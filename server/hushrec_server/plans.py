@@ -16,7 +16,7 @@ from hushrec_privacy.mechanisms.banded import NoisePlan
 from hushrec_privacy.mechanisms.seal import SealKey
 from hushrec_privacy.plans.plan import Plan
 from hushrec_privacy.plans.signing import verified_plan
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, bindparam, select, update
 
 from hushrec_server.database import Database, insert_new
 from hushrec_server.noise_rows import begin_plan
@@ -27,6 +27,8 @@ from hushrec_server.schema import PLAN
 __all__ = ["PlanStatus", "Plans", "SignedPlan", "noise_plan", "seal_fingerprint"]
 
 _FINGERPRINT = b"hushrec seal key fingerprint 1\0"
+_STATUS = select(PLAN.c.status, PLAN.c.reason).where(PLAN.c.plan == bindparam("plan"))
+_WHOLE = _STATUS.add_columns(PLAN.c.data, PLAN.c.signature)
 
 
 class PlanStatus(StrEnum):
@@ -143,10 +145,8 @@ class Plans:
             FleetError: There is none; reason `unknown-plan`.
         """
         known = self._known.get(plan_id)
-        now = (PLAN.c.status, PLAN.c.reason)
-        wanted = select(*now) if known else select(*now, PLAN.c.data, PLAN.c.signature)
-        wanted = wanted.where(PLAN.c.plan == plan_id)
-        found = connection.execute(wanted.with_for_update() if lock else wanted).first()
+        wanted = _STATUS if known else _WHOLE
+        found = connection.execute(wanted.with_for_update() if lock else wanted, {"plan": plan_id}).first()
         if found is None:
             raise refusal(Reason.UNKNOWN_PLAN)
         if known is None:

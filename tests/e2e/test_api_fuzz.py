@@ -72,7 +72,7 @@ def test_no_request_around_the_document_is_a_fault_of_the_server(world: World, n
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SERVED)
 def test_no_request_of_many_around_the_document_is_a_fault_of_the_server(world: World, name: str) -> None:
-    run(world, name, examples=400)
+    run(world, name, examples=150)
 
 
 def run(world: World, name: str, *, examples: int) -> None:

@@ -208,6 +208,19 @@ def test_the_authority_enrols_a_device_that_the_shop_vouches_for(tmp_path: Path)
     assert "64 hexadecimal digits" in refused("authority", "issue", folder, "ann", "--plan-id", "x", code=13)
 
 
+def test_behind_a_proxy_each_device_has_its_own_limit(tmp_path: Path) -> None:
+    hushrec("authority", "init", tmp_path / "authority")
+    arguments = ("authority", "serve", tmp_path / "authority", "--port", 0)
+
+    def statuses(*more: object) -> list[int]:
+        with running(*arguments, *more) as server:
+            path = path_of("certificate")
+            return [server.ask("POST", path, {"X-Forwarded-For": f"192.0.2.{n}"}, b"{}").status for n in range(12)]
+
+    assert statuses("--proxy", "127.0.0.1") == [400] * 12
+    assert statuses() == [400] * 10 + [429] * 2, "whoever is no proxy cannot say where it comes from"
+
+
 def test_one_operator_who_is_both_is_told_so_loudly(folder: ServerFolder, tmp_path: Path) -> None:
     hushrec("authority", "init", tmp_path / "authority")
     text = folder.config.read_text() + '[trust]\nrun_authority = "authority"\n'

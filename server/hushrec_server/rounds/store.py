@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, delete, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Select, Table, bindparam, delete, exists, func, insert, select, update
 
 from hushrec_server.database import Database, insert_new
 from hushrec_server.rounds.aggregation import Closed
@@ -90,17 +90,17 @@ class Device(NamedTuple):
 
 def read(connection: Connection, key: Key) -> Round | None:
     """A round as it is now."""
-    return _first(connection, _rounds(key))
+    return _first(connection, _READ, key)
 
 
 def locked(connection: Connection, key: Key, *, skip: bool = False) -> Round | None:
     """A round that stays as it is until the transaction ends; with `skip` None if somebody else has it."""
-    return _first(connection, _rounds(key).with_for_update(skip_locked=skip))
+    return _first(connection, _LOCKED_OR_SKIPPED if skip else _LOCKED, key)
 
 
 def shared(connection: Connection, key: Key) -> Round | None:
     """A round that nobody can lock until the transaction ends."""
-    return _first(connection, _rounds(key).with_for_update(read=True))
+    return _first(connection, _SHARED, key)
 
 
 def running(connection: Connection) -> list[Round]:
@@ -111,8 +111,7 @@ def running(connection: Connection) -> list[Round]:
 
 def newest(connection: Connection, plan: str, count: int) -> list[Round]:
     """The newest rounds of a plan, newest first."""
-    wanted = select(ROUND).where(ROUND.c.plan == plan).order_by(ROUND.c.number.desc()).limit(count)
-    return [_round(row) for row in connection.execute(wanted)]
+    return [_round(row) for row in connection.execute(_NEWEST, {"plan": plan, "count": count})]
 
 
 def open_round(connection: Connection, new: Round) -> None:
@@ -127,8 +126,7 @@ def change(connection: Connection, key: Key, **values: object) -> None:
 
 def device(connection: Connection, key: Key, pseudonym: str) -> Device | None:
     """The place of a device, or None."""
-    wanted = select(DEVICE.c.place, DEVICE.c.pseudonym, DEVICE.c.identity)
-    found = connection.execute(wanted.where(*_of(DEVICE, key), DEVICE.c.pseudonym == pseudonym)).first()
+    found = connection.execute(_DEVICE, {**key._asdict(), "pseudonym": pseudonym}).first()
     return None if found is None else Device(found.place, found.pseudonym, bytes(found.identity))
 
 
@@ -147,8 +145,7 @@ def add_device(connection: Connection, key: Key, new: Device, now: int) -> None:
 
 def message_digest(connection: Connection, key: Key, phase: int, place: int) -> bytes | None:
     """sha256 of the message that is kept of a device for a phase, or None."""
-    wanted = select(MESSAGE.c.sha256).where(*_of(MESSAGE, key), MESSAGE.c.phase == phase, MESSAGE.c.place == place)
-    found = connection.execute(wanted).scalar()
+    found = connection.execute(_DIGEST, {**key._asdict(), "phase": phase, "place": place}).scalar()
     return None if found is None else bytes(found)
 
 
@@ -160,8 +157,7 @@ def add_message(connection: Connection, key: Key, phase: int, place: int, body: 
 
 def counted(connection: Connection, key: Key, phase: int) -> int:
     """How many messages of a phase there are."""
-    wanted = select(func.count()).select_from(MESSAGE).where(*_of(MESSAGE, key), MESSAGE.c.phase == phase)
-    return connection.execute(wanted).scalar_one()
+    return connection.execute(_COUNTED, {**key._asdict(), "phase": phase}).scalar_one()
 
 
 def bodies(database: Database, key: Key, phase: int) -> Iterator[tuple[int, bytes]]:
@@ -212,15 +208,12 @@ def phase_total(connection: Connection, key: Key, phase: int) -> bytes | None:
 
 def has_reply(connection: Connection, key: Key, phase: int, place: int) -> bool:
     """Whether a device was still in when a phase was closed."""
-    wanted = select(REPLY.c.place).where(*_of(REPLY, key), REPLY.c.phase == phase, REPLY.c.place == place)
-    return connection.execute(wanted).first() is not None
+    return connection.execute(_HAS_REPLY, {**key._asdict(), "phase": phase, "place": place}).first() is not None
 
 
 def reply(connection: Connection, key: Key, phase: int, place: int) -> bytes | None:
     """The answer to a device, or None."""
-    same = (REPLY_BODY.c[name] == REPLY.c[name] for name in ("plan", "number", "phase", "sha256"))
-    wanted = select(REPLY_BODY.c.body).where(*same, *_of(REPLY, key), REPLY.c.phase == phase, REPLY.c.place == place)
-    found = connection.execute(wanted).scalar()
+    found = connection.execute(_REPLY, {**key._asdict(), "phase": phase, "place": place}).scalar()
     return None if found is None else bytes(found)
 
 
@@ -246,12 +239,30 @@ def _of(table: Table, key: Key) -> tuple[ColumnElement[bool], ColumnElement[bool
     return table.c.plan == key.plan, table.c.number == key.number
 
 
-def _rounds(key: Key) -> "Select[tuple[object, ...]]":
-    return select(ROUND).where(*_of(ROUND, key))
+def _named(table: Table, *columns: str) -> tuple[ColumnElement[bool], ...]:
+    """These columns have the values that the statement is given under their names."""
+    return tuple(table.c[name] == bindparam(name) for name in columns)
 
 
-def _first(connection: Connection, wanted: "Select[tuple[object, ...]]") -> Round | None:
-    found = connection.execute(wanted).first()
+# Asked for at every request, so built once.
+_READ = select(ROUND).where(*_named(ROUND, "plan", "number"))
+_LOCKED, _SHARED = _READ.with_for_update(), _READ.with_for_update(read=True)
+_LOCKED_OR_SKIPPED = _READ.with_for_update(skip_locked=True)
+_NEWEST = select(ROUND).where(*_named(ROUND, "plan")).order_by(ROUND.c.number.desc()).limit(bindparam("count"))
+_DEVICE = select(DEVICE.c.place, DEVICE.c.pseudonym, DEVICE.c.identity).where(
+    *_named(DEVICE, "plan", "number", "pseudonym")
+)
+_DIGEST = select(MESSAGE.c.sha256).where(*_named(MESSAGE, "plan", "number", "phase", "place"))
+_COUNTED = select(func.count()).select_from(MESSAGE).where(*_named(MESSAGE, "plan", "number", "phase"))
+_HAS_REPLY = select(REPLY.c.place).where(*_named(REPLY, "plan", "number", "phase", "place"))
+_REPLY = select(REPLY_BODY.c.body).where(
+    *(REPLY_BODY.c[name] == REPLY.c[name] for name in ("plan", "number", "phase", "sha256")),
+    *_named(REPLY, "plan", "number", "phase", "place"),
+)
+
+
+def _first(connection: Connection, wanted: "Select[tuple[object, ...]]", key: Key) -> Round | None:
+    found = connection.execute(wanted, key._asdict()).first()
     return None if found is None else _round(found)
 
 

@@ -251,11 +251,21 @@ def test_a_round_that_is_no_number_is_not_found(world: World, number: str) -> No
     assert (answer.status, problem(answer).reason) == (404, "not-found")
 
 
-def test_an_unknown_phase_plan_and_path_are_not_found(world: World) -> None:
-    for path in (f"/v1/plans/{PLAN}/rounds/1/eat", f"/v1/plans/{'cd' * 32}/rounds/1/mask", "/v1/nothing", "/"):
+def test_an_unknown_phase_and_path_are_not_found(world: World) -> None:
+    for path in (f"/v1/plans/{PLAN}/rounds/1/eat", "/v1/nothing", "/"):
         answer = world.ask("GET", path)
         assert answer.status == 404
         assert problem(answer).type == "fleet"
+
+
+def test_a_plan_that_the_server_does_not_have_is_named(world: World, device: Device) -> None:
+    other = "cd" * 32
+    question = device.headers(device.context("reply/mask", 1, other), b"")
+    answers = [world.ask("GET", path_of("reply", plan=other, round=1, phase="mask"), headers=question)]
+    path, headers, body = device.check_in_request()
+    answers.append(world.ask("POST", path.replace(PLAN, other), headers=headers, body=body))
+    answers.append(world.ask("POST", path_of("upload", plan=other, round=1, phase="mask"), headers=headers, body=body))
+    assert [(answer.status, problem(answer).reason) for answer in answers] == [(404, "unknown-plan")] * 3
 
 
 def test_of_a_round_that_is_over_everyone_may_know_that(device: Device) -> None:

@@ -57,6 +57,10 @@ def test_the_administrator_sees_and_does_what_the_fleet_offers(world: World) -> 
     assert json.loads(world.admin("GET", path_of("admin-rounds", plan=PLAN)).body) == [{"round": 1, "state": "mask"}]
     assert world.admin("POST", path_of("admin-abort", plan=PLAN, round=1)).status == 204
     assert world.admin("POST", path_of("admin-abort", plan=PLAN, round=2)).status == 409
+    for name, halted in (("admin-halt", True), ("admin-resume", False)):
+        assert world.admin("POST", path_of(name, plan=PLAN)).status == 204
+        assert world.fleet.halted is halted
+        assert world.admin("POST", path_of(name, plan="cd" * 32)).status == 404
     assert json.loads(world.admin("GET", path_of("admin-counts", plan=PLAN)).body) == {}
     world.fleet.direct["interests", "ab"] = b"\1\2"
     answer = world.admin("GET", path_of("admin-features", plan=PLAN, name="interests"))
