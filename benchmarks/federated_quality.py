@@ -50,7 +50,7 @@ from numpy.typing import NDArray
 
 DELTA, EPSILONS = 1e-7, (8.0, 2.0)
 # devices (0: as many as there are), cohort, part: where noise drowns all parameters, a few may still be heard
-FLEETS = ((0, 300, "adapter"), (0, 1_000, "full"), (100_000, 5_000, "full"), (1_000_000, 10_000, "full"))
+FLEETS = ((1_000_000, 10_000, "full"), (100_000, 5_000, "full"), (0, 1_000, "full"), (0, 300, "adapter"))
 SETTINGS = TrainSettings(local_steps=1, local_rate=0.1, candidates=1024, windows=4)
 ADAM = AdamSettings(rate=0.004, momentum=0.9, second=0.99, floor=1e-5)
 NOISED_ROUNDS = 200
