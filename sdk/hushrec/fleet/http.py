@@ -4,8 +4,10 @@ No redirects, no cookies, no proxies from the environment, no compression, no re
 that is the same on every device. Only https, with the system's certificates, but for a server on this machine.
 """
 
-import time
-from collections.abc import Mapping
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
@@ -46,7 +48,11 @@ class Connection(Protocol):
 
 
 class HttpConnection:
-    """Requests to one server; safe to use from several threads. Opens no socket before the first request."""
+    """Requests to one server over one socket. Opens none before the first. Not for several threads at once.
+
+    A timeout of the socket bounds only the wait for the next byte, and a server that sends one now and then would hold
+    a device for days: a watchdog shuts the socket down when the whole time of a request is over.
+    """
 
     def __init__(self, url: str) -> None:
         """Take an address.
@@ -57,10 +63,9 @@ class HttpConnection:
         Raises:
             ConfigError: It is no address that a device speaks to.
         """
-        parts = urlsplit(checked_url(url))
-        self._prefix = parts.path
-        self._host = f"{parts.scheme}://{parts.netloc}"
-        self._pool: Any = None
+        self._url = urlsplit(checked_url(url))
+        self._kept: Any = None
+        self._tls: Any = None
 
     def request(self, method: str, path: str, body: bytes, headers: Mapping[str, str], *, largest: int) -> Reply:
         """Send a request and read the answer.
@@ -76,49 +81,87 @@ class HttpConnection:
             FleetError: Nobody answered, too slowly, with too much, or with a redirect; `reason` is "unreachable" or
                 "bad-answer".
         """
-        import urllib3
+        from http.client import HTTPException
 
-        if self._pool is None:
-            timeout = urllib3.Timeout(connect=CONNECT_S, read=READ_S)
-            self._pool = urllib3.PoolManager(num_pools=1, maxsize=1, timeout=timeout, retries=False)
+        from urllib3.exceptions import HTTPError
+
         fixed = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", "Accept": "*/*"}
         try:
-            answer = self._pool.request(
-                method,
-                self._host + self._prefix + path,
-                body=body or None,
-                headers={**headers, **fixed},
-                redirect=False,
-                preload_content=False,
-                decode_content=False,
-            )
-            try:
-                return _read(answer, largest)
-            finally:
-                answer.close()  # of a whole answer: only hands the connection back
-        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            connection = self._connected()
+            with _watched(connection.sock) as over:
+                connection.request(
+                    method,
+                    self._url.path + path,
+                    body or None,
+                    {**headers, **fixed},
+                    preload_content=False,
+                    decode_content=False,
+                )
+                reply = _read(connection.getresponse(), largest)
+            if over.is_set():
+                raise TimeoutError  # half a head may look like a whole answer
+            return reply
+        except FleetError:
+            self.close()
+            raise
+        except (HTTPError, HTTPException, OSError, ValueError) as error:
+            self.close()
             raise FleetError(
                 "the server cannot be reached; this device tries again later", reason="unreachable", retry_after_s=0
             ) from error
 
     def close(self) -> None:
-        """Let go of all sockets."""
-        if self._pool is not None:
-            self._pool.clear()
-            self._pool = None
+        """Let go of the socket."""
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
+
+    def _connected(self) -> Any:
+        from urllib3.connection import HTTPConnection, HTTPSConnection
+
+        if self._kept is not None and self._kept.is_connected:
+            return self._kept
+        self.close()
+        host = self._url.hostname or ""
+        if self._url.scheme == "http":
+            self._kept = HTTPConnection(host, self._url.port, timeout=CONNECT_S)
+        else:
+            import ssl
+
+            if self._tls is None:
+                self._tls = ssl.create_default_context()  # reads all authorities of this machine: once
+            self._kept = HTTPSConnection(
+                host, self._url.port, timeout=CONNECT_S, cert_reqs="CERT_REQUIRED", ssl_context=self._tls
+            )
+        self._kept.connect()
+        self._kept.sock.settimeout(READ_S)
+        return self._kept
+
+
+@contextlib.contextmanager
+def _watched(connected: socket.socket) -> Iterator[threading.Event]:
+    """Shut a socket down when the time of one request is over, and say whether it was."""
+    over = threading.Event()
+
+    def cut() -> None:
+        over.set()
+        with contextlib.suppress(OSError):  # closed in the same moment
+            socket.socket.shutdown(connected, socket.SHUT_RDWR)
+
+    timer = threading.Timer(WHOLE_S, cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield over
+    finally:
+        timer.cancel()
 
 
 def _read(answer: Any, largest: int) -> Reply:
     most = largest if answer.status < 300 else LARGEST_PROBLEM_BYTES
-    until = time.monotonic() + WHOLE_S  # for a server that sends a byte now and then; no decision hangs on this clock
     body = bytearray()
-    while len(body) <= most:
-        part = answer.read(min(_CHUNK, most + 1 - len(body)))
+    while len(body) <= most and (part := answer.read(min(_CHUNK, most + 1 - len(body)))):
         body += part
-        if not part:
-            break
-        if time.monotonic() > until:
-            raise FleetError("the server answers too slowly", reason="unreachable", retry_after_s=0)
     if len(body) > most:
         raise FleetError("the server's answer is larger than it may be", reason="bad-answer")
     if 300 <= answer.status < 400:

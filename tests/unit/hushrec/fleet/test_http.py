@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -166,15 +167,46 @@ def test_a_server_that_says_nothing_or_drips_is_left(monkeypatch: pytest.MonkeyP
             request.wfile.write(bytes(1024))
             request.wfile.flush()
 
+    def dripping_its_head(request: BaseHTTPRequestHandler) -> None:
+        for letter in b"HTTP/1.1 200 OK\r\n" + b"X-Long: yes\r\n" * 1_000:
+            request.wfile.write(bytes([letter]))
+            request.wfile.flush()
+            if over.wait(0.02):
+                return
+
     monkeypatch.setattr(http, "READ_S", 0.2)
-    monkeypatch.setattr(http, "WHOLE_S", 0.3)
-    monkeypatch.setattr(http, "_CHUNK", 256)
-    for answer in (silent, dripping):
-        with served(answer) as (url, _), connected(url) as connection, pytest.raises(FleetError) as refused:
-            connection.request("GET", "/", b"", {}, largest=100_000)
+    monkeypatch.setattr(http, "WHOLE_S", 0.4)
+    for answer in (silent, dripping, dripping_its_head):
+        began = time.monotonic()
+        with served(answer) as (url, _), connected(url) as connection:
+            with pytest.raises(FleetError) as refused:
+                connection.request("GET", "/", b"", {}, largest=100_000)
+            over.set()
         assert refused.value.reason == "unreachable"
-        over.set()
-        over = threading.Event() if answer is silent else over
+        assert time.monotonic() - began < 5
+        over = threading.Event()
+
+
+def test_a_connection_that_the_server_closed_meanwhile_is_made_anew() -> None:
+    def closing(request: BaseHTTPRequestHandler) -> None:
+        say(200, b"x")(request)
+        request.close_connection = True
+
+    with served(closing) as (url, seen), connected(url) as connection:
+        for _ in range(3):
+            assert connection.request("GET", "/", b"", {}, largest=10).body == b"x"
+            time.sleep(0.05)
+        assert len({request.client_address for request in seen}) == 3
+
+
+def test_after_a_failure_the_next_request_begins_anew() -> None:
+    answers = [say(200, bytes(100)), say(302, b""), say(200, b"x")]
+    with served(lambda request: answers.pop(0)(request)) as (url, seen), connected(url) as connection:
+        for _ in range(2):
+            with pytest.raises(FleetError):
+                connection.request("GET", "/", b"", {}, largest=10)
+        assert connection.request("GET", "/", b"", {}, largest=10).body == b"x"
+        assert len({request.client_address for request in seen}) == 3
 
 
 def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
