@@ -1,4 +1,4 @@
-"""The command `demo`: a real shop's log from training to recommendations on a device and a fleet that learns, in one go.
+"""The command `demo`: a real shop's log from training to a device's recommendations and a fleet that learns, in one go.
 
 Everything up to the bundle runs in this process; the bundle is then opened by a second one, `hushrec_cli.device`, which
 has no training library. The fleet is `demo_fleet`.

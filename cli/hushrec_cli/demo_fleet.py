@@ -134,7 +134,13 @@ def _signed_plans(folder: Path, bundle: Path, authority: str) -> _Shop:
         ),
         (DirectPayload(f"{FEATURE}-direct", FEATURE_LENGTH, "1", prices, "8", "0.00001", 1, 30),),
     )
-    common: dict[str, Any] = {"population": DEVICES, "cohort": DEVICES, "delta": _DELTA, "epsilon": _EPSILON, "authority": authority}
+    common: dict[str, Any] = {
+        "population": DEVICES,
+        "cohort": DEVICES,
+        "delta": _DELTA,
+        "epsilon": _EPSILON,
+        "authority": authority,
+    }
     training = {"parts": "adapter", "parameters": ParameterLayout.of(manifest, "adapter").size}
     wanted: dict[str, dict[str, Any]] = {
         "training": {**training, "rounds": ROUNDS, "round_seconds": _TRAINING_S, "first_round_at": start},

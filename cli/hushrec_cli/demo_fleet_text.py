@@ -23,8 +23,8 @@ def _rounds(fleet: dict[str, Any]) -> Iterator[str]:
     devices = len(fleet["devices"])
     yield f"LEARNING TOGETHER: {devices} DEVICE PROCESSES, A SERVER, AN AUTHORITY (DEMO)"
     yield "Every message was sealed and signed; the server got masked vectors, and from them one sum a round, which it"
-    yield f"noised before anything else. A real round has at least 100 devices: {devices} protect nobody, so plans, ledger,"
-    yield "receipts and releases of this demo say DEMO, and an app's device refuses them."
+    yield f"noised before anything else. A real round has at least 100 devices: {devices} protect nobody, so plans,"
+    yield "ledger, receipts and releases of this demo say DEMO, and an app's device refuses them."
     yield ""
     rows = [
         [_PURPOSES[name], str(found["round"]), found["state"], str(found["expected"]), found["reason"]]
@@ -57,8 +57,8 @@ def _learned(fleet: dict[str, Any]) -> Iterator[str]:
         trending = segments["trending"]
         best = sorted(trending["values"], reverse=True)[:3]
         shown = ", ".join(f"{value:.1f}" for value in best)
-        yield f"The three most looked at items count {shown}; noise moves each by {trending['deviation']:.1f}: no signal yet."
-    yield f"Price bands of {fleet['direct']} devices, sent by themselves after a consent of its own, noised on each device."
+        yield f"The three most looked at items count {shown}, and noise moves each by {trending['deviation']:.1f}."
+    yield f"Price bands of {fleet['direct']} devices, each sent by itself after a consent of its own, noised on the device."
 
 
 def _devices(fleet: dict[str, Any]) -> Iterator[str]:
