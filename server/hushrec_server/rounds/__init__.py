@@ -8,6 +8,7 @@ admission     who gets a place
 mailbox       uploads and replies of a running round
 closing       what counts in a phase, and its answers
 finishing     sum, ledger, noise, erasure, publication: each durable before the next
+secagg        SecAgg+ in that place
 progress      whatever is due, by whichever process comes first
 """
 

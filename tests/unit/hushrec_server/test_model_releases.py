@@ -1,5 +1,6 @@
 """A round becomes one release: the server's step of the mean on the float32 master, recognised when asked again."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -7,83 +8,21 @@ from typing import Any, ClassVar
 import msgspec
 import numpy as np
 import pytest
-from hushrec.bundle import Bundle, write_bundle
+from hushrec.bundle import Bundle
 from hushrec.federated.fedadam import AdamSettings, FedAdam
 from hushrec.federated.layout import ParameterLayout
 from hushrec.federated.master import Master
 from hushrec.manifest import NO_GUARANTEE
 from hushrec_privacy.encoding.sums import decode_sum
-from hushrec_privacy.errors import ConfigError, ReleaseError
-from hushrec_privacy.ledger import Anchor
-from hushrec_privacy.plans.plan import Plan
-from hushrec_privacy.plans.planner import Request, make_plan
+from hushrec_privacy.errors import ConfigError, LedgerError, ReleaseError
 from hushrec_server.held_out import HeldOut
-from hushrec_server.model_releases import Guard, ModelReleases
-from hushrec_server.publishing import Newest, RoundResult, Verdict
+from hushrec_server.model_releases import ModelReleases
+from hushrec_server.publishing import Newest, Verdict
 from hushrec_server.releases import ReleaseKeys, ReleaseRepository
 
-from tests.learning_bundle import ITEMS, learning_bundle
-
-NOW = 1_800_000_000
-ANCHORS = [Anchor(number, bytes([number]) * 32) for number in range(10)]
-
-
-class Shop:
-    """A repository with one bundle that devices can train on, and a plan for its adapter."""
-
-    def __init__(self, folder: Path, *, origin: str | None = None, parts: str = "adapter") -> None:
-        self.folder = folder
-        self.first, _ = learning_bundle(folder / "first.hush")
-        if origin is not None:
-            files: dict[str, Path | bytes] = {name: self.first.path(name) for name in self.first.manifest.files}
-            manifest = msgspec.structs.replace(self.first.manifest, card={"headline": "made of public facts"})
-            self.first = write_bundle(folder / "other.hush", manifest, files, dict.fromkeys(files, origin))
-        self.keys = ReleaseKeys.create(folder / "safe", folder / "online")
-        self.repository = ReleaseRepository.create(folder / "repository", self.keys, clock=lambda: NOW)
-        self.plan = plan_of(ParameterLayout.of(self.first.manifest, parts).size, parts)
-
-    def publisher(self, guard: Guard | None = None) -> ModelReleases:
-        """As another process would open it."""
-        return ModelReleases(self.repository, self.folder / "masters", guard=guard)
-
-    def begin(self) -> None:
-        """Publish the first bundle, as a shop does."""
-        self.repository.publish(self.first.root, ledger_head=None, demo=False)
-
-    def result(self, number: int, *, seed: int = 0, plan: Plan | None = None) -> RoundResult:
-        """A made-up sum of round `number` over the newest release."""
-        plan, newest = plan or self.plan, self.publisher().newest()
-        steps = np.random.default_rng(seed + number).normal(0, 40, plan.coordinates)
-        noised = np.rint(steps * 2**plan.lattice_bits).astype(np.int64)
-        return RoundResult(plan, number, newest.bundle, noised, 5, ANCHORS[number])
-
-    def bundle(self) -> Bundle:
-        """The newest release as devices would assemble it."""
-        release = self.repository.list()[-1]
-        out = self.folder / f"device-{release.model_version}.hush"
-        out.mkdir(exist_ok=True)
-        for file in release.files:
-            blob = next((self.folder / "repository" / "targets" / "blobs").glob(f"*{file.sha256}"))
-            (out / file.name).write_bytes(blob.read_bytes())
-        return Bundle.open(out, verify=True)
-
-
-def plan_of(parameters: int, parts: str) -> Plan:
-    plan = make_plan(
-        Request(
-            population=500,
-            cohort=5,
-            rounds=20,
-            delta=1e-6,
-            noise_multiplier=1.0,
-            parameters=parameters,
-            parts=parts,
-            first_round_at=NOW,
-            authority="ab" * 32,
-        )
-    )
-    assert plan is not None
-    return plan
+from tests.learning_bundle import ITEMS
+from tests.learning_shop import ANCHORS, NOW, Shop, plan_of
+from tests.small_fleet import SmallFleet
 
 
 @pytest.fixture
@@ -225,6 +164,25 @@ def test_a_demo_plan_makes_a_demo_release(shop: Shop) -> None:
     shop.publisher().publish(shop.result(1))
     assert shop.repository.list()[-1].demo is True
     assert shop.bundle().manifest.card["round"]["demo"] is True
+
+
+def test_rounds_of_a_server_become_releases_and_a_database_set_back_is_found_out(shop: Shop, tmp_path: Path) -> None:
+    fleet = SmallFleet(tmp_path, f"sqlite:///{tmp_path / 'fleet.sqlite'}")
+    fleet.plan = plan_of(shop.plan.parameters, "adapter", fleet.authority.public().hex())
+    service = fleet.service(shop.publisher())
+    shutil.copy(tmp_path / "fleet.sqlite", tmp_path / "older.sqlite")
+    first = service.check_in(fleet.plan.plan_id, fleet.pseudonym(0), fleet.certificate(0))
+    assert first.release == shop.first.sha256
+    fleet.run(service, *range(5))
+    assert fleet.state(service) == "published"
+    assert service.info().release == 2
+    card = shop.bundle().manifest.card["round"]
+    assert (card["plan"], card["number"], card["devices"]) == (fleet.plan.plan_id, 1, 5)
+    assert card["ledger"] == str(service.ledger.anchor())
+    service.database.close()
+    fleet.url = f"sqlite:///{tmp_path / 'older.sqlite'}"
+    with pytest.raises(LedgerError):
+        fleet.service(shop.publisher())
 
 
 @pytest.mark.parametrize(
