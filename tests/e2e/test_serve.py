@@ -116,7 +116,7 @@ def test_the_log_is_json_and_names_no_device(folder: ServerFolder) -> None:
     lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
     assert [(line["route"], line["status"]) for line in lines if line["event"] == "request"] == [
         ("check-in", 200),
-        ("reply", 404),
+        ("reply", 403),
     ]
     assert "secret-of-a-device" not in text
     assert "127.0.0.1" not in "".join(line for line in text.splitlines() if line.startswith("{"))

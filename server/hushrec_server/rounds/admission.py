@@ -105,8 +105,9 @@ class Admission:
         place = self._place(connection, round_, schedule, now)
         if place is None or not _open_for(round_, round_.number, now, schedule):
             raise refusal(Reason.ROUND_FULL, _come_back_s(schedule, round_.number, now))
-        store.add_device(connection, round_.key, new._replace(place=place), now)
-        if place == round_.admitted:
+        is_new = place == round_.admitted
+        store.add_device(connection, round_.key, new._replace(place=place), now, instead=not is_new)
+        if is_new:
             store.change(connection, round_.key, admitted=place + 1)
         return _answer(round_, place)
 

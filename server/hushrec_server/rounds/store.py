@@ -137,9 +137,10 @@ def silent(connection: Connection, key: Key, came_before: int) -> int | None:
     return connection.execute(wanted.order_by(DEVICE.c.place).limit(1)).scalar()
 
 
-def add_device(connection: Connection, key: Key, new: Device, now: int) -> None:
-    """Give a place to a device, in the stead of whoever had it."""
-    connection.execute(delete(DEVICE).where(*_of(DEVICE, key), DEVICE.c.place == new.place))
+def add_device(connection: Connection, key: Key, new: Device, now: int, *, instead: bool) -> None:
+    """Give a place to a device; in the stead of the one that had it, if there was one."""
+    if instead:
+        connection.execute(delete(DEVICE).where(*_of(DEVICE, key), DEVICE.c.place == new.place))
     connection.execute(insert(DEVICE).values(**key._asdict(), **new._asdict(), came_at=now))
 
 
