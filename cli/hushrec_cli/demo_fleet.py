@@ -27,7 +27,7 @@ __all__ = ["run_fleet"]
 DEVICES = 6
 ROUNDS = 2
 _SERVER = "demo-shop"
-_TRAINING_S, _FEATURES_S = 30, 30
+_ROUND_S = 60  # a phase of small messages may take 6 % of it, also on a busy machine; rounds end long before
 _START_S = 12
 _READY_S, _STOP_S = 60.0, 20.0
 _DELTA, _EPSILON = 1e-5, 8.0
@@ -123,7 +123,6 @@ def _signed_plans(folder: Path, bundle: Path, authority: str) -> _Shop:
 
     key, manifest = PlanKey.read(folder / "plan.key"), Bundle.open(bundle).manifest
     start = int(time.time()) + _START_S
-    after = start + ROUNDS * _TRAINING_S
     prices = f"which price bands the shopper looks at, {FEATURE_LENGTH} shares"
     features = Vector(
         "features",
@@ -134,6 +133,7 @@ def _signed_plans(folder: Path, bundle: Path, authority: str) -> _Shop:
         ),
         (DirectPayload(f"{FEATURE}-direct", FEATURE_LENGTH, "1", prices, "8", "0.00001", 1, 30),),
     )
+    later = start + _ROUND_S // 2
     common: dict[str, Any] = {
         "population": DEVICES,
         "cohort": DEVICES,
@@ -143,8 +143,13 @@ def _signed_plans(folder: Path, bundle: Path, authority: str) -> _Shop:
     }
     training = {"parts": "adapter", "parameters": ParameterLayout.of(manifest, "adapter").size}
     wanted: dict[str, dict[str, Any]] = {
-        "training": {**training, "rounds": ROUNDS, "round_seconds": _TRAINING_S, "first_round_at": start},
-        "features": {"vector": features, "rounds": 1, "round_seconds": _FEATURES_S, "first_round_at": after},
+        "training": {**training, "rounds": ROUNDS, "round_seconds": _ROUND_S, "first_round_at": start},
+        "features": {
+            "vector": features,
+            "rounds": 1,
+            "round_seconds": _ROUND_S,
+            "first_round_at": start + _ROUND_S // 2,
+        },
     }
     plans = {}
     for name, changed in wanted.items():
@@ -153,7 +158,7 @@ def _signed_plans(folder: Path, bundle: Path, authority: str) -> _Shop:
         (folder / f"{name}.json").write_bytes(plan.encode())
         (folder / f"{name}.json.sig").write_bytes(key.sign(plan))
         plans[name] = plan
-    return _Shop(folder, plans, after + _FEATURES_S)
+    return _Shop(folder, plans, start + ROUNDS * _ROUND_S)
 
 
 def _write_config(folder: Path) -> Path:
