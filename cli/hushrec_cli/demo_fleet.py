@@ -148,7 +148,7 @@ def _signed_plans(folder: Path, bundle: Path, authority: str) -> _Shop:
             "vector": features,
             "rounds": 1,
             "round_seconds": _ROUND_S,
-            "first_round_at": start + _ROUND_S // 2,
+            "first_round_at": later,
         },
     }
     plans = {}

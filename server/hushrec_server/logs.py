@@ -11,7 +11,7 @@ import traceback
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-__all__ = ["JsonLines", "log_event", "log_fault", "log_request", "start_logging"]
+__all__ = ["JsonLines", "log_event", "log_fault", "log_progress", "log_request", "start_logging"]
 
 _LOGGER = logging.getLogger("hushrec_server")
 _MOST_FRAMES = 12
@@ -54,6 +54,11 @@ def start_logging(stream: TextIO | None = None, *, requests: bool = True) -> Non
 def log_request(route: str, status: int, taken_ms: float) -> None:
     """Log one answered request."""
     _LOGGER.info("request", extra={"fields": {"route": route, "status": status, "ms": round(taken_ms, 1)}})
+
+
+def log_progress(event: str, **fields: str | int | float) -> None:
+    """Log that something went on as it should."""
+    _LOGGER.info(event, extra={"fields": fields})
 
 
 def log_event(event: str, **fields: str | int | float) -> None:

@@ -1,7 +1,8 @@
 """The API as an OpenAPI 3.1 document, made from the one table of routes and the wire structs.
 
 `python -m hushrec_server.openapi docs/openapi.json` writes it; a test compares the file with what this module makes,
-and another one the routes with those that are served. Sealed bodies are opaque bytes here: docs/wire.md is theirs.
+and another one the routes with those that are served. Sealed bodies are opaque bytes here; docs/wire-protocol.md has
+them.
 """
 
 import re

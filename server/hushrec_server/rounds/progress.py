@@ -5,7 +5,6 @@ runs out. The lease saves work and decides nothing: every step computes the same
 if the round is still where the step began. So a lease that runs out too early costs time, not correctness.
 """
 
-import logging
 import threading
 from collections.abc import Callable
 
@@ -13,6 +12,7 @@ from hushrec_privacy.errors import BudgetError, HushrecError, NoiseStateError, S
 from hushrec_privacy.plans.plan import Plan
 
 from hushrec_server.database import Database
+from hushrec_server.logs import log_event, log_progress
 from hushrec_server.plans import Plans, PlanStatus
 from hushrec_server.rounds import store
 from hushrec_server.rounds.closing import Closing, is_complete
@@ -27,7 +27,6 @@ BUSY_S, IDLE_S = 0.25, 2.0
 """Until the next look: while a round runs, and while none does (another process may open one)."""
 
 _CAN_ABORT = (*PHASES, State.SUMMED)
-_LOG = logging.getLogger(__name__)
 
 
 class Progress:
@@ -79,24 +78,24 @@ class Progress:
             values = {"state": State.ABORTED, "reason": reason[:200], "closing": False, "lease_until": lease}
             store.change(connection, key, **values)
         self._erase_aborted(key)
-        _LOG.info("round aborted", extra={"plan": key.plan, "round": key.number, "reason": reason})
+        log_event("round aborted", plan=key.plan, round=key.number, reason=reason)
         return True
 
     def _move(self, key: Key) -> None:
         """All steps of a round that are due."""
         while (claimed := self._claim(key)) is not None:
             round_, plan = claimed
-            named = {"plan": key.plan, "round": key.number, "state": round_.state.value}
+            named: dict[str, str | int] = {"plan": key.plan, "round": key.number, "state": round_.state.value}
             try:
                 self._step(round_, plan)
-                _LOG.info("round advanced", extra=named)
+                log_progress("round advanced", **named)
             except SecAggError as error:
                 self.abort(key, error.message, seen=round_.state)
             except (BudgetError, NoiseStateError) as error:
                 if self.abort(key, error.code, seen=round_.state):
                     self._halt(key, error)
             except HushrecError as error:
-                _LOG.error("round is stuck", extra={**named, "reason": error.code})
+                log_event("round is stuck", **named, reason=error.code)
                 if round_.state is State.SUMMED and self._clock() >= round_.deadline_at:
                     self.abort(key, error.code, seen=State.SUMMED)
                 return
@@ -104,7 +103,7 @@ class Progress:
     def _halt(self, key: Key, error: HushrecError) -> None:
         with self._database.transaction() as connection:
             self._plans.change(connection, key.plan, PlanStatus.HALTED, error.message)
-        _LOG.error("plan halted", extra={"plan": key.plan, "round": key.number, "reason": error.code})
+        log_event("plan halted", plan=key.plan, round=key.number, reason=error.code)
 
     def _claim(self, key: Key) -> tuple[Round, Plan] | None:
         """The round, if something is due and nobody else is at it."""
@@ -140,7 +139,7 @@ class Progress:
         elif round_.state is State.ERASED:
             refused = self._finishing.publish(round_, plan)
             if refused:
-                _LOG.warning("release refused", extra={"plan": round_.plan, "round": round_.number, "reason": refused})
+                log_event("release refused", plan=round_.plan, round=round_.number, reason=refused)
         else:
             self._erase_aborted(round_.key)
 
@@ -158,4 +157,4 @@ class Progress:
                 self._finishing.end(signed.plan)
                 with self._database.transaction() as connection:
                     self._plans.change(connection, signed.plan_id, PlanStatus.ENDED)
-                _LOG.info("plan ended", extra={"plan": signed.plan_id})
+                log_progress("plan ended", plan=signed.plan_id)
