@@ -231,7 +231,7 @@ def opened_ledger(place: str | Path) -> "Iterator[LedgerStore]":
     Args:
         place: A file, or the URL of a PostgreSQL.
     """
-    text = str(place)
+    text = str(place).removeprefix("sqlite:///")
     if "://" in text or _is_server_database(Path(text)):
         from hushrec_server.database import Database
         from hushrec_server.ledger_store import DatabaseLedgerStore
