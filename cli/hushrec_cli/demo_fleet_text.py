@@ -37,17 +37,21 @@ def _rounds(fleet: dict[str, Any]) -> Iterator[str]:
 def _budget(budget: dict[str, Any]) -> Iterator[str]:
     yield "WHAT IT COST: THE SERVER'S PRIVACY LEDGER (DEMO)"
     rows = [
-        [plan["plan"][:16], str(plan["rounds"]), _epsilon(plan["spent"]), _epsilon(plan["whole"])]
+        [
+            plan["plan"][:16],
+            str(plan["spent"]["rounds"]),
+            _epsilon(plan["spent"]["epsilon"]),
+            _epsilon(plan["left"]["epsilon_at_the_end"]),
+        ]
         for plan in budget["plans"]
     ]
-    rows.append(["all together", "", _epsilon(budget["total"]), ""])
+    rows.append(["all together", "", _epsilon(budget["epsilon"]), ""])
     yield table_text(["plan begins", "rounds spent", "epsilon spent", "epsilon at the end"], rows, aligned=True)
-    yield "Epsilon is for one device over everything that was published; noise of this size drowns six devices."
+    yield "Epsilon is for one device over everything that was published. Noise of this size drowns six devices."
 
 
-def _epsilon(guarantee: dict[str, Any]) -> str:
-    value = guarantee["epsilon"]
-    return f"{value:.3g}" if isinstance(value, int | float) else str(value)
+def _epsilon(value: float | str) -> str:
+    return f"{value:.3g}" if isinstance(value, int | float) else value
 
 
 def _learned(fleet: dict[str, Any]) -> Iterator[str]:
