@@ -281,14 +281,13 @@ class Fleet:
             result = connection.execute(select(RESULT).where(RESULT.c.number == self.number)).first()
             row = connection.execute(select(NOISE_ROW).where(NOISE_ROW.c.round == self.number)).first()
             dimension = connection.execute(select(NOISE_PLAN.c.dimension)).scalar_one()
-        self.found.changed += len(files) > 1 or (bool(files) and (result is None or bytes(result.sha256) not in files))
-        if not files:
+        noised = None if result is None else files.get(bytes(result.sha256))
+        self.found.changed += len(files) > 1 or (bool(files) and noised is None)
+        if noised is None:
             return
         assert row is not None
-        noise = open_row(
-            SealKey(b"s" * 32), bytes(row.sealed), RowPlace(self.plan.plan_id, self.number, row.previous, dimension)
-        )
-        lattice = np.frombuffer(next(iter(files.values())), "<i8") - noise
+        where = RowPlace(self.plan.plan_id, self.number, row.previous, dimension)
+        lattice = np.frombuffer(noised, "<i8") - open_row(SealKey(b"s" * 32), bytes(row.sealed), where)
         total = lattice >> self.plan.lattice_bits
         exact = not np.any(lattice - (total << self.plan.lattice_bits))
         sent = {place for number, phase, place in self.acknowledged if (number, phase) == (self.number, 4)}
