@@ -16,7 +16,7 @@ test test-all: export OMP_NUM_THREADS ?= 1
 help:  ## Show this list.
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: $(VENV)/.stamp-train  ## Train, quantize and try a real shop's recommendations.
+demo: $(VENV)/.stamp-all  ## Train, quantize and try a real shop's recommendations.
 	$(BIN)/hushrec demo
 
 check: $(VENV)/.stamp-dev  ## Lint, format, types, import arrows.
@@ -42,6 +42,7 @@ bench: $(VENV)/.stamp-dev  ## Measure what docs/benchmarks.md states.
 
 docs: $(VENV)/.stamp-dev  ## Write the generated pages anew.
 	$(BIN)/python -m hushrec_cli.reference docs/cli.md
+	$(BIN)/python -m hushrec_server.openapi docs/openapi.json
 
 clean:  ## Remove what the targets above made, virtual environments included.
 	rm -rf .venv .venv-* dist build .mypy_cache .ruff_cache .hypothesis
@@ -52,6 +53,6 @@ $(VENV)/.stamp-venv:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/.stamp-train $(VENV)/.stamp-dev: $(VENV)/.stamp-%: $(VENV)/.stamp-venv pyproject.toml constraints.txt
+$(VENV)/.stamp-all $(VENV)/.stamp-dev: $(VENV)/.stamp-%: $(VENV)/.stamp-venv pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e ".[$*]"
 	@touch $@

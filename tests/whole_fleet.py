@@ -311,4 +311,4 @@ def devices_of(fleet: WholeFleet, count: int = 6) -> list[TestClient]:
 
 
 def made(devices: list[TestClient], round_number: int) -> NDArray[np.int64]:
-    return np.array([device.given.made[round_number] for device in devices]).sum(axis=0)
+    return np.asarray(np.array([device.given.made[round_number] for device in devices]).sum(axis=0))

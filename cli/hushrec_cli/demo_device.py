@@ -29,7 +29,7 @@ def device_task(task: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         task: "url", "fleet", "bundle", "folder", "vault_key" (hex), "history" (item ids, oldest first), "tokens" (by
-            plan), "rounds" (to take part in) and "until" (seconds since 1970: give up then).
+            plan), "rounds" (to take part in), "release" (to wait for) and "until" (seconds since 1970: give up then).
 
     Returns:
         "rounds" taken part in, "version" of the model before and after, what is recommended before and after, the
@@ -53,7 +53,7 @@ def device_task(task: dict[str, Any]) -> dict[str, Any]:
         before = [each.item for each in shop.recommend(_SHOWN)]
         rounds, refusal, receipt = _take_part(task, shop, settings)
         version = shop.bundle.manifest.model_version
-    newest = _newest_release(task["url"], settings)
+    newest = _newest_release(task, settings)
     with Recommender.open(newest, profile=folder / "profile.db") as shop:
         after = [each.item for each in shop.recommend(_SHOWN)]
         return {
@@ -109,15 +109,19 @@ def _price_bands(shop: "Recommender", history: list[str]) -> list[float]:
     return bands
 
 
-def _newest_release(url: str, settings: "FleetSettings") -> Path:
+def _newest_release(task: dict[str, Any], settings: "FleetSettings") -> Path:
     """What the app would open at its next start."""
     from hushrec.updates import Updater
 
     updater = Updater(
-        f"{url}/releases", settings.folder / "releases", settings.trust.root.encode(), limits=settings.limits
+        f"{task['url']}/releases", settings.folder / "releases", settings.trust.root.encode(), limits=settings.limits
     )
-    updater.fetch(lambda: False)
-    return updater.current()
+    while True:
+        updater.fetch(lambda: False)
+        release = updater.release()
+        if (release is not None and release.model_version >= task["release"]) or time.time() >= task["until"]:
+            return updater.current()
+        time.sleep(_SLEEP_S)
 
 
 if __name__ == "__main__":

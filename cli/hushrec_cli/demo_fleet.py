@@ -229,6 +229,7 @@ def _devices(shop: _Shop, bundle: Path, histories: list[list[str]], url: str) ->
                 "history": history,
                 "tokens": tokens,
                 "rounds": ROUNDS + 1,
+                "release": 1 + ROUNDS,
                 "until": shop.ends_at,
             }
             path = folder / "task.json"

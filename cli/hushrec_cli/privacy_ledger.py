@@ -255,9 +255,7 @@ def _is_server_database(path: Path) -> bool:
 
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
-            wanted = (
-                "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name IN ('ledger_entry', 'hushrec_schema')"
-            )
+            wanted = "SELECT count(*) FROM sqlite_master WHERE name IN ('ledger_entry', 'hushrec_schema')"
             return bool(database.execute(wanted).fetchone()[0] == 2)
     except sqlite3.Error:
         return False

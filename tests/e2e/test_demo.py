@@ -9,7 +9,7 @@ from hushrec_model import boxed
 
 from tests.e2e.commands import hushrec, write_shop
 
-FLEET = {
+FLEET: dict[str, object] = {
     "devices": [{"rounds": 3, "version": [1, 3], "recommended": [["a", "b"], ["b", "a"]], "receipt": "", "refusal": ""}]
     * 6,
     "rounds": {"training": [{"round": 1, "state": "published", "expected": 6, "reason": ""}], "features": []},
@@ -30,7 +30,12 @@ def test_the_demo_explains_itself_to_somebody_who_has_never_seen_it(
     monkeypatch.setattr(boxed, "boxed_events", lambda _: events)
     monkeypatch.setattr(boxed, "boxed_items", lambda _: items)
     given: list[list[str]] = []
-    monkeypatch.setattr(demo, "run_fleet", lambda _bundle, histories, *_: given.extend(histories) or FLEET)
+
+    def fleet(_bundle: Path, histories: list[list[str]], *_: object) -> dict[str, object]:
+        given.extend(histories)
+        return FLEET
+
+    monkeypatch.setattr(demo, "run_fleet", fleet)
     demo.demo(demo.Shop.ONLINE_RETAIL, tmp_path / "out")
     told = capsys.readouterr()
     for words in (

@@ -35,7 +35,7 @@ def played(*steps: tuple[float, FleetStatus], once: bool = True) -> tuple[FleetS
 @pytest.fixture(autouse=True)
 def sleepless(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     slept: list[float] = []
-    monkeypatch.setattr(join.time, "sleep", slept.append)
+    monkeypatch.setattr("hushrec_cli.join.time.sleep", slept.append)
     return slept
 
 

@@ -121,7 +121,13 @@ def test_every_gradient_is_that_of_torch(shape: str, lengths: list[Any], candida
 
 def test_the_graph_depends_on_the_shape_and_not_on_the_weights() -> None:
     assert build_train_step(random_encoder(1)) == build_train_step(random_encoder(2))
-    others = [{"heads": (1, 2)}, {"channels": (176, 64)}, {"max_history": 40}, {"behaviors": 2}, {"behaviors": 3}]
+    others: list[dict[str, Any]] = [
+        {"heads": (1, 2)},
+        {"channels": (176, 64)},
+        {"max_history": 40},
+        {"behaviors": 2},
+        {"behaviors": 3},
+    ]
     assert len({build_train_step(random_encoder(**shape)) for shape in (*others, {})}) == 6
 
 

@@ -77,9 +77,8 @@ def test_unchanged_rows_stay_as_they_are_when_others_are_rounded_anew(tmp_path: 
     kept = np.setdiff1d(np.arange(ITEMS + 1), [5])
     np.testing.assert_array_equal(new.array("items.codes")[kept], bundle.array("items.codes")[kept])
     np.testing.assert_array_equal(new.array("items.scales")[kept], bundle.array("items.scales")[kept])
-    np.testing.assert_allclose(
-        *(dequantize_rows(new.array("items.codes")[[5, 6]], new.array("items.scales")[[5, 6]])), atol=1e-6
-    )
+    one, other = dequantize_rows(new.array("items.codes")[[5, 6]], new.array("items.scales")[[5, 6]])
+    np.testing.assert_allclose(one, other, atol=1e-6)
 
 
 def test_a_release_scores_like_its_master(tmp_path: Path, bundle: Bundle) -> None:

@@ -387,7 +387,7 @@ def test_recommending_never_waits_for_a_step(fleet: WholeFleet) -> None:
         inside.set()
         over.wait(20)
 
-    device.given.vector = training  # type: ignore[method-assign, assignment]
+    device.given.vector = training  # type: ignore[method-assign]
     device.start()
     assert inside.wait(20)
     shopper.observe("item-1")

@@ -213,10 +213,10 @@ def test_on_a_network_that_costs_only_what_comes_after_the_masked_vector_is_sent
     ):
         before = len(connection.sent)
         if free:
-            call()  # type: ignore[no-untyped-call]
+            call()
         else:
             with pytest.raises(FleetError) as refused:
-                call()  # type: ignore[no-untyped-call]
+                call()
             assert refused.value.reason == "conditions"
         assert len(connection.sent) - before == free
 
