@@ -13,7 +13,6 @@ import pytest
 from hushrec.bundle import Bundle
 from hushrec.fleet.client import LEFT, FleetClient
 from hushrec.fleet.conditions import Conditions
-from hushrec.fleet.joining import Accepted
 from hushrec.fleet.settings import FleetSettings
 from hushrec.profile import Profile
 from hushrec.recommender import Recommender
@@ -382,12 +381,12 @@ def test_recommending_never_waits_for_a_step(fleet: WholeFleet) -> None:
     device = fleet.device(0, shopper)
     inside, over = threading.Event(), threading.Event()
 
-    def training(accepted: Accepted, round_number: int, bundle: Bundle | None, stop: Callable[[], bool]) -> None:
-        del accepted, round_number, bundle, stop
+    def held_up(_method: str, _path: str) -> None:
         inside.set()
         over.wait(20)
 
-    device.given.vector = training  # type: ignore[method-assign]
+    for connection in device.connections.values():
+        connection.before = held_up
     device.start()
     assert inside.wait(20)
     shopper.observe("item-1")
