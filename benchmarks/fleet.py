@@ -2,10 +2,11 @@
 
     python benchmarks/fleet.py [BUNDLE] [--devices 50] [--cohort 44] [--rounds 5] [--round-seconds 200] [--json]
 
-BUNDLE is one that devices can train on, as `hushrec quantize` makes it; without one, that of `make demo`. The server is what `hushrec serve` runs, with
-SQLite and releases; the authority is `hushrec authority serve`; each device is a `FleetClient` in a process of its own,
-with a profile, that fetches the releases and trains. The plan is a DEMO: 50 devices protect nobody. A round with fewer
-than four fifths of its cohort at the end of a phase is aborted, as it must be: the cohort leaves room for the dead.
+BUNDLE is one that devices can train on, as `hushrec quantize` makes it; without one, that of `make demo`. The server
+is what `hushrec serve` runs, with SQLite and releases; the authority is `hushrec authority serve`; each device is a
+`FleetClient` in a process of its own, with a profile, that fetches the releases and trains. The plan is a DEMO: 50
+devices protect nobody. A round with fewer than four fifths of its cohort at the end of a phase is aborted, as it must
+be: the cohort leaves room for the dead.
 
 In every round a fifth of the devices is killed by SIGKILL just before or just after it sends one of the six messages,
 all of them in turn, and started again. Nothing of the product is changed but two notes for the check: the server writes
