@@ -16,7 +16,7 @@ test test-all: export OMP_NUM_THREADS ?= 1
 help:  ## Show this list.
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: $(VENV)/.stamp-train  ## Train, quantize and try a real shop's recommendations.
+demo: $(VENV)/.stamp-all  ## Train, quantize and try a real shop's recommendations.
 	$(BIN)/hushrec demo
 
 check: $(VENV)/.stamp-dev  ## Lint, format, types, import arrows.
@@ -38,10 +38,12 @@ wheel: $(VENV)/.stamp-dev  ## Build the wheel once and try it in an empty enviro
 	$(BIN)/pytest -m wheel -s tests
 
 bench: $(VENV)/.stamp-dev  ## Measure what docs/benchmarks.md states.
-	for part in machine engine cold_start reading accounting noise killed_rounds private_step training_audit quality private_quality; do $(BIN)/python benchmarks/$$part.py || exit 1; done
+	test -d hushrec-demo/online_retail.hush || $(BIN)/hushrec demo
+	for part in machine engine cold_start reading accounting noise killed_rounds private_step training_audit quality private_quality train_step releases secure_aggregation server_http killed_server fuzz_server fleet federated_quality; do $(BIN)/python benchmarks/$$part.py || exit 1; done
 
 docs: $(VENV)/.stamp-dev  ## Write the generated pages anew.
 	$(BIN)/python -m hushrec_cli.reference docs/cli.md
+	$(BIN)/python -m hushrec_server.openapi docs/openapi.json
 
 clean:  ## Remove what the targets above made, virtual environments included.
 	rm -rf .venv .venv-* dist build .mypy_cache .ruff_cache .hypothesis
@@ -52,6 +54,6 @@ $(VENV)/.stamp-venv:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/.stamp-train $(VENV)/.stamp-dev: $(VENV)/.stamp-%: $(VENV)/.stamp-venv pyproject.toml constraints.txt
+$(VENV)/.stamp-all $(VENV)/.stamp-dev: $(VENV)/.stamp-%: $(VENV)/.stamp-venv pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e ".[$*]"
 	@touch $@

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from hushrec import ort
 from hushrec.tables import WIDTH
+from hushrec.weights.encoder import HEAD_WIDTH, EncoderWeights
 from hushrec_quantize.graphs import build_graphs
-from hushrec_quantize.weights import HEAD_WIDTH, EncoderWeights
 from numpy.typing import NDArray
 from plain_export import plain_encoder, plain_scorer
 

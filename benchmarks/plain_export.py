@@ -6,8 +6,8 @@ as a constant instead of making it anew in each call, which an exporter would.
 """
 
 import numpy as np
+from hushrec.weights.encoder import HEAD_WIDTH, INPUT_SCALE, NORM_EPSILON, WIDTH, EncoderWeights, LayerWeights
 from hushrec_quantize.builder import GraphBuilder
-from hushrec_quantize.weights import HEAD_WIDTH, INPUT_SCALE, NORM_EPSILON, WIDTH, EncoderWeights, LayerWeights
 from numpy.typing import NDArray
 
 __all__ = ["plain_encoder", "plain_scorer"]
@@ -26,7 +26,7 @@ def plain_scorer(capacity: int) -> bytes:
     user = graph.input("user", "float32", ["B", WIDTH])
     table = graph.external("table", "float32", [WIDTH, capacity], "items_t.bin", 0)
     graph.op("MatMul", user, table, name="scores")
-    return graph.model("scores", ["B", capacity])
+    return graph.model({"scores": ["B", capacity]})
 
 
 class _Export:
@@ -46,7 +46,7 @@ class _Export:
         u = g.op("Add", h, self._linear(self._linear(h, w.adapter_down, "down"), w.adapter_up, "up"))
         u = g.op("LpNormalization", g.op("Squeeze", u, g.constant(1)), axis=-1, p=2)
         g.op("Mul", u, self._constant("length", np.float32(w.scale)), name="user")
-        return g.model("user", ["B", WIDTH]), bytes(self._content)
+        return g.model({"user": ["B", WIDTH]}), bytes(self._content)
 
     def _layer(self, x: str, length: str, layer: LayerWeights, name: str, *, last: bool) -> str:
         g, inner = self._graph, HEAD_WIDTH * layer.heads

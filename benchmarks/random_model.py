@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from hushrec.manifest import Manifest, ModelInfo
 from hushrec.tables import WIDTH, items_layout
-from hushrec_quantize.weights import ADAPTER_RANK, HEAD_WIDTH, EncoderWeights, LayerWeights
+from hushrec.weights.encoder import ADAPTER_RANK, HEAD_WIDTH, EncoderWeights, LayerWeights
 from numpy.typing import NDArray
 
 __all__ = ["Folder", "random_rows", "random_weights"]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from hushrec_quantize.weights import ADAPTER_RANK, HEAD_WIDTH, WIDTH, EncoderWeights, LayerWeights
+from hushrec.weights.encoder import ADAPTER_RANK, HEAD_WIDTH, WIDTH, EncoderWeights, LayerWeights
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
@@ -67,7 +67,7 @@ def random_items(items: int, seed: int = 1) -> Floats:
 def reference_user(
     weights: EncoderWeights, rows: Floats, items: Sequence[int], behaviors: Sequence[int] | None = None
 ) -> Doubles:
-    """The user vector after a history, shape (64,): the docstring of `hushrec_quantize.weights`, event by event."""
+    """The user vector after a history, shape (64,): the docstring of `hushrec.weights.encoder`, event by event."""
     stream = [8.0 * rows[item].astype(np.float64) for item in items]
     if weights.behaviors is not None:
         kinds = behaviors or [0] * len(items)

@@ -1,6 +1,6 @@
 """One round of secure aggregation in memory: real devices, the real server, and a place to lie at every message."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 from hushrec_privacy.enrolment import AuthorityKey, Identity
@@ -80,7 +80,7 @@ class Round:
         self.replies[phase], self.states[Phase(phase + 1)] = closed.replies, closed.state
         self.total = closed.total if closed.total is not None else self.total
 
-    def until(self, last: Phase, gone: dict[Phase, Iterable[int]] | None = None) -> "Round":
+    def until(self, last: Phase, gone: Mapping[Phase, Iterable[int]] | None = None) -> "Round":
         """Run and close every phase before `last`."""
         for phase in Phase:
             if phase < last:
@@ -93,7 +93,7 @@ class Round:
         assert self.total is not None
         return finish(self.session, self.states[Phase.REVEAL], self.total, self.messages[Phase.REVEAL].items())
 
-    def run(self, gone: dict[Phase, Iterable[int]] | None = None) -> Outcome:
+    def run(self, gone: Mapping[Phase, Iterable[int]] | None = None) -> Outcome:
         """The whole round."""
         self.until(Phase.REVEAL, gone).collect(Phase.REVEAL, (gone or {}).get(Phase.REVEAL, ()))
         return self.finish()

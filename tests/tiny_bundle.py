@@ -15,8 +15,9 @@ from hushrec.bundle import write_bundle
 from hushrec.catalog import write_catalog
 from hushrec.manifest import ALIGNMENT, ArrayInfo, BlendPart, Manifest, ModelInfo
 from hushrec.tables import WIDTH, items_layout
+from hushrec.weights.encoder import ADAPTER_RANK, HEAD_WIDTH, EncoderWeights, LayerWeights
 from hushrec_quantize.graphs import build_graphs
-from hushrec_quantize.weights import ADAPTER_RANK, HEAD_WIDTH, EncoderWeights, LayerWeights
+from hushrec_quantize.train_graph import build_train_step
 from numpy.typing import NDArray
 
 ITEMS = tuple(f"item-{number}" for number in range(1, 61))
@@ -30,7 +31,7 @@ BLEND = (
     BlendPart("transitions", 0.6, 0.01, decay=0.6, window=6),
     BlendPart("item_knn", 0.5, 0.003, decay=0.95, window=6),
 )
-PRIVATE = ("encoder.bin", "items.bin", "neighbours.bin")
+PRIVATE = ("encoder.bin", "items.bin", "neighbours.bin", "params.bin")
 
 
 def tiny_bundle(folder: Path, **model: Any) -> Path:
@@ -52,14 +53,26 @@ def _made_once() -> Path:
 _kept: list[tempfile.TemporaryDirectory[str]] = []
 
 
-def write_tiny_bundle(out: Path, *, items: int = len(ITEMS), seed: int = 7, **model: Any) -> Path:
-    """Write such a bundle; from 61 items on they are called item-61 and so on."""
+def write_tiny_bundle(out: Path, *, items: int = len(ITEMS), seed: int = 7, train: bool = True, **model: Any) -> Path:
+    """Write such a bundle; from 61 items on they are called item-61 and so on.
+
+    Args:
+        out: Where.
+        items: V.
+        seed: Of everything random.
+        train: With what devices need to train; without it, as bundles were before there was training.
+        model: Other values of `ModelInfo`.
+    """
     rng = np.random.default_rng(seed)
     rows = rng.normal(size=(items + 1, WIDTH)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     rows[0] = 0
-    graphs = build_graphs(random_weights(rng), rows)
+    weights = random_weights(rng)
+    graphs = build_graphs(weights, rows)
     neighbours, arrays = packed("neighbours.bin", count_tables(items, rng))
+    learnt = {**weights.arrays(), "rotation": graphs.rotation, "lengths": np.linspace(0.5, 2, items + 1, dtype="<f4")}
+    params, places = packed("params.bin", {f"params.{name}": array for name, array in learnt.items()})
+    arrays |= places if train else {}
     layout = items_layout(graphs.capacity)
     arrays["items.codes"] = ArrayInfo("items.bin", layout.codes_offset, "|u1", (graphs.capacity, WIDTH))
     arrays["items.scales"] = ArrayInfo("items.bin", layout.scales_offset, "<f4", (graphs.capacity,))
@@ -74,6 +87,8 @@ def write_tiny_bundle(out: Path, *, items: int = len(ITEMS), seed: int = 7, **mo
         catalog = Path(folder) / "catalog.sqlite"
         write_tiny_catalog(catalog, items)
         files: dict[str, bytes | Path] = {**graphs.files(), "neighbours.bin": neighbours, "catalog.sqlite": catalog}
+        if train:
+            files |= {"train_step.onnx": build_train_step(weights), "params.bin": params}
         origins = {name: "private" if name in PRIVATE else "public" for name in files}
         return write_bundle(out, manifest, files, origins).root
 

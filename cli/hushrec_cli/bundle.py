@@ -10,6 +10,7 @@ from hushrec_cli.output import Cell, print_data, print_json, print_table, say
 
 if TYPE_CHECKING:
     from hushrec.bundle import Bundle
+    from hushrec.manifest import Manifest
 
 __all__ = ["inspect", "pack", "unpack"]
 
@@ -51,11 +52,27 @@ def _properties(bundle: "Bundle") -> dict[str, Any]:
         "width": model.width,
         "behaviors": ", ".join(model.behaviors),
         "leaves out seen items": model.filter_seen,
+        "trains on devices": _trainable(manifest),
         "blend": ", ".join(f"{part.name} {part.weight:g}" for part in manifest.blend) or "the Transformer alone",
         "architecture": model.architecture[:16],
         "sha256": bundle.sha256,
         **card,
     }
+
+
+def _trainable(manifest: "Manifest") -> str:
+    """Numbers of each part that a plan can train; what `privacy plan --parameters` wants."""
+    from hushrec.federated.layout import ParameterLayout
+    from hushrec_privacy.errors import BundleError, ConfigError
+    from hushrec_privacy.plans.plan import PARTS
+
+    sizes = []
+    for part in PARTS:
+        try:
+            sizes.append(f"{part} {ParameterLayout.of(manifest, part).size:,}")
+        except (BundleError, ConfigError):  # the bundle cannot train, or not so many
+            continue
+    return ", ".join(sizes) or "no"
 
 
 def _pairs(properties: dict[str, Any]) -> list[list[Cell]]:

@@ -1,11 +1,12 @@
-"""The command `demo`: a real shop's log from training to recommendations on a device, in one go.
+"""The command `demo`: a real shop's log from training to a device's recommendations and a fleet that learns, in one go.
 
 Everything up to the bundle runs in this process; the bundle is then opened by a second one, `hushrec_cli.device`, which
-has no training library.
+has no training library. The fleet is `demo_fleet`.
 """
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -17,14 +18,15 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from hushrec_cli import demo_text
+from hushrec_cli.demo_fleet import DEVICES, run_fleet
 from hushrec_cli.options import Json
-from hushrec_cli.output import print_data, print_json, say_heading
+from hushrec_cli.output import print_data, print_json, say, say_heading
 from hushrec_cli.progress import ProgressLine
 from hushrec_cli.quantize import write_page
 
 __all__ = ["Shop", "demo"]
 
-_CUSTOMERS = 3
+_SHOWN_CUSTOMERS = 3
 _SHORT_HISTORY, _LONG_HISTORY = 3, 40
 
 
@@ -62,9 +64,9 @@ def demo(
 ) -> None:
     """Try everything on a real shop's log.
 
-    Takes about six minutes on two cores. Reads a log that ships with hushrec, trains, prunes, quantizes, packs a
+    Takes about eight minutes on two cores. Reads a log that ships with hushrec, trains, prunes, quantizes, packs a
     bundle, measures it beside simple baselines, and opens it in a second process without PyTorch, as a shopper's device
-    would.
+    would. Then a server and six device processes learn together on this machine, and a new release reaches them.
 
     Example: hushrec demo --data eshop_clothing_2008
     """
@@ -73,7 +75,10 @@ def demo(
         print_data(demo_text.introduction(_FACTS[data].about))
     found = _make(data, run_folder, bundle)
     say_heading("Opening the bundle in a second process, without PyTorch")
-    found["device"] = _on_a_device(bundle, _customers(run_folder), out)
+    customers = _customers(run_folder)
+    found["device"] = _on_a_device(bundle, customers[:_SHOWN_CUSTOMERS], out)
+    say_heading("Learning together: a server, its authority and device processes on this machine (DEMO)")
+    found["fleet"] = _fleet(bundle, [customer["history"] for customer in customers], out / "fleet")
     if as_json:
         print_json(found)
     else:
@@ -128,7 +133,7 @@ def _customers(run_folder: Path) -> list[dict[str, Any]]:
             targets = test.target[test.target_offsets[query] : test.target_offsets[query + 1]]
             history = test.events.item[start:stop]
             chosen[start] = {"history": _ids(split.items, history), "next": _ids(split.items, targets)}
-        if len(chosen) == _CUSTOMERS:
+        if len(chosen) == DEVICES:
             break
     return list(chosen.values())
 
@@ -145,3 +150,9 @@ def _on_a_device(bundle: Path, customers: list[dict[str, Any]], out: Path) -> di
     printed = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, encoding="utf-8").stdout
     report: dict[str, Any] = json.loads(printed)
     return report
+
+
+def _fleet(bundle: Path, histories: list[list[str]], folder: Path) -> dict[str, Any]:
+    if folder.exists():
+        shutil.rmtree(folder)  # of an earlier demo: keys and budgets are never gone on with
+    return run_fleet(bundle, histories, folder, say)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from hushrec_cli.demo_fleet_text import fleet_blocks
 from hushrec_cli.evaluate import quality_rows
 from hushrec_cli.output import price_text, table_text
 
@@ -32,6 +33,7 @@ def introduction(about: str) -> str:
             f"The log: {about}",
             "The plan: train a small Transformer on it, shrink it to int8, pack it with the catalogue into a folder,",
             "the bundle, and open that in a second process that has no PyTorch, as a till or a desktop app would.",
+            "Then let six such devices learn together over a server that sees sums, and never what one of them sends.",
         ]
     )
 
@@ -42,7 +44,8 @@ def results(found: dict[str, Any]) -> str:
     Args:
         found: What `hushrec demo --json` prints.
     """
-    blocks = [_quality(found["quality"]), _device(found), *_customers(found["device"]["customers"]), _next(found)]
+    blocks = [_quality(found["quality"]), _device(found), *_customers(found["device"]["customers"])]
+    blocks += [*fleet_blocks(found["fleet"]), _next(found)]
     return "\n" + "\n\n".join("\n".join(block) for block in blocks)
 
 

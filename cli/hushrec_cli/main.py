@@ -13,9 +13,13 @@ import typer
 from hushrec_privacy.errors import HushrecError
 
 from hushrec_cli import (
+    authority,
     bundle,
     demo,
+    envelope,
     evaluate,
+    fleet,
+    join,
     privacy,
     privacy_audit,
     privacy_ledger,
@@ -24,6 +28,7 @@ from hushrec_cli import (
     quantize,
     recommend,
     release,
+    serve,
     train,
 )
 from hushrec_cli.output import print_data, say
@@ -58,6 +63,11 @@ privacy.app.command()(privacy_receipt.receipt)
 privacy.app.command()(privacy_ledger.card)
 privacy.app.add_typer(privacy_audit.audit_app, name="audit")
 privacy.app.add_typer(privacy_ledger.ledger_app, name="ledger")
+app.command()(join.join)
+app.command()(serve.serve)
+app.add_typer(authority.app, name="authority")
+app.add_typer(envelope.app, name="envelope")
+app.add_typer(fleet.app, name="fleet")
 app.add_typer(privacy.app, name="privacy")
 app.add_typer(release.app, name="release")
 

@@ -1,5 +1,6 @@
 """The commands `privacy ledger ...`, `privacy report` and `privacy card`: what was spent, told to those who ask."""
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,19 +14,18 @@ from hushrec_cli.plots import Lines
 from hushrec_cli.privacy import say_assumptions
 
 if TYPE_CHECKING:
-    from hushrec_privacy.ledger import Anchor, Entry, SqliteLedgerStore
+    from collections.abc import Iterator
+
+    from hushrec_privacy.ledger import Anchor, Entry, LedgerStore
     from hushrec_privacy.report.spending import SpendingReport
 
 __all__ = ["AnchorText", "card", "ledger", "ledger_app", "opened_ledger", "read_anchor", "report", "show", "verify"]
 
 ledger_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
-LedgerFile = Annotated[
-    Path, typer.Argument(metavar="LEDGER", readable=False, help="A privacy ledger, such as runs/shop/ledger.db.")
-]
-LedgerFiles = Annotated[
-    list[Path], typer.Argument(metavar="LEDGER...", readable=False, help="One or more, such as runs/shop/ledger.db.")
-]
+_WHERE = "such as runs/shop/ledger.db; or a server's database: its file, or a postgresql+psycopg:// URL."
+LedgerFile = Annotated[str, typer.Argument(metavar="LEDGER", help=f"A privacy ledger, {_WHERE}")]
+LedgerFiles = Annotated[list[str], typer.Argument(metavar="LEDGER...", help=f"One or more, {_WHERE}")]
 AnchorText = Annotated[
     str | None,
     typer.Option(
@@ -224,11 +224,41 @@ def card(
         print_data(facts_page(facts).rstrip("\n"))
 
 
-def opened_ledger(path: Path) -> "SqliteLedgerStore":
-    """Open a ledger or a participation record to read it."""
+@contextmanager
+def opened_ledger(place: str | Path) -> "Iterator[LedgerStore]":
+    """Open a ledger, a participation record, or the ledger in a server's database, to read it.
+
+    Args:
+        place: A file, or the URL of a PostgreSQL.
+    """
+    text = str(place).removeprefix("sqlite:///")
+    if "://" in text or _is_server_database(Path(text)):
+        from hushrec_server.database import Database
+        from hushrec_server.ledger_store import DatabaseLedgerStore
+
+        database = Database.open(text if "://" in text else f"sqlite:///{Path(text).resolve()}")
+        try:
+            yield DatabaseLedgerStore(database)
+        finally:
+            database.close()
+        return
     from hushrec_privacy.ledger import SqliteLedgerStore
 
-    return SqliteLedgerStore(path, read_only=True)
+    with SqliteLedgerStore(Path(text), read_only=True) as store:
+        yield store
+
+
+def _is_server_database(path: Path) -> bool:
+    """Whether a SQLite file is a server's; of anything that is neither, a ledger's store says what is wrong."""
+    import sqlite3
+    from contextlib import closing
+
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            wanted = "SELECT count(*) FROM sqlite_master WHERE name IN ('ledger_entry', 'hushrec_schema')"
+            return bool(database.execute(wanted).fetchone()[0] == 2)
+    except sqlite3.Error:
+        return False
 
 
 def read_anchor(text: str | None) -> "Anchor | None":

@@ -58,7 +58,7 @@ def plan(
     """
     from datetime import UTC, datetime
 
-    from hushrec_privacy.plans.planner import Request, reach
+    from hushrec_privacy.plans.planner import Request
     from hushrec_privacy.plans.schema import Vector
 
     if out is not None and not authority:
@@ -82,6 +82,12 @@ def plan(
         round_seconds=round_minutes * 60,
         first_round_at=int(start.timestamp()),
     )
+    _tell(request, html=html, out=out, as_json=as_json)
+
+
+def _tell(request: "Request", *, html: Path | None, out: Path | None, as_json: bool) -> None:
+    from hushrec_privacy.plans.planner import reach
+
     found = reach(request)
     if html is not None:
         write_file(html, _page(request, found))

@@ -57,6 +57,10 @@ class ItemTable(nn.Module):
             total = total + self.projection(self.vectors)
         return total
 
+    def raw(self) -> Tensor:
+        """Vectors before they are made unit length, shape (V + 1, D), row 0 zeros."""
+        return functional.pad(self.id.weight * self.trained[:, None] + self.content(), (0, 0, 1, 0))
+
     def forward(self, generator: torch.Generator | None = None) -> Tensor:
         """Vectors of all items, shape (V + 1, D): unit length, but zeros for row 0 and for an item without any part.
 

@@ -201,8 +201,7 @@ class UserStep:
         """
         sums = {name: torch.zeros_like(weight, dtype=torch.float64) for name, weight in self.weights.items()}
         with torch.no_grad():
-            table = self.model.items
-            raw = functional.pad(table.id.weight * table.trained[:, None] + table.content(), (0, 0, 1, 0))
+            raw = self.model.items.raw()
         for group in self._groups(users, sequences, candidates):
             found = self.gradients(sequences.batch(group), candidates, raw)
             norms = found.norms() * (1 + _MARGIN)

@@ -1,6 +1,6 @@
 """A thin layer over `onnx.helper`: names intermediate values, and puts weights into external files at given offsets."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,6 +80,11 @@ class GraphBuilder:
         self._initializers[name] = helper.make_tensor(name, FLOAT, [], [value])
         return name
 
+    def filled(self, name: str, value: float, length: int) -> str:
+        """Return a float32 vector of one value."""
+        self._initializers[name] = helper.make_tensor(name, FLOAT, [length], [value] * length)
+        return name
+
     def external(self, name: str, dtype: str, shape: Sequence[int], file: str, offset: int) -> str:
         """Refer to an array that lies in `file`, beside the graph, at `offset` bytes."""
         tensor = TensorProto(name=name, data_type=_TYPES[dtype], dims=shape, data_location=TensorProto.EXTERNAL)
@@ -97,10 +102,11 @@ class GraphBuilder:
         self._values += 1
         return f"v{self._values}"
 
-    def model(self, output: str, shape: Sequence[int | str]) -> bytes:
-        """Close the graph over its float32 output and return its bytes, the same for the same calls."""
-        value = helper.make_tensor_value_info(output, FLOAT, shape)
-        graph = helper.make_graph(self._nodes, self._name, self._inputs, [value], list(self._initializers.values()))
+    def model(self, outputs: Mapping[str, Sequence[int | str]]) -> bytes:
+        """Close the graph over its float32 outputs, with their shapes, and return its bytes, the same for the same
+        calls."""
+        values = [helper.make_tensor_value_info(name, FLOAT, shape) for name, shape in outputs.items()]
+        graph = helper.make_graph(self._nodes, self._name, self._inputs, values, list(self._initializers.values()))
         opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(_CONTRIB, 1)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="hushrec")
         return bytes(model.SerializeToString(deterministic=True))

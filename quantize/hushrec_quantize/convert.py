@@ -1,12 +1,11 @@
 """From the trained torch model to the plain arrays that the graphs are built from."""
 
 import numpy as np
+from hushrec.weights.encoder import EncoderWeights, LayerWeights
 from hushrec_model.model import Model
 from hushrec_model.network import Block
 from numpy.typing import NDArray
 from torch import Tensor
-
-from hushrec_quantize.weights import EncoderWeights, LayerWeights
 
 __all__ = ["encoder_weights"]
 

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from hushrec.tables import items_layout
+from hushrec.weights.encoder import INPUT_SCALE, NORM_EPSILON, WIDTH, EncoderWeights
+from hushrec.weights.tensors import Precision, encoder_tensors, offsets
 from numpy.typing import NDArray
 
 from hushrec_quantize.builder import FLOAT, GraphBuilder
-from hushrec_quantize.tensors import Precision, encoder_tensors, offsets
-from hushrec_quantize.weights import INPUT_SCALE, NORM_EPSILON, WIDTH, EncoderWeights
 
 __all__ = ["ENCODER_BIN", "ITEMS_BIN", "build_encoder"]
 
@@ -60,7 +60,7 @@ class _Encoder:
             x = self._add(x, self._feed_forward(n, number), f"{number}.gate2", n)
             n = self._norm(x, "norm" if last else f"{number + 1}.norm1")
         self._answer(n)
-        return self._graph.model("user", ["B", WIDTH])
+        return self._graph.model({"user": ["B", WIDTH]})
 
     def _embed(self) -> str:
         g, capacity = self._graph, self._capacity

@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from hushrec.tables import WIDTH, ZERO_POINT, capacity_for, items_layout, pack_items, row_scales
+from hushrec.tables import WIDTH, capacity_for, items_layout
+from hushrec.weights.encoder import EncoderWeights
+from hushrec.weights.packed import round_encoder, round_items
+from hushrec.weights.tensors import Precision, pack_encoder
 from hushrec_privacy.errors import ConfigError
 from numpy.typing import NDArray
 
 from hushrec_quantize.builder import GraphBuilder
-from hushrec_quantize.calibration import fit_rounding, own_histories
 from hushrec_quantize.encoder_graph import ENCODER_BIN, ITEMS_BIN, build_encoder
-from hushrec_quantize.rounding import round_rows
-from hushrec_quantize.tensors import Fit, Precision, pack_encoder
-from hushrec_quantize.weights import EncoderWeights
 
 __all__ = ["ENCODER_BIN", "ITEMS_BIN", "Graphs", "build_graphs", "build_scorer"]
 
@@ -33,6 +32,7 @@ class Graphs(NamedTuple):
         encoder_bin: `encoder.bin`.
         scorer_onnx: `scorer.onnx`.
         items_bin: `items.bin`.
+        rotation: Basis of the rows of the item table, shape (64, 64).
     """
 
     capacity: int
@@ -40,6 +40,7 @@ class Graphs(NamedTuple):
     encoder_bin: bytes
     scorer_onnx: bytes
     items_bin: bytes
+    rotation: NDArray[np.float32]
 
     def files(self) -> dict[str, bytes]:
         """Name to content, as they lie in a bundle."""
@@ -84,9 +85,10 @@ def build_graphs(
     capacity = capacity_for(len(rows) - 1) if capacity is None else capacity
     encoder, scorer = build_encoder(weights, capacity, precision), build_scorer(capacity, precision)
     if precision == "fp32":
-        return Graphs(capacity, encoder, pack_encoder(weights, "fp32"), scorer, _pack_float_items(rows, capacity))
-    fit = fit_rounding(weights, rows, own_histories(weights, rows))
-    return Graphs(capacity, encoder, pack_encoder(weights, "int8", fit), scorer, _pack_items(rows, capacity, fit))
+        table, basis = _pack_float_items(rows, capacity), np.eye(WIDTH, dtype=np.float32)
+        return Graphs(capacity, encoder, pack_encoder(weights, "fp32"), scorer, table, basis)
+    items = round_items(weights, rows)
+    return Graphs(capacity, encoder, round_encoder(weights, items), scorer, items.pack(capacity), items.rotation)
 
 
 def build_scorer(capacity: int, precision: Precision = "int8") -> bytes:
@@ -104,14 +106,7 @@ def build_scorer(capacity: int, precision: Precision = "int8") -> bytes:
         codes = graph.external("codes", "uint8", [capacity, 1, WIDTH], ITEMS_BIN, layout.codes_offset)
         scales = graph.external("scales", "float32", [capacity], ITEMS_BIN, layout.scales_offset)
         graph.matmul_nbits(user, codes, scales, WIDTH, capacity, name="scores")
-    return graph.model("scores", ["B", capacity])
-
-
-def _pack_items(rows: NDArray[np.float32], capacity: int, fit: Fit) -> bytes:
-    turned = rows @ fit.rotation
-    scales = row_scales(turned)
-    steps = round_rows(turned, scales, fit.moments["user"])
-    return pack_items((steps.astype(np.int16) + ZERO_POINT).astype(np.uint8), scales, capacity)
+    return graph.model({"scores": ["B", capacity]})
 
 
 def _pack_float_items(rows: NDArray[np.float32], capacity: int) -> bytes:

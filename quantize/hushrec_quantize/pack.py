@@ -16,19 +16,25 @@ from typing import Any
 import numpy as np
 from hushrec.bundle import Bundle, write_bundle
 from hushrec.catalog import write_catalog
-from hushrec.manifest import ALIGNMENT, FORMAT, NO_GUARANTEE, ArrayInfo, BlendPart, Manifest, ModelInfo
+from hushrec.manifest import FORMAT, NO_GUARANTEE, ArrayInfo, BlendPart, Manifest, ModelInfo
 from hushrec.tables import WIDTH, items_layout
+from hushrec.weights.arrays import pack_arrays
 from hushrec_model.features import ItemFeatures
 from hushrec_model.items import Items
 from hushrec_model.model import Model
 from numpy.typing import NDArray
 
+from hushrec_quantize.convert import encoder_weights
 from hushrec_quantize.graphs import Graphs
+from hushrec_quantize.train_graph import TRAIN_STEP_ONNX, build_train_step
 
-__all__ = ["BundleFacts", "Content", "pack_arrays", "write_model_bundle"]
+__all__ = ["BundleFacts", "Content", "write_model_bundle"]
 
-_PUBLIC = ("encoder.onnx", "scorer.onnx")  # their shapes come from settings; all else was learned or counted
-_DTYPES = {"float32": "<f4", "uint8": "|u1", "uint32": "<u4"}
+_PUBLIC = (
+    "encoder.onnx",
+    "scorer.onnx",
+    TRAIN_STEP_ONNX,
+)  # their shapes come from settings; all else was learned or counted
 
 
 class Content:
@@ -68,27 +74,14 @@ class Content:
             arrays["features.price_edges"] = self.features.price_edges.astype(np.float32)
         return arrays
 
-
-def pack_arrays(file: str, arrays: Mapping[str, NDArray[np.generic]]) -> tuple[bytes, dict[str, ArrayInfo]]:
-    """Lay arrays end to end, each at a multiple of 64 bytes.
-
-    Args:
-        file: Name of the file they will be in.
-        arrays: float32, uint8 or uint32, by name.
-
-    Returns:
-        The file's content, and where each array is in it.
-
-    >>> content, where = pack_arrays("a.bin", {"x": np.ones(3, np.uint8), "y": np.ones(2, np.float32)})
-    >>> len(content), where["y"].offset
-    (72, 64)
-    """
-    content, where = bytearray(), {}
-    for name, array in arrays.items():
-        content += bytes(-len(content) % ALIGNMENT)
-        where[name] = ArrayInfo(file, len(content), _DTYPES[array.dtype.name], array.shape)  # type: ignore[arg-type]
-        content += np.ascontiguousarray(array).tobytes()
-    return bytes(content), where
+    def trained_arrays(self, graphs: Graphs) -> dict[str, NDArray[np.float32]]:
+        """What a device needs to train beside the feature tables: the encoder in float32, the basis of the item table,
+        and the length of each item vector before it was made unit length; of one without any part, the mean length."""
+        lengths = self.model.items.raw().detach().norm(dim=1).numpy()
+        known = lengths > 0
+        lengths = np.where(known, lengths, lengths[known].mean() if known.any() else 1).astype(np.float32)
+        arrays = {**encoder_weights(self.model).arrays(), "rotation": graphs.rotation, "lengths": lengths}
+        return {f"params.{name}": array for name, array in arrays.items()}
 
 
 @dataclass(frozen=True)
@@ -133,12 +126,14 @@ def write_model_bundle(
     tables = {k: v for k, v in content.tables.items() if k == "popularity" or k.split(".")[0] in used}
     neighbours, where = pack_arrays("neighbours.bin", tables)
     features, feature_places = pack_arrays("features.bin", content.feature_arrays())
+    params, param_places = pack_arrays("params.bin", content.trained_arrays(graphs))
     layout = items_layout(graphs.capacity)
     arrays = {
         "items.codes": ArrayInfo("items.bin", layout.codes_offset, "|u1", (graphs.capacity, WIDTH)),
         "items.scales": ArrayInfo("items.bin", layout.scales_offset, "<f4", (graphs.capacity,)),
         **where,
         **feature_places,
+        **param_places,
     }
     shape = content.model.encoder.shape
     manifest = Manifest(
@@ -165,6 +160,8 @@ def write_model_bundle(
         write_catalog(catalog, content.items, known.title, known.price, known.attributes)
         files: dict[str, bytes | Path] = {
             **graphs.files(),
+            TRAIN_STEP_ONNX: build_train_step(encoder_weights(content.model)),
+            "params.bin": params,
             "features.bin": features,
             "neighbours.bin": neighbours,
             "catalog.sqlite": catalog,

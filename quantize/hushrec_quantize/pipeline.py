@@ -12,6 +12,7 @@ from hushrec.bundle import Bundle
 from hushrec.counts import Blend
 from hushrec.manifest import BlendPart
 from hushrec.staging import refuse_foreign
+from hushrec.weights.tensors import Precision
 from hushrec_model.blend import BlendScorer, fit_blend
 from hushrec_model.model import Model, ModelScorer
 from hushrec_model.progress import Progress, silent
@@ -28,7 +29,6 @@ from hushrec_quantize.graphs import Graphs, build_graphs
 from hushrec_quantize.latency import graph_answer, in_turn_us, scorer_answer
 from hushrec_quantize.pack import BundleFacts, Content, write_model_bundle
 from hushrec_quantize.prune import encoder_parameters, prune
-from hushrec_quantize.tensors import Precision
 from hushrec_quantize.verify import (
     Measured,
     Tolerance,

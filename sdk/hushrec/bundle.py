@@ -17,6 +17,7 @@ from hushrec_privacy.errors import BundleError, ConfigError
 from numpy.typing import NDArray
 
 from hushrec.manifest import (
+    GRAPHS,
     MANIFEST_NAME,
     MAX_MANIFEST_BYTES,
     NO_GUARANTEE,
@@ -258,7 +259,7 @@ def _check_hash(path: Path, expected: str) -> None:
 
 
 def _check_architecture(root: Path, manifest: Manifest) -> None:
-    graphs = [(root / name).read_bytes() for name in ("encoder.onnx", "scorer.onnx")]
+    graphs = [(root / name).read_bytes() for name in GRAPHS if name in manifest.files]
     if architecture_sha256(*graphs) != manifest.model.architecture:
         raise BundleError(f"{root / MANIFEST_NAME}: the graphs are of another architecture than it says")
 
@@ -271,7 +272,7 @@ def _complete(manifest: Manifest, root: Path, origins: Mapping[str, str]) -> Man
     missing = [name for name in ("encoder.onnx", "scorer.onnx") if name not in infos]
     if missing:
         raise BundleError(f"{MANIFEST_NAME}: a bundle needs {', '.join(missing)}")
-    graphs = [(root / name).read_bytes() for name in ("encoder.onnx", "scorer.onnx")]
+    graphs = [(root / name).read_bytes() for name in GRAPHS if name in infos]
     model = msgspec.structs.replace(manifest.model, architecture=architecture_sha256(*graphs))
     card = {**manifest.card, **({"headline": NO_GUARANTEE} if unguaranteed(origins.values()) else {})}
     return msgspec.structs.replace(manifest, files=infos, model=model, card=card)

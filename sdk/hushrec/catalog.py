@@ -6,7 +6,7 @@ in bounds.
 
 import functools
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -173,6 +173,26 @@ class Catalog:
             ConfigError: An index is not one of 1..V.
         """
         return list(map(self._id, indexes))
+
+    def described(self, indexes: Sequence[int]) -> Iterator[tuple[str | None, float | None, list[tuple[str, str]]]]:
+        """Give title, price and (column, value) pairs of items by index, in the order given; for many at once.
+
+        Raises:
+            ConfigError: An index is not one of 1..V.
+        """
+        pairs = "SELECT idx, name, value FROM item_terms JOIN terms USING(term_id) JOIN columns USING(column_id)"
+        for start in range(0, len(indexes), MAX_PARAMETERS):
+            part = indexes[start : start + MAX_PARAMETERS]
+            base = self._query(f"SELECT idx, title, price FROM items WHERE idx IN ({_marks(part)})", part)
+            known: dict[int, tuple[str | None, float | None, list[tuple[str, str]]]]
+            known = {index: (title, price, []) for index, title, price in base}
+            found = self._query(f"{pairs} WHERE idx IN ({_marks(part)}) ORDER BY idx, position", part)
+            for index, column, value in found:
+                known[index][2].append((column, value))
+            for index in part:
+                if index not in known:
+                    raise ConfigError(f"index {index} is not one of 1..{self.size}")
+                yield known[index]
 
     def mask(self, within: Mapping[str, str | Sequence[str]]) -> NDArray[np.bool_]:
         """Mark the items that have one of the values in every column named.

@@ -44,7 +44,9 @@ NO_GUARANTEE = "no guarantee for this bundle"
 ALIGNMENT = 64
 REQUIRED_FILES = ("encoder.onnx", "scorer.onnx", "items.bin", "catalog.sqlite")
 REQUIRED_ARRAYS = ("items.codes", "items.scales", "popularity")
-GRAPHS = ("encoder.onnx", "scorer.onnx")
+GRAPHS = ("encoder.onnx", "scorer.onnx", "train_step.onnx")
+"""The last one may be missing: then a device recommends and does not train."""
+
 
 _ITEM_BYTES = {"<f4": 4, "|u1": 1, "<u4": 4}
 _FILE_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,98}[a-z0-9])?")
@@ -99,7 +101,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
         behaviors: Names of the kinds of event, by index; the encoder has a second input if there is more than one.
         filter_seen: Whether `recommend` leaves out seen items unless told otherwise.
         times: Whether training had times; if not, no score may depend on the age of an event.
-        architecture: sha256 over encoder.onnx and scorer.onnx; `write_bundle` fills it in.
+        architecture: sha256 over encoder.onnx, scorer.onnx and train_step.onnx; `write_bundle` fills it in.
     """
 
     width: Positive
@@ -256,9 +258,9 @@ def unguaranteed(origins: Iterable[str]) -> bool:
     return "private" in found or len(found) > 1
 
 
-def architecture_sha256(encoder: bytes, scorer: bytes) -> str:
-    """Hash the two graphs, which stay the same over all releases of one architecture."""
-    return _sha256(encoder + scorer)
+def architecture_sha256(*graphs: bytes) -> str:
+    """Hash the graphs, in the order of `GRAPHS`, which stay the same over all releases of one architecture."""
+    return _sha256(b"".join(graphs))
 
 
 def _sha256(data: bytes) -> str:

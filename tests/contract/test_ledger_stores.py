@@ -1,6 +1,8 @@
 """Every store of a ledger keeps the same promises. A new one is added to `STORES` and has passed when these pass."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,21 +24,37 @@ from hushrec_privacy.ledger import (
 )
 from hushrec_privacy.ledger.chain import next_record
 from hushrec_privacy.ledger.entries import Entry, entry_bytes
+from hushrec_server import ledger_store
+from hushrec_server.database import Database
+from hushrec_server.ledger_store import DatabaseLedgerStore
 
+from tests.databases import database_url, needs_postgres
 from tests.ledger_plans import made_up_plan
 
 PLAN = made_up_plan(limits=Limits(2_000, max_rho="2.5"))
-STORES: dict[str, Callable[[Path], LedgerStore]] = {
-    "memory": lambda _: MemoryLedgerStore(),
-    "sqlite": lambda folder: SqliteLedgerStore.create(folder / "ledger.sqlite"),
+
+
+@contextmanager
+def in_database(kind: str, folder: Path) -> Iterator[LedgerStore]:
+    with database_url(kind, folder) as url:
+        database = Database.open(url)
+        yield DatabaseLedgerStore(database)
+        database.close()
+
+
+STORES: dict[str, Callable[[Path], AbstractContextManager[LedgerStore]]] = {
+    "memory": lambda _: closing(MemoryLedgerStore()),
+    "sqlite": lambda folder: closing(SqliteLedgerStore.create(folder / "ledger.sqlite")),
+    "server-sqlite": lambda folder: in_database("sqlite", folder),
+    "server-postgresql": lambda folder: in_database("postgresql", folder),
 }
+MARKS = {"server-postgresql": needs_postgres}
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=[pytest.param(name, marks=MARKS.get(name, ())) for name in STORES])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LedgerStore]:
-    store = STORES[request.param](tmp_path)
-    yield store
-    store.close()
+    with STORES[request.param](tmp_path) as store:
+        yield store
 
 
 def chain(*entries: Entry) -> list[Record]:
@@ -89,7 +107,8 @@ def test_a_scan_that_was_begun_does_not_hold_up_a_writer(store: LedgerStore) -> 
 
 
 def test_more_records_than_are_read_at_once_are_all_read(store: LedgerStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "ROWS_AT_ONCE", 3)
+    for module in (sqlite, ledger_store):
+        monkeypatch.setattr(module, "ROWS_AT_ONCE", 3)
     records = chain(*(Genesis(at_s=index) for index in range(10)))
     for record in records:
         assert store.append(record)
@@ -110,3 +129,21 @@ def test_a_ledger_over_it_counts_refuses_and_verifies(store: LedgerStore) -> Non
     assert ledger.totals().rho_left == "0"
     with pytest.raises(LedgerError):
         Ledger.begin(store)
+
+
+def test_of_two_that_add_at_once_one_is_first(store: LedgerStore) -> None:
+    Ledger.begin(store).open_plan(PLAN)
+    with ThreadPoolExecutor(4) as pool:
+        ledgers = [Ledger(store) for _ in range(4)]
+        done = list(pool.map(lambda ledger: spent_rounds(ledger, range(1, 9)), ledgers))
+    assert sorted(round_ for rounds in done for round_ in rounds) == list(range(1, 9))
+    assert verify(store).plans[PLAN.plan].rounds == 8
+
+
+def spent_rounds(ledger: Ledger, rounds: range) -> list[int]:
+    done = []
+    for round_ in rounds:
+        with suppress(BudgetError):
+            ledger.spend(PLAN.plan, round_, rho="0.1")
+            done.append(round_)
+    return done

@@ -6,12 +6,19 @@ import re
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from hushrec.bundle import Bundle, write_bundle
 from hushrec.catalog import SCHEMA
 from hushrec.counts import Blend
+from hushrec.federated.candidates import draw_candidates
+from hushrec.federated.layout import ParameterLayout
 from hushrec.manifest import FORMAT
 from hushrec.tables import dequantize_rows
+from hushrec_quantize.train_graph import build_train_step
+
+from tests.encoder_reference import random_encoder
+from tests.learning_bundle import learning_bundle
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "bundle-format.md").read_text(encoding="utf-8")
 
@@ -89,3 +96,42 @@ def test_the_page_is_of_the_version_that_is_written_and_shows_the_schema() -> No
         shown = re.search(rf"^{table}\((.*)\)$", PAGE, re.MULTILINE)
         assert shown is not None
         assert f"CREATE TABLE {table}({shown[1]}" in SCHEMA
+
+
+def test_the_train_step_is_the_page_s() -> None:
+    section = PAGE.partition("## Training")[2].partition("## The catalogue")[0]
+    weights = random_encoder(behaviors=3)
+    graph = onnx.load_from_string(build_train_step(weights)).graph
+    told = re.findall(r"^\| `(\w+)` \| (\w+) \|", section, re.MULTILINE)
+    kinds = {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.INT64: "int64"}
+    given = [(value.name, kinds[value.type.tensor_type.elem_type]) for value in graph.input]
+    assert given == [*told, *((name, "float32") for name in weights.arrays())]
+    outputs = [value.name for value in graph.output]
+    assert outputs == ["loss", "d.rows", *(f"d.{name}" for name in weights.arrays())]
+    for name in weights.arrays():
+        assert f"`{re.sub('^[0-9]+', 'n', name)}`" in section, name
+
+
+def test_the_candidates_are_the_page_s() -> None:
+    told = re.search(r"four for the seed `(.*)` are (\d+), (\d+), (\d+) and (\d+)", PAGE)
+    assert told is not None
+    assert draw_candidates(10, 4, told[1]).tolist() == [int(number) for number in told.groups()[1:]]
+
+
+def test_parts_are_laid_out_as_on_the_page(tmp_path: Path) -> None:
+    shapes = list(ParameterLayout.of(learning_bundle(tmp_path / "shop.hush")[0].manifest, "full").shapes)
+    group = re.search(r"in this order: (.*?); the other.*?name as bytes; (.*?); the V", PAGE, re.DOTALL)
+    assert group is not None
+    first, third = (re.findall(r"`([\w.]+)`", text) for text in group.groups())
+    short = [name.removeprefix("params.") for name in shapes]
+    assert short[: len(first)] == first
+    assert short[-1 - len(third) : -1] == third
+    middle = short[len(first) : -1 - len(third)]
+    assert middle == sorted(middle)
+
+
+def test_every_array_of_training_is_on_the_page(tmp_path: Path) -> None:
+    manifest = learning_bundle(tmp_path / "shop.hush")[0].manifest
+    named = set(re.findall(r"`((?:features|params)\.[\w.]+)`", PAGE))
+    assert {name for name in manifest.arrays if name.startswith("features.")} <= named
+    assert {"params.rotation", "params.lengths"} <= named

@@ -9,6 +9,19 @@ from hushrec_model import boxed
 
 from tests.e2e.commands import hushrec, write_shop
 
+FLEET: dict[str, object] = {
+    "devices": [{"rounds": 3, "version": [1, 3], "recommended": [["a", "b"], ["b", "a"]], "receipt": "", "refusal": ""}]
+    * 6,
+    "rounds": {"training": [{"round": 1, "state": "published", "expected": 6, "reason": ""}], "features": []},
+    "counts": {"rounds": [{"segments": {"trending": {"values": [1.0, 9.5, -2.0, 3.0], "deviation": 4.25}}}]},
+    "direct": 6,
+    "budget": {
+        "epsilon": 11.78,
+        "plans": [{"plan": "ab" * 32, "spent": {"rounds": 2, "epsilon": 7.98}, "left": {"epsilon_at_the_end": 7.98}}],
+    },
+    "seconds": 90.0,
+}
+
 
 def test_the_demo_explains_itself_to_somebody_who_has_never_seen_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -16,6 +29,13 @@ def test_the_demo_explains_itself_to_somebody_who_has_never_seen_it(
     events, items = write_shop(tmp_path)
     monkeypatch.setattr(boxed, "boxed_events", lambda _: events)
     monkeypatch.setattr(boxed, "boxed_items", lambda _: items)
+    given: list[list[str]] = []
+
+    def fleet(_bundle: Path, histories: list[list[str]], *_: object) -> dict[str, object]:
+        given.extend(histories)
+        return FLEET
+
+    monkeypatch.setattr(demo, "run_fleet", fleet)
     demo.demo(demo.Shop.ONLINE_RETAIL, tmp_path / "out")
     told = capsys.readouterr()
     for words in (
@@ -27,11 +47,15 @@ def test_the_demo_explains_itself_to_somebody_who_has_never_seen_it(
         "one list of ten, p99",
         "training libraries loaded  none",
         "CUSTOMER 3",
+        "6 DEVICE PROCESSES, A SERVER, AN AUTHORITY (DEMO)",
+        "count 9.5, 3.0, 1.0, and noise moves each by 4.2",
+        "1 to 3",
         "Next: hushrec inspect",
     ):
         assert words in told.out + told.err
     assert all(len(line) <= 120 for line in told.out.splitlines() if str(tmp_path) not in line)
     assert (tmp_path / "out" / "online_retail.hush.html").is_file()
+    assert all(given), "each device has a shopper's history"
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ class Context:
 
     Attributes:
         server: The server's own name, as its key set says it, 1 to 256 bytes of UTF-8.
-        route: What is asked for, such as "check-in" or "round/mask", 1 to 256 bytes.
+        route: What is asked for, such as "check-in" or "upload/mask", 1 to 256 bytes.
         plan_id: 64 hexadecimal digits, which whoever opens looks up; empty before a plan.
         round_number: From 1; 0 outside rounds.
         device: Pseudonym, 32 hexadecimal digits, which whoever opens looks up; empty before enrolment.

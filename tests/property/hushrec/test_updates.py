@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from hushrec.bundle import Bundle
-from hushrec.updates import updater as updater_module
+from hushrec.updates.store import UpdateStore
 from hushrec_privacy.errors import ReleaseError
 from hushrec_privacy.plans.limits import UnsafeDemoLimits
 from hypothesis import settings
@@ -104,7 +104,7 @@ TestShopAndDevices = ShopAndDevices.TestCase
 
 
 def test_the_state_file_survives_what_was_never_written_by_us(tmp_path: Path) -> None:
-    store = updater_module.UpdateStore(tmp_path)
+    store = UpdateStore(tmp_path)
     state = msgspec.structs.replace(store.state(), current=7, previous=6, refused=8)
     store.set_state(state)
     assert store.state() == state

@@ -48,9 +48,9 @@ def check(devices: int, gone: dict[Phase, set[int]], least: int, bits: int, sett
     event("ends without a sum" if wanted is None else "gives a sum")
     if wanted is None:
         with pytest.raises(SecAggError, match="aborted"):
-            one.run(gone)  # type: ignore[arg-type]
+            one.run(gone)
         return
-    outcome = one.run(gone)  # type: ignore[arg-type]
+    outcome = one.run(gone)
     assert set(outcome.survivors) == wanted
     total, half = one.vectors[sorted(wanted)].sum(axis=0), 2 ** (bits - 1)
     np.testing.assert_array_equal(outcome.sum, (total + half) % 2**bits - half)

@@ -1,5 +1,6 @@
 """Bundles open when whole, hash only what changed, and are written whole or not at all."""
 
+import hashlib
 import os
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from hushrec.bundle import Bundle, FileStamp, write_bundle
 from hushrec.manifest import NO_GUARANTEE, Manifest
 from hushrec_privacy.errors import BundleError, ConfigError
 
-from tests.tiny_bundle import ITEMS, tiny_bundle
+from tests.tiny_bundle import ITEMS, tiny_bundle, write_tiny_bundle
 
 
 class MemoryRecord:
@@ -140,6 +141,20 @@ def test_a_manifest_on_record_is_not_hashed_again_unless_told_to(
     assert not hashed
     Bundle.open(root, record=record, verify=True)
     assert hashed
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_every_graph_belongs_to_the_architecture(tmp_path: Path, train: bool) -> None:
+    bundle = Bundle.open(write_tiny_bundle(tmp_path / "shop.hush", train=train))
+    graphs = ("encoder.onnx", "scorer.onnx", *(["train_step.onnx"] if train else []))
+    whole = b"".join(bundle.path(name).read_bytes() for name in graphs)
+    assert bundle.manifest.model.architecture == hashlib.sha256(whole).hexdigest()
+
+
+def test_a_changed_train_step_is_another_architecture(tmp_path: Path) -> None:
+    parts, files, origins = contents(Bundle.open(tiny_bundle(tmp_path)))
+    other = write_bundle(tmp_path / "other.hush", parts, {**files, "train_step.onnx": b"another"}, origins)
+    assert other.manifest.model.architecture != parts.model.architecture
 
 
 def test_a_manifest_that_is_new_to_the_record_is_held_against_the_graphs(tmp_path: Path) -> None:

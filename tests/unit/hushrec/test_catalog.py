@@ -10,6 +10,8 @@ import pytest
 from hushrec.catalog import Catalog, Item, write_catalog
 from hushrec_privacy.errors import BundleError, CatalogError, ConfigError
 
+from tests.tiny_bundle import write_tiny_catalog
+
 IDS = ["mug", "cup", "lamp", "bag", "ghost"]
 TITLES = ["A mug", "A cup", "A lamp", "A mug", None]
 PRICES = np.array([2.5, 2.5, 30.0, 7.25, np.nan])
@@ -71,6 +73,21 @@ def test_many_ids_are_looked_up_in_one_go(tmp_path: Path) -> None:
     write_catalog(tmp_path / "c", ids, [None] * 1700, np.full(1700, np.nan), {})
     with Catalog(tmp_path / "c") as catalog:
         assert catalog.indexes([*ids, "other"]) == {item: index for index, item in enumerate(ids, 1)}
+
+
+def test_many_items_are_described_in_one_go_and_in_the_order_asked_for(tmp_path: Path) -> None:
+    path, items = tmp_path / "catalog.sqlite", 1_200
+    write_tiny_catalog(path, items)
+    asked = [7, 1, *range(items, 7, -1)]
+    with Catalog(path) as catalog:
+        for index, (title, price, pairs) in zip(asked, catalog.described(asked), strict=True):
+            found = catalog.get(f"item-{index}")
+            assert found is not None
+            assert (title, price) == (found.title, found.price)
+            assert pairs == [(column, value) for column, values in found.attributes.items() for value in values]
+        assert not list(catalog.described([]))
+        with pytest.raises(ConfigError, match=r"1\.\.1200"):
+            list(catalog.described([3, 1_201]))
 
 
 def test_values_of_every_kind_of_column(catalog: Catalog) -> None:

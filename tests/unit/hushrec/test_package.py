@@ -56,6 +56,16 @@ def test_a_name_loads_only_what_it_needs() -> None:
     assert not loaded_after("from hushrec import Recommender") & {"torch", "onnx", "polars", "scipy", "cryptography"}
 
 
+def test_recommending_loads_nothing_of_training() -> None:
+    loaded = loaded_after("from hushrec import Bundle, Recommender")
+    assert not {name for name in loaded if name.startswith(("hushrec.federated", "hushrec.weights"))}
+
+
+def test_training_and_releases_load_no_library_before_they_run() -> None:
+    loaded = loaded_after("import hushrec.federated.trainer, hushrec.federated.release")
+    assert not loaded & {"onnxruntime", "torch", "onnx", "polars", "scipy", "sqlite3", "cryptography"}
+
+
 @pytest.mark.parametrize("collecting", ["enable", "disable"])
 def test_loading_a_name_leaves_garbage_collection_as_it_was(collecting: str) -> None:
     code = f"import gc; gc.{collecting}(); import hushrec; hushrec.Bundle; print(gc.isenabled(), gc.get_freeze_count())"

@@ -17,7 +17,7 @@ from keyring.errors import KeyringLocked
 class MemoryKeyring(keyring.backend.KeyringBackend):
     """Keeps passwords for the length of a test."""
 
-    priority = 1  # type: ignore[assignment]
+    priority = 1
 
     def __init__(self) -> None:
         self.kept: dict[tuple[str, str], str] = {}
@@ -93,12 +93,10 @@ def test_a_vault_that_was_made_with_a_key_does_not_open_without_one(ring: Memory
         Vault.open(tmp_path / "vault")
 
 
-@pytest.mark.parametrize(
-    "backend", [NoKeyring(), ForgetfulKeyring(), LockedKeyring()], ids=lambda b: type(b).__module__
-)
+@pytest.mark.parametrize("kind", [NoKeyring, ForgetfulKeyring, LockedKeyring], ids=lambda kind: kind.__module__)
 @pytest.mark.usefixtures("ring")
-def test_without_a_keyring_that_works_no_vault_is_made(tmp_path: Path, backend: Any) -> None:
-    keyring.set_keyring(backend)
+def test_without_a_keyring_that_works_no_vault_is_made(tmp_path: Path, kind: Any) -> None:
+    keyring.set_keyring(kind())
     with pytest.raises(VaultError, match="pass key=") as refused:
         Vault.open(tmp_path / "vault")
     assert "secret detail" not in str(refused.value)

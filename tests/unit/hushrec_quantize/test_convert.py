@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 from hushrec import ort
+from hushrec.weights.encoder import EncoderWeights
 from hushrec_model.model import Model
 from hushrec_model.network import EncoderShape
 from hushrec_privacy.errors import ConfigError
 from hushrec_quantize.convert import encoder_weights
 from hushrec_quantize.graphs import build_graphs
 from hushrec_quantize.prune import prune
-from hushrec_quantize.weights import EncoderWeights
 from numpy.typing import NDArray
 from torch.nn import functional
 

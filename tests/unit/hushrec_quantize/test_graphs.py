@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hushrec import ort
 from hushrec.tables import capacity_for
+from hushrec.weights.encoder import EncoderWeights
+from hushrec.weights.tensors import Precision
 from hushrec_privacy.errors import ConfigError
 from hushrec_quantize.graphs import Graphs, build_graphs
-from hushrec_quantize.tensors import Precision
-from hushrec_quantize.weights import EncoderWeights
 from numpy.typing import NDArray
 
 from tests.encoder_reference import random_encoder, random_items, reference_user
@@ -87,7 +87,7 @@ def test_graphs_depend_on_the_shape_and_not_on_the_weights(precision: Precision)
 
 def test_the_same_weights_give_the_same_bytes() -> None:
     one, two = (build_graphs(random_encoder(), random_items(ITEMS)) for _ in range(2))
-    assert one == two
+    assert one.files() == two.files()
 
 
 def test_the_largest_encoder_has_at_most_150_kilobytes() -> None:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hushrec.weights.tensors import Precision
 from hushrec_quantize.convert import encoder_weights
 from hushrec_quantize.graphs import build_graphs
 from hushrec_quantize.latency import graph_answer, in_turn_us, scorer_answer
-from hushrec_quantize.tensors import Precision
 
 from tests.planted import SMALL, queries, small_model
 

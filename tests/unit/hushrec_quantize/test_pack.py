@@ -9,15 +9,14 @@ import pytest
 from hushrec.bundle import Bundle
 from hushrec.catalog import Catalog
 from hushrec.manifest import NO_GUARANTEE, BlendPart
+from hushrec.tables import dequantize_rows
 from hushrec_model.counting import count_tables
 from hushrec_model.features import ItemFeatures
 from hushrec_model.items import Items
 from hushrec_quantize.convert import encoder_weights
 from hushrec_quantize.graphs import build_graphs
-from hushrec_quantize.pack import BundleFacts, Content, pack_arrays, write_model_bundle
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
+from hushrec_quantize.pack import BundleFacts, Content, write_model_bundle
+from hushrec_quantize.train_graph import build_train_step
 
 from tests.planted import SMALL, all_known, chain, nothing_known, sequences, small_model
 
@@ -29,6 +28,7 @@ KNOWN = Items(
     attributes={"category": [("mugs", "gifts")[: item % 3] for item in range(ITEMS)]},
     vectors=None,
 )
+LEARNT = ("encoder.bin", "items.bin", "features.bin", "neighbours.bin", "params.bin")
 TRANSITIONS = BlendPart("transitions", 0.6, 0.01, 0.6, 20)
 
 
@@ -56,32 +56,6 @@ def written(
     )
 
 
-any_array = st.sampled_from([np.float32, np.uint8, np.uint32]).flatmap(
-    lambda dtype: arrays(dtype, st.lists(st.integers(0, 5), min_size=1, max_size=2).map(tuple))
-)
-
-
-@given(st.dictionaries(st.text(min_size=1, max_size=5), any_array, max_size=6))
-def test_packed_arrays_come_back_from_their_places(packed: dict[str, np.ndarray]) -> None:
-    content, where = pack_arrays("a.bin", packed)
-    end = 0
-    for name, array in packed.items():
-        place = where[name]
-        assert (place.file, place.shape) == ("a.bin", array.shape)
-        assert place.offset % 64 == 0
-        assert place.offset >= end
-        end = place.offset + array.nbytes
-        found = np.frombuffer(content[place.offset : end], place.dtype).reshape(place.shape)
-        np.testing.assert_array_equal(found, array)
-    assert len(content) == end
-
-
-def test_an_array_that_is_not_laid_out_in_rows_is_packed_in_rows() -> None:
-    turned = np.arange(6, dtype=np.uint8).reshape(2, 3).T
-    content, _ = pack_arrays("a.bin", {"turned": turned})
-    assert list(content) == [0, 3, 1, 4, 2, 5]
-
-
 def test_the_manifest_says_what_the_model_is(tmp_path: Path) -> None:
     manifest = written(tmp_path / "shop.hush", all_known(ITEMS), filter_seen=True).manifest
     assert (manifest.model_version, manifest.blend) == (4, (TRANSITIONS,))
@@ -95,17 +69,16 @@ def test_the_manifest_says_what_the_model_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize("listed", [True, False])
 def test_every_part_that_touched_the_log_is_private(tmp_path: Path, listed: bool) -> None:
     files = written(tmp_path / "shop.hush", all_known(ITEMS), public_catalog=listed).manifest.files
-    public = {"encoder.onnx", "scorer.onnx", *(["catalog.sqlite"] if listed else [])}
+    public = {"encoder.onnx", "scorer.onnx", "train_step.onnx", *(["catalog.sqlite"] if listed else [])}
     assert {name: file.origin for name, file in files.items()} == {
-        name: "public" if name in public else "private"
-        for name in (*public, "catalog.sqlite", "encoder.bin", "items.bin", "features.bin", "neighbours.bin")
+        name: "public" if name in public else "private" for name in (*public, "catalog.sqlite", *LEARNT)
     }
 
 
 @pytest.mark.parametrize("names", [(), ("item_knn",), ("transitions", "item_knn", "own", "popularity")])
 def test_only_tables_that_the_blend_uses_are_shipped(tmp_path: Path, names: tuple[str, ...]) -> None:
     bundle = written(tmp_path / "shop.hush", nothing_known(ITEMS), [BlendPart(name, 1.0, 1.0) for name in names])
-    shipped = {name.partition(".")[0] for name in bundle.manifest.arrays} - {"items", "features"}
+    shipped = {name.partition(".")[0] for name in bundle.manifest.arrays} - {"items", "features", "params"}
     assert shipped == {"popularity"} | set(names) - {"own"}
     np.testing.assert_array_equal(
         bundle.array("popularity"), count_tables(sequences(chain(20, ITEMS, 5)), ITEMS)["popularity"]
@@ -126,6 +99,20 @@ def test_the_tables_for_later_items_are_those_of_the_model(tmp_path: Path) -> No
         assert module is not None
         np.testing.assert_array_equal(bundle.array(f"features.{name}"), module.weight.detach().numpy())
     np.testing.assert_array_equal(bundle.array("features.price_edges"), features.price_edges)
+
+
+def test_what_devices_train_is_there_in_float32(tmp_path: Path) -> None:
+    features = all_known(ITEMS)
+    model = small_model(ITEMS, SMALL, features)
+    bundle = written(tmp_path / "shop.hush", features)
+    for name, array in encoder_weights(model).arrays().items():
+        np.testing.assert_array_equal(bundle.array(f"params.{name}"), array)
+    raw = model.items.raw().detach().numpy()
+    np.testing.assert_allclose(bundle.array("params.lengths")[1:], np.linalg.norm(raw[1:], axis=1), rtol=1e-6)
+    rows = dequantize_rows(bundle.array("items.codes"), bundle.array("items.scales"))[: ITEMS + 1]
+    vectors = rows @ bundle.array("params.rotation").T * bundle.array("params.lengths")[:, None]
+    assert np.linalg.norm(vectors - raw, axis=1).max() < 0.05 * np.linalg.norm(raw, axis=1).max()
+    assert bundle.path("train_step.onnx").read_bytes() == build_train_step(encoder_weights(model))
 
 
 def test_a_shop_that_knows_nothing_of_its_items_ships_no_such_tables(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def main() -> None:
         index: [s.seed.hex(), s.mask_pair.reveal().hex(), s.share_pair.reveal().hex()]
         for index, s in ((index, device._mine()) for index, device in one.devices.items())
     }
-    outcome = one.run(GONE)  # type: ignore[arg-type]
+    outcome = one.run(GONE)
     assert one.total is not None
     json.dump(
         {

@@ -383,7 +383,8 @@ def test_a_blob_that_went_away_makes_the_device_look_again(shop: Shop, server: S
         if gone and "/blobs/" in handler.path:
             gone = False
             shop.publish(3, seed=8)
-            return None if handler.send_error(404) is None else data
+            handler.send_error(404)
+            return None
         return data
 
     server.answer = answer

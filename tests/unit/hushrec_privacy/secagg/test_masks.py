@@ -58,7 +58,7 @@ def chi_square(values: NDArray[np.integer], bits: int) -> float:
     """How far 64 equal bins are from equally full, in standard deviations of the statistic."""
     counts = np.bincount(values.astype(np.int64) >> max(0, bits - 6), minlength=64)
     statistic = float(((counts - len(values) / 64) ** 2).sum() / (len(values) / 64))
-    return (statistic - 63) / (2 * 63) ** 0.5
+    return (statistic - 63) / float(np.sqrt(2 * 63))
 
 
 @pytest.mark.parametrize("bits", [6, 12, 16, 24, 32])

@@ -10,7 +10,7 @@ WIDTHS = range(2, 33)
 
 def slow_pack(values: list[int], bits: int) -> bytes:
     """One long number, coordinate after coordinate."""
-    stream = sum(value % 2**bits << (bits * place) for place, value in enumerate(values))
+    stream: int = sum(value % 2**bits << (bits * place) for place, value in enumerate(values))
     return stream.to_bytes((bits * len(values) + 7) // 8, "little")
 
 

@@ -92,7 +92,7 @@ def test_other_numbers_of_devices_are_refused(n: int) -> None:
 
 
 def test_no_message_can_be_longer_than_its_bound() -> None:
-    found = [neighbourhood(n, setting) for n in range(2, 10_001, 53) for setting in ("active", "curious")]  # type: ignore[arg-type]
+    found = [neighbourhood(n, setting) for n in range(2, 10_001, 53) for setting in ("active", "curious")]
     assert max(x.chosen for x in found) <= MOST_CHOSEN
     assert max(x.most_choosers + x.complete for x in found) <= MOST_HELD
 

@@ -1,6 +1,7 @@
 """What a device may send, what the server refuses, and when it gives a round up."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,7 +94,8 @@ def test_every_byte_of_an_advertisement_counts(offset: int) -> None:
 @pytest.mark.parametrize("which", ["mask_key", "share_key"])
 def test_a_key_that_makes_no_secret_is_refused_though_signed(which: str) -> None:
     one = Round(session(), small_vectors(N))
-    entry = made_up(one.session, 50, **{which: bytes(32)})
+    keys: dict[str, Any] = {which: bytes(32)}
+    entry = made_up(one.session, 50, **keys)
     refused(one, Phase.ADVERTISE, bytes([1, 1]) + one.session.id[:16] + entry, "make no secret")
 
 

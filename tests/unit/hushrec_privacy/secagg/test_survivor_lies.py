@@ -85,7 +85,7 @@ def test_devices_with_two_rosters_share_nothing() -> None:
     ],
     ids=["short", "two axes", "narrow", "floats", "too large", "too small"],
 )
-def test_a_vector_of_another_ring_is_refused_before_anything_leaves(vector: np.ndarray) -> None:  # type: ignore[type-arg]
+def test_a_vector_of_another_ring_is_refused_before_anything_leaves(vector: np.ndarray) -> None:
     one = a_round(Phase.MASK)
     with pytest.raises(ConfigError, match="vector"):
         one.devices[VICTIM].mask(bytes(told(one, Phase.SHARE)), vector)
@@ -264,7 +264,7 @@ def test_a_session_of_another_authority_or_plan_is_refused() -> None:
     identity, certificate = enrolled(1)
     for other in ({"authority": bytes(32)}, {"plan_id": "cd" * 32}):
         with pytest.raises(SecAggError, match="not of the session's plan and authority"):
-            SecAggDevice(dataclasses.replace(session(), **other), identity, certificate, cohort_floor=2)  # type: ignore[arg-type]
+            SecAggDevice(dataclasses.replace(session(), **other), identity, certificate, cohort_floor=2)
 
 
 def test_a_certificate_of_another_identity_is_refused() -> None:

@@ -11,9 +11,9 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from hushrec_quantize.rounding import flattening_rotation
-from hushrec_quantize.tensors import Fit, encoder_tensors
-from hushrec_quantize.weights import INPUT_SCALE, NORM_EPSILON, WIDTH, EncoderWeights
+from hushrec.weights.encoder import INPUT_SCALE, NORM_EPSILON, WIDTH, EncoderWeights
+from hushrec.weights.rounding import flattening_rotation
+from hushrec.weights.tensors import Fit, encoder_tensors
 
 __all__ = ["History", "fit_rounding", "own_histories"]
 
@@ -27,13 +27,16 @@ _OWN_LENGTH = 24
 _OWN_POOL = 20_000  # items that own histories draw from
 
 
-def fit_rounding(weights: EncoderWeights, rows: Floats, histories: Iterable[History]) -> Fit:
+def fit_rounding(
+    weights: EncoderWeights, rows: Floats, histories: Iterable[History], rotation: Floats | None = None
+) -> Fit:
     """Run the float encoder over histories and see what its matrices and the item table are multiplied with.
 
     Args:
         weights: The encoder.
         rows: Item vectors, row 0 for padding, shape (V + 1, 64).
         histories: Item indexes, oldest first, each of shape (L,); the last Lmax count, all events as behaviour 0.
+        rotation: Basis of the table if it is there already, shape (64, 64).
 
     Returns:
         Moments by name of a matrix ("0.query", …) and "user" for user vectors, these in the basis of the table; and
@@ -41,8 +44,9 @@ def fit_rounding(weights: EncoderWeights, rows: Floats, histories: Iterable[Hist
     """
     encoder = _Encoder(weights, watch=True)
     users = np.concatenate([encoder.run(rows[items]).reshape(-1, WIDTH) for items in _batches(histories, weights)])
-    few = np.linspace(1, len(rows) - 1, min(len(users), len(rows) - 1)).astype(np.int64)
-    rotation = flattening_rotation(np.concatenate([users, rows[few]]))
+    if rotation is None:
+        few = np.linspace(1, len(rows) - 1, min(len(users), len(rows) - 1)).astype(np.int64)
+        rotation = flattening_rotation(np.concatenate([users, rows[few]]))
     turned = users @ rotation
     moments = encoder.moments()
     moments["user"] = (turned.T @ turned).astype(np.float64) / len(turned)

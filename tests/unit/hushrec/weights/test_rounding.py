@@ -1,8 +1,8 @@
 """Rounding that knows its inputs loses less of the products, and nothing where there is nothing to know."""
 
 import numpy as np
-from hushrec_quantize.calibration import fit_rounding, own_histories
-from hushrec_quantize.rounding import flattening_rotation, round_columns, round_rows
+from hushrec.weights.calibration import fit_rounding, own_histories
+from hushrec.weights.rounding import flattening_rotation, round_columns, round_rows
 from numpy.typing import NDArray
 
 from tests.encoder_reference import random_encoder, random_items, reference_user

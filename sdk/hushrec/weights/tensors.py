@@ -19,8 +19,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hushrec_quantize.rounding import round_columns
-from hushrec_quantize.weights import HEAD_WIDTH, INPUT_SCALE, WIDTH, EncoderWeights, LayerWeights
+from hushrec.weights.encoder import HEAD_WIDTH, INPUT_SCALE, WIDTH, EncoderWeights, LayerWeights
+from hushrec.weights.rounding import round_columns
 
 __all__ = ["Fit", "Precision", "align", "encoder_tensors", "offsets", "pack_encoder"]
 

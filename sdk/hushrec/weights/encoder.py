@@ -1,4 +1,4 @@
-"""The encoder's float32 weights as plain NumPy arrays: what training hands to the graph builder.
+"""The encoder's float32 weights as plain NumPy arrays: what training hands to whoever makes a bundle.
 
 The mathematics (D = 64 width, heads of 32, H heads and F feed-forward channels of one layer, both free per layer):
 
@@ -11,14 +11,23 @@ The mathematics (D = 64 width, heads of 32, H heads and F feed-forward channels 
 Holds no item table and knows neither torch nor onnx.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 
 import numpy as np
 from hushrec_privacy.errors import ConfigError
 from numpy.typing import NDArray
 
-__all__ = ["ADAPTER_RANK", "HEAD_WIDTH", "INPUT_SCALE", "NORM_EPSILON", "WIDTH", "EncoderWeights", "LayerWeights"]
+__all__ = [
+    "ADAPTER_RANK",
+    "HEAD_WIDTH",
+    "INPUT_SCALE",
+    "LAYER_FIELDS",
+    "NORM_EPSILON",
+    "WIDTH",
+    "EncoderWeights",
+    "LayerWeights",
+]
 
 WIDTH = 64
 HEAD_WIDTH = 32
@@ -79,6 +88,10 @@ class LayerWeights:
         }
 
 
+LAYER_FIELDS = tuple(field.name for field in fields(LayerWeights))
+_AFTER_LAYERS = ("norm_scale", "norm_bias", "adapter_down", "adapter_up", "scale")
+
+
 @dataclass(frozen=True)
 class EncoderWeights:
     """All of the encoder except the item table, float32.
@@ -122,6 +135,35 @@ class EncoderWeights:
     def parameters(self) -> int:
         """Number of trained values, without the item table."""
         return 1 + sum(array.size for _, array, _ in self._expected())
+
+    def arrays(self) -> dict[str, NDArray[np.float32]]:
+        """All trained values by name, layer by layer; `scale` has shape (1,)."""
+        found = {
+            f"{number}.{name}": getattr(layer, name)
+            for number, layer in enumerate(self.layers)
+            for name in layer.shapes(self.max_history)
+        }
+        rest = {name: getattr(self, name) for name in _AFTER_LAYERS}
+        rest["scale"] = np.full(1, self.scale, np.float32)
+        return {**found, **rest, **({} if self.behaviors is None else {"behavior_rows": self.behaviors})}
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, NDArray[np.float32]]) -> "EncoderWeights":
+        """Undo `arrays`.
+
+        Raises:
+            ConfigError: One is missing, or has a wrong shape or dtype, or a value that is not finite.
+        """
+        layers = 1 + max((int(name.split(".")[0]) for name in arrays if name[0].isdigit()), default=-1)
+        try:
+            return cls(
+                tuple(LayerWeights(**{f: arrays[f"{n}.{f}"] for f in LAYER_FIELDS}) for n in range(layers)),
+                **{name: arrays[name] for name in _AFTER_LAYERS if name != "scale"},
+                scale=float(arrays["scale"][0]),
+                behaviors=arrays.get("behavior_rows"),
+            )
+        except KeyError as error:
+            raise ConfigError(f"the encoder's array {error} is missing; make the bundle again") from error
 
     def _expected(self) -> Iterator[tuple[str, NDArray[np.float32], tuple[int, ...]]]:
         for number, layer in enumerate(self.layers):

@@ -1,0 +1,77 @@
+"""What the demo tells of its fleet: rounds, budget, what the shop learned, and what reached the devices."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from hushrec_cli.output import table_text
+
+__all__ = ["fleet_blocks"]
+
+_PURPOSES = {"training": "train the model", "features": "count, and features"}
+
+
+def fleet_blocks(fleet: dict[str, Any]) -> list[Iterator[str]]:
+    """Blocks of lines.
+
+    Args:
+        fleet: From `demo_fleet.run_fleet`.
+    """
+    return [_rounds(fleet), _budget(fleet["budget"]), _learned(fleet), _devices(fleet)]
+
+
+def _rounds(fleet: dict[str, Any]) -> Iterator[str]:
+    devices = len(fleet["devices"])
+    yield f"LEARNING TOGETHER: {devices} DEVICE PROCESSES, A SERVER, AN AUTHORITY (DEMO)"
+    yield "Every message was sealed and signed; the server got masked vectors, and from them one sum a round, which it"
+    yield f"noised before anything else. A real round has at least 100 devices: {devices} protect nobody, so plans,"
+    yield "ledger, receipts and releases of this demo say DEMO, and an app's device refuses them."
+    yield ""
+    rows = [
+        [_PURPOSES[name], str(found["round"]), found["state"], str(found["expected"]), found["reason"]]
+        for name, rounds in fleet["rounds"].items()
+        for found in reversed(rounds)
+    ]
+    yield table_text(["what for", "round", "state", "devices", ""], rows, aligned=True)
+
+
+def _budget(budget: dict[str, Any]) -> Iterator[str]:
+    yield "WHAT IT COST: THE SERVER'S PRIVACY LEDGER (DEMO)"
+    rows = [
+        [
+            plan["plan"][:16],
+            str(plan["spent"]["rounds"]),
+            _epsilon(plan["spent"]["epsilon"]),
+            _epsilon(plan["left"]["epsilon_at_the_end"]),
+        ]
+        for plan in budget["plans"]
+    ]
+    rows.append(["all together", "", _epsilon(budget["epsilon"]), ""])
+    yield table_text(["plan begins", "rounds spent", "epsilon spent", "epsilon at the end"], rows, aligned=True)
+    yield "Epsilon is for one device over everything that was published. Noise of this size drowns six devices."
+
+
+def _epsilon(value: float | str) -> str:
+    return f"{value:.3g}" if isinstance(value, int | float) else value
+
+
+def _learned(fleet: dict[str, Any]) -> Iterator[str]:
+    yield "WHAT THE SHOP CAN READ (DEMO)"
+    rounds = fleet["counts"]["rounds"]
+    for segments in (found["segments"] for found in rounds[:1]):
+        trending = segments["trending"]
+        best = sorted(trending["values"], reverse=True)[:3]
+        shown = ", ".join(f"{value:.1f}" for value in best)
+        yield f"The three most looked at items count {shown}, and noise moves each by {trending['deviation']:.1f}."
+    yield f"Price bands of {fleet['direct']} devices, each sent by itself after a consent of its own, noised there."
+
+
+def _devices(fleet: dict[str, Any]) -> Iterator[str]:
+    yield "WHAT REACHED THE DEVICES"
+    rows = []
+    for number, device in enumerate(fleet["devices"], start=1):
+        before, after = device["version"]
+        kept = len(set(device["recommended"][0]) & set(device["recommended"][1]))
+        shown = len(device["recommended"][0])
+        rows.append([str(number), str(device["rounds"]), f"{before} to {after}", f"{kept} of {shown}"])
+    yield table_text(["device", "rounds", "release", "items still recommended"], rows, aligned=True)
+    yield f"All of it took {fleet['seconds']:.0f} seconds, most of it waiting: rounds begin at times that a plan signs."

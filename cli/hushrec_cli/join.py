@@ -1,0 +1,133 @@
+"""The command `join`: this machine takes part as a device, and says what it does."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from hushrec_privacy.errors import ConfigError, EnrolmentError, FleetError
+
+from hushrec_cli.options import Json
+from hushrec_cli.output import print_data, print_json, say
+
+if TYPE_CHECKING:
+    from hushrec.fleet import Conditions, FleetClient, FleetStatus
+
+__all__ = ["join", "take_part"]
+
+PHASES = ("advertise", "choose", "share", "mask", "agree", "reveal")
+_LONGEST_SLEEP_S = 5.0
+
+
+def join(
+    url: Annotated[str, typer.Argument(metavar="URL", help="Address of the shop's server.")],
+    profile: Annotated[Path, typer.Option(metavar="FILE", help="The shopper's profile, which stays here.")],
+    fleet: Annotated[Path, typer.Option(metavar="FILE", help="The shop's fleet file: whom this device believes.")],
+    bundle: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A bundle to begin with. Default: the newest release.")
+    ] = None,
+    token: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What the shop's login says of the account; needed once a plan.")
+    ] = None,
+    vault_key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Key of the device's vault, made if missing. Default: the system's keyring."),
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="End after one round, or when there is nothing to do.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Take part in a shop's fleet with this machine as the device. To run it is to agree.
+
+    What leaves are signed requests, and vectors under masks that come off in the sum of many devices alone. Idle,
+    charging and unmetered are taken as met. Ends with the device's privacy receipt. Keys, certificates and the record
+    of participations lie in PROFILE.fleet.
+
+    Example: hushrec join https://learn.shop.example --profile ann.profile --fleet fleet.json --token token.txt --once
+    """
+    from hushrec.fleet import FleetClient, FleetFile, FleetSettings
+    from hushrec.profile import Profile
+    from hushrec.recommender import Recommender
+
+    settings = FleetSettings(
+        trust=FleetFile.read(fleet),
+        folder=profile.with_name(profile.name + ".fleet"),
+        vault_key=None if vault_key is None else _vault_key(vault_key),
+    )
+    shopper = Profile(profile) if bundle is None else Recommender.open(bundle, profile=profile)
+    with shopper:
+        client = FleetClient(
+            url, shopper, settings, conditions=_all_met, token=lambda plan_id: _token(token, plan_id), consent=True
+        )
+        with client:
+            say("this machine takes part from now on; idle, charging and unmetered are taken as met")
+            ended = take_part(client, say, once=once)
+            receipt = client.receipt()
+    if as_json:
+        print_json(ended._asdict() | {"refusal": None if ended.refusal is None else ended.refusal._asdict()})
+    else:
+        print_data(receipt.rstrip("\n"))
+    if once and not ended.rounds and ended.refusal is not None:
+        raise FleetError(f"took part in no round: {ended.refusal.text}", reason=ended.refusal.reason)
+
+
+def take_part(client: "FleetClient", tell: Callable[[str], None], *, once: bool) -> "FleetStatus":
+    """Let a device do what there is to do, and tell each change in one line.
+
+    Args:
+        client: Opened, with consent.
+        tell: Takes the lines.
+        once: End after one round, or when there is nothing to do now; else when somebody interrupts.
+
+    Returns:
+        How things were at the end.
+    """
+    last = client.status()
+    try:
+        while True:
+            wait = client.step()
+            now = client.status()
+            for line in _changes(last, now):
+                tell(line)
+            if once and (now.rounds or (wait and now.state != "round")):
+                return now
+            last = now
+            time.sleep(min(wait, _LONGEST_SLEEP_S))
+    except KeyboardInterrupt:
+        return client.status()
+
+
+def _changes(before: "FleetStatus", now: "FleetStatus") -> list[str]:
+    lines = []
+    if now.model_version != before.model_version:
+        lines.append(f"model: release {now.model_version}")
+    if now.phase != before.phase and now.phase:
+        lines.append(f"in a round: {PHASES[now.phase - 1]}, message {now.phase} of {len(PHASES)}")
+    if now.rounds != before.rounds:
+        lines.append(f"done: round {now.rounds} since the start; rho {now.rho_left} is left for this device's lifetime")
+    if now.refusal is not None and now.refusal != before.refusal:
+        lines.append(f"not now ({now.refusal.reason}): {now.refusal.text}")
+    return lines
+
+
+def _all_met() -> "Conditions":
+    from hushrec.fleet import Conditions
+
+    return Conditions(idle=True, charging=True, unmetered=True)
+
+
+def _token(path: Path | None, plan_id: str) -> str:
+    if path is None:
+        raise EnrolmentError(
+            f"no login token was given, and this device has no certificate for plan {plan_id[:16]}…: use --token"
+        )
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: the login token cannot be read ({error})") from error
+
+
+def _vault_key(path: Path) -> bytes:
+    from hushrec_privacy.key_files import create_key, read_key
+
+    return read_key(path, "vault key") if path.exists() else create_key(path, "vault key")

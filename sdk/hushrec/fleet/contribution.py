@@ -1,0 +1,131 @@
+"""What this device adds to a round: trained, counted or given by the app, then clipped and rounded as the plan says.
+
+The one place where what the shopper did is turned into a vector for others. Its result goes into secure aggregation and
+nowhere else.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+from hushrec_privacy.encoding import encode_update, join_segments
+from hushrec_privacy.errors import BundleError, ConfigError
+from hushrec_privacy.plans.plan import Plan
+from hushrec_privacy.randomness import OsRandom
+from numpy.typing import NDArray
+
+from hushrec.bundle import Bundle
+from hushrec.catalog import Catalog
+from hushrec.fleet.features import Features
+from hushrec.fleet.joining import Accepted
+from hushrec.history import History
+from hushrec.profile import Profile
+
+__all__ = ["Contribution", "Contributor"]
+
+WINDOWS = 32
+"""So many stretches of the newest events are trained on at most, each as long as the model looks back, and one more."""
+
+_LAST = 2**63 - 1
+
+
+class Contributor(Protocol):
+    """What makes a device's vector: `Contribution`, or a test's."""
+
+    def fits(self, plan: Plan, bundle: Bundle | None) -> bool:
+        """Whether this device can take part in a plan with the bundle it has."""
+
+    def wanted(self, plan: Plan) -> bool:
+        """Whether there is anything to take part with now."""
+
+    def vector(
+        self, accepted: Accepted, round_number: int, bundle: Bundle | None, stop: Callable[[], bool]
+    ) -> NDArray[np.int64] | None:
+        """Make the vector of a round, in ring steps, shape (d,); None: it was stopped."""
+
+    def sent(self, plan: Plan) -> None:
+        """Take note that a vector of a plan has left, for good."""
+
+
+class Contribution:
+    """The vectors of one shopper's device. Runs in the caller's thread and takes no lock of a recommender.
+
+    Args:
+        profile: What the shopper did.
+        features: What the app gave.
+        clock: Seconds since 1970-01-01 UTC.
+    """
+
+    def __init__(self, profile: Profile, features: Features, clock: Callable[[], float]) -> None:
+        self._profile, self._features, self._clock = profile, features, clock
+        self._source = OsRandom()
+
+    def fits(self, plan: Plan, bundle: Bundle | None) -> bool:
+        """See `Contributor`."""
+        if bundle is None:
+            return False
+        if plan.purpose != "update":
+            return True
+        from hushrec.federated.layout import ParameterLayout
+
+        try:
+            return ParameterLayout.of(bundle.manifest, plan.parts).size == plan.parameters
+        except (BundleError, ConfigError):
+            return False
+
+    def wanted(self, plan: Plan) -> bool:
+        """See `Contributor`: a round of features is joined only for a vector that waits, and spends nothing else."""
+        return plan.purpose != "features" or bool(self._features.waiting(plan))
+
+    def vector(
+        self, accepted: Accepted, round_number: int, bundle: Bundle | None, stop: Callable[[], bool]
+    ) -> NDArray[np.int64] | None:
+        """See `Contributor`.
+
+        Raises:
+            BundleError: The train step cannot be opened.
+            ProfileError: The profile cannot be read.
+        """
+        if bundle is None or stop():
+            return None
+        plan = accepted.plan
+        if plan.purpose == "update":
+            values = self._update(accepted, round_number, bundle, stop)
+        else:
+            values = self._segments(plan, bundle)
+        return None if values is None or stop() else encode_update(plan, values, self._source)
+
+    def sent(self, plan: Plan) -> None:
+        """See `Contributor`."""
+        if plan.purpose != "update":
+            self._features.taken(plan)
+
+    def _segments(self, plan: Plan, bundle: Bundle) -> NDArray[np.float32]:
+        from hushrec.federated_counts import own_segments
+
+        given = self._features.waiting(plan)
+        if plan.purpose == "features":
+            return join_segments(plan, dict(given))
+        now_us = int(self._clock() * 1e6)
+        return join_segments(plan, own_segments(plan, bundle, self._profile, now_us=now_us, app=given))
+
+    def _update(
+        self, accepted: Accepted, round_number: int, bundle: Bundle, stop: Callable[[], bool]
+    ) -> NDArray[np.float32] | None:
+        from hushrec.federated.train_step import Sample
+        from hushrec.federated.trainer import LocalTrainer, TrainSettings
+
+        plan = accepted.plan
+        settings = TrainSettings(
+            local_steps=plan.local_steps,
+            local_rate=float(plan.local_rate),
+            candidates=plan.candidates,
+            windows=WINDOWS,
+            limit_s=float(plan.round_seconds),
+        )
+        trainer = LocalTrainer.open(bundle, plan.parts, settings)
+        model = bundle.manifest.model
+        with Catalog(bundle.path("catalog.sqlite")) as catalog:
+            keep = WINDOWS * (model.max_history + 1)
+            items, behaviors = History(self._profile, catalog, model.behaviors, keep).recent(_LAST)
+        return trainer.update([Sample(items, behaviors)], f"{accepted.plan_id} {round_number}", stop=stop)

@@ -1,0 +1,59 @@
+"""The folder in which a device keeps what it needs to take part, and the lock by which one process uses it at a time.
+
+Two processes with one folder would take part twice in one round, or under one identity from two sides. A killed process
+lets go of the lock: it belongs to the open file, not to a number written into it.
+"""
+
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+
+from hushrec_privacy.errors import ConfigError
+
+from hushrec.file_lock import file_lock
+
+__all__ = ["FleetFolder"]
+
+
+class FleetFolder:
+    """Paths of a device's fleet folder, locked as long as it is open.
+
+    Attributes:
+        root: The folder.
+        vault: File of the keys and the certificate, sealed.
+        record: File of the participation record.
+        releases: Folder of downloaded releases.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        """Lock the folder, making it (for its owner only) if there is none.
+
+        Raises:
+            ConfigError: Another process uses it, or it cannot be made.
+        """
+        self.root = Path(root).absolute()
+        self.vault = self.root / "vault.db"
+        self.record = self.root / "participation.db"
+        self.releases = self.root / "releases"
+        try:
+            self.root.mkdir(mode=0o700, exist_ok=True)
+            self._lock = ExitStack()
+            held = self._lock.enter_context(file_lock(self.root / "lock", wait_s=0))
+        except OSError as error:
+            raise ConfigError(f"{self.root}: cannot be the fleet's folder: {error.strerror}") from error
+        if not held:
+            self._lock.close()
+            raise ConfigError(f"{self.root}: another process takes part with this folder; one device, one process")
+
+    def close(self) -> None:
+        """Let another process use it. Closing twice is allowed."""
+        self._lock.close()
+
+    def __enter__(self) -> "FleetFolder":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

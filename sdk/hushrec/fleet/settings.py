@@ -1,0 +1,34 @@
+"""What an app fixes when it lets a device take part: whom it trusts, where things are kept, and the device's limits."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hushrec_privacy.plans.limits import DeviceLimits
+
+from hushrec.fleet.conditions import Require
+from hushrec.fleet.fleet_file import FleetFile
+
+__all__ = ["FleetSettings"]
+
+
+@dataclass(frozen=True)
+class FleetSettings:
+    """Settings of a `FleetClient`.
+
+    Attributes:
+        trust: The shop's fleet file, shipped with the app.
+        folder: Of this device and shop alone: vault, participation record, releases. Made if it is missing.
+        vault_key: 32 bytes that open the vault; None: the system's keyring keeps them. `repr` hides them.
+        limits: What this device allows at most, whatever a signed plan says.
+        require: Which conditions must hold.
+        clock: Seconds since 1970-01-01 UTC.
+    """
+
+    trust: FleetFile
+    folder: Path
+    vault_key: bytes | None = field(default=None, repr=False)
+    limits: DeviceLimits = field(default_factory=DeviceLimits)
+    require: Require = field(default_factory=Require)
+    clock: Callable[[], float] = time.time

@@ -1,0 +1,227 @@
+"""The server's data folder: its keys, made at the first start, and what people put there from elsewhere.
+
+    seal.key           seals the noise of earlier rounds; leave it out of backups of the database
+    admin.token        lets an administrator in, one line of text
+    envelope-N.key     opens what devices seal; envelope-N.pub is its public half, to be signed
+    keys.json          the public halves, signed by the shop's plan key: `hushrec envelope sign`; from elsewhere
+    plan.pub           the public half of the plan key; from elsewhere
+    releases, online   the release repository and its online.key, and targets.key if rounds are published from here:
+                       `hushrec release init`
+    masters            what new models are made from; as private as the model
+
+Neither the plan key nor an authority's key is ever made or looked for here: whoever has them and this server could
+make up devices.
+"""
+
+import os
+import re
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hushrec.file_lock import file_lock
+from hushrec.messages import SignedDocument, read_json
+from hushrec_privacy.envelope import EnvelopeKey, KeySet, keys_in_force, verified_key_set
+from hushrec_privacy.errors import ConfigError, EnvelopeError, FleetError
+from hushrec_privacy.mechanisms.seal import SealKey
+
+__all__ = [
+    "KEYS_FILE",
+    "EnvelopeKeys",
+    "ServerKeys",
+    "check_signed",
+    "new_envelope_key",
+    "prepare_folder",
+    "read_public_key",
+    "read_text",
+]
+
+KEYS_FILE, SEAL_KEY, ADMIN_TOKEN = "keys.json", "seal.key", "admin.token"
+_LOCK, _LOCK_WAIT_S = ".lock", 30.0
+_ENVELOPE = re.compile(r"envelope-([1-9][0-9]{0,5})\.key")
+_MAX_TEXT = 1 << 20
+
+
+@dataclass(frozen=True)
+class ServerKeys:
+    """The secrets of one server."""
+
+    seal: SealKey
+    envelopes: tuple[EnvelopeKey, ...]
+    admin_token: bytes
+
+
+@dataclass(frozen=True)
+class EnvelopeKeys:
+    """The signed key set with the secret keys behind it.
+
+    Attributes:
+        document: As devices get it: bytes and signature.
+        key_set: What it says.
+        keys: All envelope keys of this server.
+    """
+
+    document: tuple[bytes, bytes]
+    key_set: KeySet
+    keys: tuple[EnvelopeKey, ...]
+
+    @classmethod
+    def read(
+        cls, folder: Path, keys: tuple[EnvelopeKey, ...], plan_key: bytes, *, server: str, at_s: int
+    ) -> "EnvelopeKeys":
+        """Read and check what the shop signed.
+
+        Raises:
+            ConfigError: It is not signed by the plan key, of another server, over, or of other keys; says what to do.
+        """
+        path = folder / KEYS_FILE
+        try:
+            signed = read_json(read_text(path, "signed envelope keys").encode(), SignedDocument)
+            found = verified_key_set(signed.data, signed.signature, plan_key, server=server, least_serial=1, at_s=at_s)
+        except (EnvelopeError, FleetError) as error:
+            raise ConfigError(f"{path}: {error.message}. Sign the keys anew: hushrec envelope sign") from error
+        envelopes = cls((signed.data, signed.signature), found, keys)
+        envelopes.check(at_s)
+        return envelopes
+
+    def in_force(self, at_s: int) -> tuple[EnvelopeKey, ...]:
+        """The keys to open with at a moment."""
+        return tuple(keys_in_force(self.key_set, self.keys, at_s=at_s))
+
+    def check(self, at_s: int) -> None:
+        """For /readyz and the start: devices seal to the newest key in force, which must be here.
+
+        Raises:
+            ConfigError: None is in force, or it is not here.
+        """
+        try:
+            newest = self.key_set.newest(at_s)
+        except EnvelopeError as error:
+            raise ConfigError("the signed keys are over: hushrec envelope new, hushrec envelope sign") from error
+        if newest not in [key.public() for key in self.keys]:
+            raise ConfigError("devices seal to a key that is not in the data folder; put it there, or sign what is")
+
+
+def prepare_folder(folder: Path, say: Callable[[str], None]) -> ServerKeys:
+    """Make what is missing of the server's own secrets, and read all of them.
+
+    Args:
+        folder: Made if it is missing.
+        say: Told of everything that is made.
+
+    Raises:
+        ConfigError: The folder cannot be made or written, or a file in it is not as it must be.
+    """
+    try:
+        if not folder.exists():
+            folder.mkdir(mode=0o700, parents=True)
+            say(f"made {folder}, readable by its owner alone")
+        with file_lock(folder / _LOCK, _LOCK_WAIT_S) as alone:
+            if not alone:
+                raise ConfigError(f"{folder}: another process has been preparing it for {_LOCK_WAIT_S:.0f} s")
+            return _keys(folder, say)
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be used as data folder: {error.strerror}") from error
+
+
+def new_envelope_key(folder: Path) -> Path:
+    """Make the next envelope key of a data folder.
+
+    Returns:
+        The file of its public half, to be signed.
+
+    Raises:
+        ConfigError: It cannot be written.
+        OSError: The same, for the public half.
+    """
+    number = max(_envelope_numbers(folder), default=0) + 1
+    key = EnvelopeKey.create(folder / f"envelope-{number}.key")
+    public = folder / f"envelope-{number}.pub"
+    public.write_text(key.public().hex() + "\n", encoding="ascii")
+    return public
+
+
+def read_text(path: Path, name: str) -> str:
+    """Read a short text file, without blanks around it.
+
+    Args:
+        path: The file.
+        name: What it is, for messages.
+
+    Raises:
+        ConfigError: It cannot be read, or is no text.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(_MAX_TEXT).decode().strip()
+    except OSError as error:
+        raise ConfigError(f"{path}: the {name} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: the {name} is no text") from error
+
+
+def read_public_key(path: Path, name: str, size: int = 32) -> bytes:
+    """Read a public key that is kept as hexadecimal digits.
+
+    Raises:
+        ConfigError: It cannot be read, or has another length.
+    """
+    text = read_text(path, name)
+    if not re.fullmatch(rf"[0-9a-f]{{{2 * size}}}", text):
+        raise ConfigError(f"{path}: not a {name}, which is {2 * size} hexadecimal digits")
+    return bytes.fromhex(text)
+
+
+def _keys(folder: Path, say: Callable[[str], None]) -> ServerKeys:
+    seal, token = folder / SEAL_KEY, folder / ADMIN_TOKEN
+    if not seal.exists():
+        SealKey.create(seal)
+        say(f"made {seal}: keep it, and keep it out of backups of the database")
+    if not token.exists():
+        _create_token(token)
+        say(f"made {token}: for whoever administers this server")
+    if not _envelope_numbers(folder):
+        say(f"made an envelope key; its public half is {new_envelope_key(folder)}")
+    envelopes = tuple(EnvelopeKey.read(folder / f"envelope-{n}.key") for n in _envelope_numbers(folder))
+    return ServerKeys(SealKey.read(seal), envelopes, _read_token(token))
+
+
+def _create_token(path: Path) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+        file.write(secrets.token_urlsafe(32) + "\n")
+
+
+def _read_token(path: Path) -> bytes:
+    token = read_text(path, "administrator's token").encode()
+    if len(token) < 32:
+        raise ConfigError(f"{path}: this token has less than 32 characters; delete the file to get a new one")
+    if os.name == "posix" and path.stat().st_mode & 0o077:
+        raise ConfigError(f"{path}: others may read the administrator's token: chmod 600 {path}")
+    return token
+
+
+def _envelope_numbers(folder: Path) -> list[int]:
+    found = (_ENVELOPE.fullmatch(path.name) for path in folder.iterdir())
+    return sorted(int(match[1]) for match in found if match)
+
+
+def check_signed(folder: Path, plan_key: Path, server: str) -> None:
+    """Say what to do if the files that come from elsewhere are missing.
+
+    Args:
+        folder: The data folder.
+        plan_key: Where the public half of the plan key should be.
+        server: Its name.
+
+    Raises:
+        ConfigError: One is missing.
+    """
+    missing = [path for path in (plan_key, folder / KEYS_FILE) if not path.exists()]
+    if missing:
+        newest = f"envelope-{max(_envelope_numbers(folder), default=1)}.pub"
+        raise ConfigError(
+            f"{missing[0]}: is missing. Take {folder / newest} to where the shop's plan key is, run there: "
+            f"hushrec envelope sign {newest} --key plan.key --server {server}, "
+            f"put the keys.json and plan.pub that it writes into {folder}, and start again"
+        )

@@ -1,0 +1,230 @@
+"""The server's database: one SQLite file for one process, or PostgreSQL for any number of them.
+
+A transaction is durable when its block ends. On SQLite writers exclude each other from their first statement on and
+readers wait for nobody; on PostgreSQL whoever changes a row locks it first. Errors tell no password and no row.
+"""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from hushrec_privacy.errors import ConfigError, StorageError
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, make_url
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from hushrec_server.schema import ROWS_OF_DEVICES, prepare
+
+__all__ = ["Database", "insert_new"]
+
+WAIT_S = 60.0
+"""How long a transaction waits for another one, at most."""
+
+CONNECT_S = 10
+_CONNECTIONS = 20  # of one process; PostgreSQL allows 100 in all by default
+_SQLITE_PRAGMAS = (
+    "journal_mode = WAL",
+    "fullfsync = ON",
+    "secure_delete = ON",  # what is erased is overwritten
+    "trusted_schema = OFF",
+)
+
+
+class Database:
+    """Connections of one process. Safe to use from several threads; open it anew after a fork.
+
+    >>> Database.open("mysql://shop@localhost/fleet")
+    Traceback (most recent call last):
+    ...
+    hushrec_privacy.errors.ConfigError: the database must be sqlite:///FILE or postgresql+psycopg://…, not mysql
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        """Use an engine as it is; see `open`."""
+        self._engine = engine
+        self._reader = engine.execution_options(reading=True)
+        self._hasty = engine.execution_options(hasty=True)
+        self._turn: threading.Lock | None = None if self.shared else threading.Lock()
+
+    @classmethod
+    def open(cls, url: str) -> "Database":
+        """Open a database, and make its tables if it is new. Any number of processes may do so at once.
+
+        Args:
+            url: `sqlite:///FILE` (four slashes before an absolute path) or `postgresql+psycopg://…`.
+
+        Raises:
+            ConfigError: It is neither.
+            StorageError: It cannot be reached, is of a newer hushrec, or is not hushrec's.
+        """
+        try:
+            address = make_url(url)
+        except (ArgumentError, ValueError):  # not chained: it repeats the address, password and all
+            raise ConfigError("the database's URL cannot be read; it looks like sqlite:///fleet.sqlite") from None
+        if address.drivername in ("sqlite", "sqlite+pysqlite") and address.database:
+            engine = _sqlite_engine(address)
+        elif address.drivername == "postgresql+psycopg":
+            engine = _postgresql_engine(address)
+        else:
+            raise ConfigError(
+                f"the database must be sqlite:///FILE or postgresql+psycopg://…, not {address.drivername}"
+            )
+        database = cls(engine)
+        try:
+            with database.transaction() as connection:
+                prepare(connection)
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    def transaction(self) -> AbstractContextManager[Connection]:
+        """Commit, durably, when the block ends; roll everything back when it raises.
+
+        Raises:
+            StorageError: The database could not be used; if in doubt everything or nothing was stored.
+        """
+        return self._writing(self._engine)
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """A transaction that changes nothing, and on SQLite waits for no writer.
+
+        Raises:
+            StorageError: The database could not be used.
+        """
+        return _block(self._reader)
+
+    def hasty(self) -> AbstractContextManager[Connection]:
+        """A transaction that survives the death of this process, but perhaps not that of the machine.
+
+        For what is written at every request, and forgotten after minutes.
+
+        Raises:
+            StorageError: The database could not be used.
+        """
+        return self._writing(self._hasty)
+
+    @property
+    def shared(self) -> bool:
+        """Whether several processes can work on it at the same time."""
+        return self._engine.dialect.name == "postgresql"
+
+    def forget(self) -> None:
+        """Let as little as possible of what was deleted stay behind.
+
+        SQLite overwrites it and cuts its log to nothing. PostgreSQL gives whole pages at a table's end back and uses
+        the others again; until then deleted rows can be found in its files, and later in its write-ahead log.
+
+        Raises:
+            StorageError: The database could not be used.
+        """
+        with _told(), self._engine.connect() as connection:
+            if self.shared:
+                names = ", ".join(table.name for table in ROWS_OF_DEVICES)
+                plain = connection.execution_options(isolation_level="AUTOCOMMIT")
+                plain.exec_driver_sql(f"VACUUM (SKIP_LOCKED) {names}")
+            else:
+                connection.connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")  # outside a transaction
+
+    @contextmanager
+    def _writing(self, engine: Engine) -> Iterator[Connection]:
+        """On SQLite threads wait for their turn here: a busy file is asked for again and again, in no order."""
+        if self._turn is None:
+            with _block(engine) as connection:
+                yield connection
+            return
+        if not self._turn.acquire(timeout=WAIT_S):
+            raise StorageError(f"the database is busy: no turn to write within {WAIT_S:.0f} s; try again")
+        try:
+            with _block(engine) as connection:
+                yield connection
+        finally:
+            self._turn.release()
+
+    def close(self) -> None:
+        """Close all connections that are not in use."""
+        self._engine.dispose()
+
+    def __repr__(self) -> str:
+        """The kind alone: an address may hold a password."""
+        return f"Database({self._engine.dialect.name})"
+
+
+def insert_new(connection: Connection, table: Table, **values: object) -> bool:
+    """Add a row unless one with its key is there; whether it was added."""
+    kind = postgresql if connection.dialect.name == "postgresql" else sqlite
+    wanted = kind.insert(table).values(**values).on_conflict_do_nothing()
+    return connection.execute(wanted.execution_options(preserve_rowcount=True)).rowcount == 1
+
+
+@contextmanager
+def _block(engine: Engine) -> Iterator[Connection]:
+    with _told(), engine.begin() as connection:
+        yield connection
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except SQLAlchemyError as error:
+        # Not chained: the original's text may hold an address, or a value of a row, and tracebacks are logged.
+        raise StorageError(f"the database cannot be used: {_reason(error)}; look into its own log") from None
+
+
+def _reason(error: SQLAlchemyError) -> str:
+    original = getattr(error, "orig", None)
+    state = getattr(original, "sqlstate", None) or getattr(original, "sqlite_errorname", None)
+    kind = type(original or error).__name__
+    return f"{kind}, {state}" if state else kind
+
+
+def _sqlite_engine(address: URL) -> Engine:
+    path = Path(address.database or "")
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise StorageError(f"{path}: the database cannot be opened: {error.strerror}") from error
+    engine = create_engine(
+        URL.create("sqlite+pysqlite", database=str(path)),
+        connect_args={"timeout": WAIT_S, "isolation_level": None, "check_same_thread": False},
+        **_pool(),
+    )
+
+    @event.listens_for(engine, "connect")
+    def _connected(connection: Any, _record: object) -> None:
+        for pragma in _SQLITE_PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begun(connection: Connection) -> None:
+        # NORMAL would lose acknowledged uploads with the power.
+        options = connection.get_execution_options()
+        connection.exec_driver_sql(f"PRAGMA synchronous = {'NORMAL' if options.get('hasty') else 'FULL'}")
+        connection.exec_driver_sql("BEGIN" if options.get("reading") else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _postgresql_engine(address: URL) -> Engine:
+    wait = f"-c lock_timeout={WAIT_S:.0f}s -c synchronous_commit=on -c idle_in_transaction_session_timeout=10min"
+    engine = create_engine(address, connect_args={"connect_timeout": CONNECT_S, "options": wait}, **_pool())
+
+    @event.listens_for(engine, "begin")
+    def _begun(connection: Connection) -> None:
+        if connection.get_execution_options().get("hasty"):
+            connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
+
+    return engine
+
+
+def _pool() -> dict[str, Any]:
+    return {
+        "pool_size": _CONNECTIONS // 2,
+        "max_overflow": _CONNECTIONS - _CONNECTIONS // 2,
+        "pool_timeout": WAIT_S,
+        "hide_parameters": True,
+    }

@@ -1,0 +1,85 @@
+"""What devices send by themselves: kept until it expires, one payload a device and name, handed to the shop by name.
+
+The server sees these payloads; each carries noise that its device added (see `hushrec_privacy.plans.schema`). Also the
+nonces of requests, which are kept for as long as a request could be sent again.
+"""
+
+import hashlib
+from collections.abc import Callable
+
+from sqlalchemy import delete, insert, select
+
+from hushrec_server.database import Database, insert_new
+from hushrec_server.plans import Plans, PlanStatus
+from hushrec_server.refusals import Reason, refusal
+from hushrec_server.schema import FEATURE, NONCE
+
+__all__ = ["NONCE_S", "Payloads"]
+
+NONCE_S = 600
+"""How long a nonce is kept after the time that its request states: longer than any request is accepted."""
+
+_DAY_S = 86_400
+
+
+class Payloads:
+    """Payloads and nonces of one database. Safe to use from several threads and processes."""
+
+    def __init__(self, database: Database, plans: Plans, clock: Callable[[], int]) -> None:
+        self._database, self._plans, self._clock = database, plans, clock
+
+    def remember(self, plan_id: str, pseudonym: str, nonce: bytes, at_s: int) -> bool:
+        """Keep a nonce; False: it was there already.
+
+        Raises:
+            StorageError: The database cannot be used.
+        """
+        values = {"plan": plan_id, "pseudonym": pseudonym, "nonce": nonce, "expires_at": at_s + NONCE_S}
+        with self._database.hasty() as connection:
+            return insert_new(connection, NONCE, **values)
+
+    def add(self, plan_id: str, name: str, pseudonym: str, values: bytes) -> None:
+        """Keep a payload in place of an earlier one of the device; durable on return.
+
+        Raises:
+            FleetError: The plan is unknown, has ended, or has no such payload.
+            StorageError: The database cannot be used.
+        """
+        with self._database.transaction() as connection:
+            signed = self._plans.get(connection, plan_id)
+            if signed.status is not PlanStatus.OPEN:
+                raise refusal(Reason.PLAN_HALTED if signed.status is PlanStatus.HALTED else Reason.PLAN_ENDED)
+            wanted = next((row for row in signed.plan.direct if row.name == name), None)
+            if wanted is None:
+                raise refusal(Reason.UNKNOWN_FEATURE)
+            key = {"plan": plan_id, "name": name, "pseudonym": pseudonym}
+            connection.execute(delete(FEATURE).where(*(FEATURE.c[each] == value for each, value in key.items())))
+            expires_at = self._clock() + wanted.keep_days * _DAY_S
+            connection.execute(insert(FEATURE).values(**key, body=values, expires_at=expires_at))
+
+    def of(self, plan_id: str, name: str) -> tuple[bytes, ...]:
+        """The payloads that have not expired, in an order that tells nothing of who sent them.
+
+        Raises:
+            FleetError: The plan is unknown.
+            StorageError: The database cannot be used.
+        """
+        wanted = select(FEATURE.c.body).where(FEATURE.c.plan == plan_id, FEATURE.c.name == name)
+        with self._database.reading() as connection:
+            self._plans.get(connection, plan_id)
+            found = connection.execute(wanted.where(FEATURE.c.expires_at > self._clock())).scalars().all()
+        return tuple(sorted(map(bytes, found), key=lambda body: hashlib.sha256(body).digest()))
+
+    def expire(self) -> None:
+        """Delete what has expired.
+
+        Raises:
+            StorageError: The database cannot be used.
+        """
+        for table in (NONCE, FEATURE):
+            old = table.c.expires_at <= self._clock()
+            with self._database.reading() as connection:
+                none = connection.execute(select(table.c.expires_at).where(old).limit(1)).first() is None
+            if not none:
+                with self._database.transaction() as connection:
+                    connection.execute(delete(table).where(old))

@@ -1,0 +1,52 @@
+"""Sign the server's envelope keys where the plan key is: the first set, and the one after it."""
+
+from pathlib import Path
+
+import msgspec
+from hushrec.messages import SignedDocument, read_json
+from hushrec_privacy.envelope import KeySet, ServerKey, rotated, verified_key_set
+from hushrec_privacy.errors import ConfigError, EnvelopeError, FleetError
+from hushrec_privacy.plans.signing import PlanKey
+
+from hushrec_server.data_folder import read_text
+
+__all__ = ["next_key_set", "signed_key_set"]
+
+
+def next_key_set(
+    public: bytes,
+    *,
+    server: str,
+    at_s: int,
+    lifetime_s: int,
+    before: tuple[Path, bytes] | None = None,
+    overlap_s: int = 0,
+) -> KeySet:
+    """The first key set of a server, or the one that follows.
+
+    Args:
+        public: The new envelope key, 1,216 bytes.
+        server: The server's name.
+        at_s: Now, seconds since 1970-01-01 UTC.
+        lifetime_s: Of the new key.
+        before: The file of the set in use, and the plan key's public half that signed it.
+        overlap_s: How long earlier keys stay in force at most.
+
+    Raises:
+        ConfigError: The earlier set cannot be read, is of another server, or was signed by another key.
+    """
+    if before is None:
+        return KeySet(1, server, (ServerKey(public, at_s, at_s + lifetime_s),))
+    path, plan_key = before
+    try:
+        signed = read_json(read_text(path, "key set in use").encode(), SignedDocument)
+        began = KeySet.decode(signed.data).keys[-1].not_before  # a set whose keys are over is followed all the same
+        earlier = verified_key_set(signed.data, signed.signature, plan_key, server=server, least_serial=1, at_s=began)
+    except (EnvelopeError, FleetError) as error:
+        raise ConfigError(f"{path}: {error.message}") from error
+    return rotated(earlier, public, at_s=at_s, lifetime_s=lifetime_s, overlap_s=overlap_s)
+
+
+def signed_key_set(key: PlanKey, key_set: KeySet) -> bytes:
+    """The content of keys.json."""
+    return msgspec.json.encode(SignedDocument(key_set.encode(), key.sign_key_set(key_set))) + b"\n"

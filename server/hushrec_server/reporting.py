@@ -1,0 +1,94 @@
+"""What the shop is shown of its plans, rounds and counts: plain values for JSON, nothing of any device."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from hushrec_privacy.accounting.guarantee import number
+from hushrec_privacy.encoding.readings import read_counts, read_evaluation
+from hushrec_privacy.encoding.sums import decode_sum
+from hushrec_privacy.ledger import PlanTotals
+from hushrec_privacy.ledger.openings import guarantee_after
+from hushrec_privacy.plans.schema import UPDATE
+from sqlalchemy import Connection, Select, select
+
+from hushrec_server.plans import SignedPlan
+from hushrec_server.rounds.states import State
+from hushrec_server.rounds.store import Round
+from hushrec_server.schema import RESULT, ROUND
+
+__all__ = ["counts_report", "plan_report", "round_report"]
+
+RESULTS_SHOWN = 100
+
+
+def plan_report(signed: SignedPlan, spent: PlanTotals, states: Mapping[str, int]) -> dict[str, Any]:
+    """A plan: what it is for, how far it is, what it has spent.
+
+    Args:
+        signed: The plan.
+        spent: What the ledger counts.
+        states: How many rounds are in each state.
+    """
+    reached = guarantee_after(spent.opened, spent.rounds, spent.last)
+    return {
+        "plan": signed.plan_id,
+        "purpose": signed.plan.purpose,
+        "status": signed.status.value,
+        "reason": signed.reason,
+        "demo": signed.plan.demo,
+        "cohort": signed.plan.cohort,
+        "rounds": dict(states),
+        "rounds_spent": spent.rounds,
+        "rounds_planned": signed.plan.rounds,
+        "epsilon_spent": number(reached.epsilon),
+        "epsilon_planned": float(signed.plan.epsilon),
+        "delta": float(signed.plan.delta),
+    }
+
+
+def round_report(round_: Round) -> dict[str, Any]:
+    """A round: where it is, and how many devices it has or had."""
+    return {
+        "round": round_.number,
+        "state": round_.state.value,
+        "opened_at": round_.opened_at,
+        "deadline_at": round_.deadline_at,
+        "admitted": round_.admitted,
+        "expected": round_.expected,
+        "release": round_.release,
+        "reason": round_.reason,
+        "ended_at": round_.ended_at,
+    }
+
+
+def counts_report(connection: Connection, signed: SignedPlan) -> dict[str, Any]:
+    """The newest results that are published and kept: sums over devices by segment, and how far noise moves each."""
+    plan = signed.plan
+    rounds = []
+    for found in connection.execute(_kept_results(signed.plan_id)) if plan.purpose != UPDATE else ():
+        decoded = decode_sum(plan, np.frombuffer(found.noised, "<i8").astype(np.int64))
+        readings = read_counts(plan, decoded)
+        evaluation = read_evaluation(readings)
+        rounds.append(
+            {
+                "round": found.number,
+                "at": found.noised_at,
+                "devices": found.survivors,
+                "segments": {
+                    name: {"values": reading.values.tolist(), "deviation": reading.deviation}
+                    for name, reading in readings.items()
+                },
+                **({} if evaluation is None else {"evaluation": evaluation._asdict()}),
+            }
+        )
+    return {"plan": signed.plan_id, "purpose": plan.purpose, "cohort": plan.cohort, "rounds": rounds}
+
+
+def _kept_results(plan_id: str) -> "Select[tuple[int, bytes, int, int]]":
+    """The newest ones of a plan; not those of rounds that are not over."""
+    same = RESULT.c.plan == ROUND.c.plan, RESULT.c.number == ROUND.c.number
+    wanted = select(RESULT.c.number, RESULT.c.noised, RESULT.c.survivors, RESULT.c.noised_at).where(
+        *same, RESULT.c.plan == plan_id, ROUND.c.state == State.PUBLISHED, RESULT.c.noised.is_not(None)
+    )
+    return wanted.order_by(RESULT.c.number.desc()).limit(RESULTS_SHOWN)

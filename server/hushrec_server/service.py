@@ -1,0 +1,331 @@
+"""The inside of the server: plain calls over one database, without HTTP, keys of envelopes, or threads of its own.
+
+Every call may block on the database and on arithmetic. All are safe from any number of threads and processes. What a
+device may be told is in its answer or in the reason of a `FleetError`; nothing of another device is ever in either.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from hushrec_privacy.enrolment import verified_certificate
+from hushrec_privacy.errors import EnrolmentError, LedgerError
+from hushrec_privacy.ledger import Ledger
+from hushrec_privacy.mechanisms.seal import SealKey
+from sqlalchemy import func, select
+
+from hushrec_server.database import Database
+from hushrec_server.features import Payloads
+from hushrec_server.ledger_store import DatabaseLedgerStore
+from hushrec_server.plans import Plans, PlanStatus, SignedPlan
+from hushrec_server.publishing import Publisher, StoredResults
+from hushrec_server.refusals import Reason, refusal
+from hushrec_server.reporting import counts_report, plan_report, round_report
+from hushrec_server.rounds import store
+from hushrec_server.rounds.admission import Admission, CheckIn
+from hushrec_server.rounds.aggregation import Aggregation
+from hushrec_server.rounds.closing import Closing
+from hushrec_server.rounds.finishing import Finishing
+from hushrec_server.rounds.mailbox import Mailbox
+from hushrec_server.rounds.progress import Progress
+from hushrec_server.rounds.store import Key
+from hushrec_server.schema import ROUND
+
+__all__ = ["FleetInfo", "FleetService", "FleetSettings"]
+
+ROUNDS_SHOWN = 1_000
+
+
+@dataclass(frozen=True)
+class FleetSettings:
+    """What a server is told from outside.
+
+    Attributes:
+        server: Its name, bound into every envelope.
+        plan_key: Public half of the shop's plan key, 32 bytes.
+        seal_key: Seals the noise of earlier rounds; from a file outside the database.
+        key_set: Envelope keys, as they are signed, and their signature.
+    """
+
+    server: str
+    plan_key: bytes
+    seal_key: SealKey
+    key_set: tuple[bytes, bytes] = (b"", b"")
+
+
+@dataclass(frozen=True)
+class FleetInfo:
+    """What anyone may know.
+
+    Attributes:
+        server: The server's name.
+        plans: Plans that have not ended, and their signatures.
+        key_set: Envelope keys and their signature.
+        authorities: Public keys that certify devices, as the plans name them.
+        release: Model version of the newest release; 0: none.
+        now: The server's clock, seconds since 1970-01-01 UTC.
+    """
+
+    server: str
+    plans: tuple[tuple[bytes, bytes], ...]
+    key_set: tuple[bytes, bytes]
+    authorities: tuple[bytes, ...]
+    release: int
+    now: int
+
+
+@dataclass
+class FleetService:
+    """See the module.
+
+    Attributes:
+        database: Open; it stays the caller's to close.
+        settings: What the server is told.
+        clock: Whole seconds since 1970-01-01 UTC.
+        publisher: What happens to results; None: they stay in the database.
+        aggregation: Secure aggregation; None: SecAgg+.
+
+    Raises:
+        LedgerError: The ledger is damaged, or older than the newest release: the database was set back.
+        NoiseStateError: The seal key is not that of the open plans.
+        StorageError: The database cannot be used.
+    """
+
+    database: Database
+    settings: FleetSettings
+    clock: Callable[[], int] = field(kw_only=True)
+    publisher: Publisher | None = None
+    aggregation: Aggregation | None = None
+
+    def __post_init__(self) -> None:
+        """Open the ledger, and check it against the newest release."""
+        database, clock, seal_key = self.database, self.clock, self.settings.seal_key
+        self._publisher = publisher = self.publisher or StoredResults()
+        self._aggregation = aggregation = self.aggregation or _secure_aggregation()
+        self.ledger = _ledger(database, publisher, clock)
+        self._plans = Plans(database, self.ledger, plan_key=self.settings.plan_key, seal_key=seal_key, clock=clock)
+        self._admission = Admission(database, self._plans, aggregation, clock)
+        self._mailbox = Mailbox(database, self._plans, aggregation, clock)
+        self._payloads = Payloads(database, self._plans, clock)
+        finishing = Finishing(
+            database, aggregation, ledger=self.ledger, seal_key=seal_key, publisher=publisher, clock=clock
+        )
+        self._progress = Progress(database, self._plans, Closing(database, aggregation, clock), finishing, clock)
+
+    def info(self) -> FleetInfo:
+        """What anyone may know.
+
+        Raises:
+            StorageError: The database cannot be used.
+        """
+        plans = [signed for signed in self._plans.all() if signed.status is not PlanStatus.ENDED]
+        return FleetInfo(
+            server=self.settings.server,
+            plans=tuple((signed.data, signed.signature) for signed in plans),
+            key_set=self.settings.key_set,
+            authorities=tuple(dict.fromkeys(bytes.fromhex(signed.plan.authority) for signed in plans)),
+            release=self._publisher.newest().version,
+            now=self.clock(),
+        )
+
+    def add_plan(self, data: bytes, signature: bytes) -> None:
+        """Take a plan that the shop's plan key signed, and open it in the ledger; again is nothing.
+
+        Raises:
+            BudgetError: The ledger counts another unit or adjacency.
+            LedgerError: The ledger cannot be written.
+            PlanError: It is not signed by the shop, cannot be carried out, or states a wrong epsilon.
+            StorageError: The database cannot be used.
+        """
+        self._plans.add(data, signature, self._aggregation)
+
+    def check_in(self, plan_id: str, pseudonym: str, certificate: bytes) -> CheckIn:
+        """Give a device a place in the round that takes devices in, the same one if it asks again.
+
+        Args:
+            plan_id: Untrusted.
+            pseudonym: Under which it appears in this plan. Untrusted.
+            certificate: Of the plan's authority, for this pseudonym. Untrusted.
+
+        Raises:
+            EnrolmentError: The certificate is not right.
+            FleetError: It gets no place; the reason says why, and when to come back.
+            StorageError: The database cannot be used.
+        """
+        signed = self._signed(plan_id)
+        found = verified_certificate(certificate, bytes.fromhex(signed.plan.authority), plan_id=plan_id)
+        if found.pseudonym != pseudonym:
+            raise EnrolmentError("the certificate is for another pseudonym; enrol again")
+        return self._admission.check_in(plan_id, pseudonym, found.identity, lambda: self._publisher.newest().bundle)
+
+    def identity(self, plan_id: str, round_number: int, pseudonym: str) -> bytes | None:
+        """The public key that a device of a running round checked in with; None: it has no place in it.
+
+        Raises:
+            FleetError: There is no such round, or it is over.
+            StorageError: The database cannot be used.
+        """
+        return self._mailbox.identity(Key(plan_id, round_number), pseudonym)
+
+    def message_bytes(self, plan_id: str, round_number: int, phase: int) -> int:
+        """Largest message of a phase of a running round.
+
+        Raises:
+            FleetError: There is no such round or phase, or it is over.
+            StorageError: The database cannot be used.
+        """
+        return self._mailbox.message_bytes(Key(plan_id, round_number), phase)
+
+    def upload(self, plan_id: str, round_number: int, phase: int, pseudonym: str, message: bytes) -> None:
+        """Keep a message of a device; durable when it returns. The same bytes again are nothing.
+
+        Raises:
+            FleetError: It does not count; the reason says why.
+            StorageError: The database cannot be used; the message may be kept.
+        """
+        self._mailbox.upload(Key(plan_id, round_number), phase, pseudonym, message)
+
+    def reply(self, plan_id: str, round_number: int, phase: int, pseudonym: str) -> bytes | None:
+        """What a closed phase has for a device; None: it is open still. After the last phase it is empty.
+
+        Raises:
+            FleetError: There will be nothing; the reason says why.
+            StorageError: The database cannot be used.
+        """
+        return self._mailbox.reply(Key(plan_id, round_number), phase, pseudonym)
+
+    def remember_nonce(self, plan_id: str, pseudonym: str, nonce: bytes, at_s: int) -> bool:
+        """Keep a request's nonce for as long as the request could be accepted; False: it was there already.
+
+        Raises:
+            StorageError: The database cannot be used.
+        """
+        return self._payloads.remember(plan_id, pseudonym, nonce, at_s)
+
+    def add_features(self, plan_id: str, name: str, pseudonym: str, values: bytes) -> None:
+        """Keep a payload that a device sent by itself until it expires, in place of an earlier one of the device.
+
+        Raises:
+            FleetError: The plan is unknown, halted or ended, or has no such payload.
+            StorageError: The database cannot be used.
+        """
+        self._payloads.add(plan_id, name, pseudonym, values)
+
+    def features(self, plan_id: str, name: str) -> Sequence[bytes]:
+        """The payloads that have not expired, in no order that tells who sent them.
+
+        Raises:
+            FleetError: The plan is unknown.
+            StorageError: The database cannot be used.
+        """
+        return self._payloads.of(plan_id, name)
+
+    def tick(self) -> float:
+        """Do whatever is due; seconds until the next call makes sense.
+
+        Raises:
+            StorageError: The database cannot be used.
+        """
+        wait = self._progress.tick()
+        self._payloads.expire()
+        return wait
+
+    def status(self) -> Mapping[str, object]:
+        """What the operator sees: plans with their rounds by state and epsilon spent, and the newest release.
+
+        Raises:
+            LedgerError: The ledger cannot be read.
+            StorageError: The database cannot be used.
+        """
+        plans = self._plans.all()
+        wanted = select(ROUND.c.plan, ROUND.c.state, func.count()).group_by(ROUND.c.plan, ROUND.c.state)
+        with self.database.reading() as connection:
+            rows = connection.execute(wanted).all()
+        totals = self.ledger.totals()
+        states: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        for plan, state, count in rows:
+            states[plan][state] = count
+        return {
+            "plans": [plan_report(signed, totals.plans[signed.plan_id], states[signed.plan_id]) for signed in plans],
+            "release": self._publisher.newest().version,
+            "ledger": str(totals.head),
+        }
+
+    def rounds(self, plan_id: str) -> Sequence[Mapping[str, object]]:
+        """The newest thousand rounds of a plan, newest first.
+
+        Raises:
+            FleetError: The plan is unknown.
+            StorageError: The database cannot be used.
+        """
+        with self.database.reading() as connection:
+            self._plans.get(connection, plan_id)
+            return [round_report(round_) for round_ in store.newest(connection, plan_id, ROUNDS_SHOWN)]
+
+    def abort(self, plan_id: str, round_number: int) -> None:
+        """End a round without a result and erase its uploads; what was spent stays spent.
+
+        Raises:
+            FleetError: There is no such round, or it is too late.
+            StorageError: The database cannot be used.
+        """
+        self._signed(plan_id)
+        if not self._progress.abort(Key(plan_id, round_number), "aborted by the shop"):
+            raise refusal(Reason.TOO_LATE)
+
+    def halt(self, plan_id: str, reason: str = "") -> None:
+        """Open no further round of a plan; one that is running goes on.
+
+        Raises:
+            FleetError: The plan is unknown.
+            StorageError: The database cannot be used.
+        """
+        self._set(plan_id, PlanStatus.HALTED, reason)
+
+    def resume(self, plan_id: str) -> None:
+        """Take back a halt.
+
+        Raises:
+            FleetError: The plan is unknown.
+            StorageError: The database cannot be used.
+        """
+        self._set(plan_id, PlanStatus.OPEN, "")
+
+    def counts(self, plan_id: str) -> Mapping[str, object]:
+        """The noised results of a plan for counts or features, by round, with the deviation of the noise in each.
+
+        Raises:
+            FleetError: The plan is unknown.
+            StorageError: The database cannot be used.
+        """
+        signed = self._signed(plan_id)
+        with self.database.reading() as connection:
+            return counts_report(connection, signed)
+
+    def _signed(self, plan_id: str) -> SignedPlan:
+        with self.database.reading() as connection:
+            return self._plans.get(connection, plan_id)
+
+    def _set(self, plan_id: str, status: PlanStatus, reason: str) -> None:
+        with self.database.transaction() as connection:
+            self._plans.get(connection, plan_id, lock=True)
+            self._plans.change(connection, plan_id, status, reason)
+
+
+def _ledger(database: Database, publisher: Publisher, clock: Callable[[], int]) -> Ledger:
+    """The server's one ledger, begun if this is a new database; checked against what the newest release says of it."""
+    ledger_store, anchor = DatabaseLedgerStore(database), publisher.anchor()
+    if anchor is None and next(iter(ledger_store.scan()), None) is None:
+        try:
+            return Ledger.begin(ledger_store, clock=clock)
+        except LedgerError:
+            if next(iter(ledger_store.scan()), None) is None:
+                raise
+            # Another process began it at the same moment.
+    return Ledger(ledger_store, anchor=anchor, clock=clock)
+
+
+def _secure_aggregation() -> Aggregation:
+    from hushrec_server.rounds.secagg import SecAggPlus
+
+    return SecAggPlus()

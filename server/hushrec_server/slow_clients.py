@@ -1,0 +1,189 @@
+"""Time and room that one client may take: for the head of a request, its body, the answer, and connections.
+
+uvicorn limits the number of connections and how long an idle one is kept after an answer, but waits without end for
+the first bytes and for a head or body that trickles in; this module adds those ends.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import MutableMapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hushrec_privacy.errors import FleetError
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from hushrec_server.rates import address_key
+
+if TYPE_CHECKING:
+    from asyncio import TimerHandle, Transport
+    from collections.abc import Awaitable, Callable
+
+    Message = MutableMapping[str, Any]
+    Receive = Callable[[], Awaitable[Message]]
+    Send = Callable[[Message], Awaitable[None]]
+    App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+__all__ = ["BodyRoom", "SlowClientLimits", "TimelyProtocol", "timely_protocol"]
+
+_CLOSE = (b"connection", b"close")
+
+
+class SlowClientLimits:
+    """ASGI middleware: a body has to arrive within a time.
+
+    Args:
+        app: What is guarded.
+        body_s: Seconds from the head of a request to the last byte of its body.
+    """
+
+    def __init__(self, app: "App", *, body_s: float) -> None:
+        self._app, self._body_s = app, body_s
+
+    async def __call__(self, scope: "Message", receive: "Receive", send: "Send") -> None:
+        """Run the application on a request that cannot last for ever."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        deadline = asyncio.get_running_loop().time() + self._body_s
+        waiting = _has_body(scope)
+
+        async def timely_receive() -> "Message":
+            nonlocal waiting
+            if not waiting:
+                return await receive()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError as error:
+                raise FleetError("the body took too long to arrive", reason="too-slow") from error
+            waiting = bool(message.get("more_body", False))
+            return message
+
+        async def closing_send(message: "Message") -> None:
+            if waiting and message["type"] == "http.response.start":
+                # Nobody reads the rest of the body: the connection cannot be used again.
+                message = {**message, "headers": [*message.get("headers", ()), _CLOSE]}
+            await send(message)
+
+        await self._app(scope, timely_receive, closing_send)
+
+
+def _has_body(scope: "Message") -> bool:
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+        for name, value in scope["headers"]
+    )
+
+
+class BodyRoom:
+    """How many bytes of bodies this process holds at once, over all requests.
+
+    >>> room = BodyRoom(100)
+    >>> with room.taken(60):
+    ...     room.free
+    40
+    """
+
+    def __init__(self, most: int) -> None:
+        self.free = most
+
+    def taken(self, size: int) -> "_Taken":
+        """Hold room for a body while the block runs.
+
+        Raises:
+            FleetError: There is none at the moment.
+        """
+        return _Taken(self, size)
+
+
+class _Taken:
+    def __init__(self, room: BodyRoom, size: int) -> None:
+        self._room, self._size = room, size
+
+    def __enter__(self) -> None:
+        if self._size > self._room.free:
+            raise FleetError("the server holds as many uploads as it can; send again", reason="busy", retry_after_s=2)
+        self._room.free -= self._size
+
+    def __exit__(self, *_: object) -> None:
+        self._room.free += self._size
+
+
+class TimelyProtocol(H11Protocol):
+    """Closes a connection whose next head does not come whole in time, or that does not take its answer.
+
+    Its limits are attributes of a subclass: see `timely_protocol`.
+    """
+
+    head_s: ClassVar[float]
+    write_s: ClassVar[float]
+    per_address: ClassVar[int]
+    held: ClassVar[Counter[str]]
+
+    _head_timer: "TimerHandle | None" = None
+    _write_timer: "TimerHandle | None" = None
+    _address: str | None = None
+
+    def connection_made(self, transport: "Transport") -> None:  # type: ignore[override]
+        """Count the connection, and start waiting for the first head."""
+        super().connection_made(transport)
+        address = address_key(self.client[0] if self.client else "")
+        if self.per_address and self.held[address] >= self.per_address:
+            transport.abort()
+            return
+        self._address = address
+        self.held[address] += 1
+        self._wait_for_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Stop waiting when a head is whole; start again with the first byte of the next."""
+        super().data_received(data)
+        # Nothing of a request's head is known to h11 until all of it is there: IDLE.
+        if self.conn.their_state.__name__ != "IDLE":
+            self._stop_waiting()
+        elif self._head_timer is None and not self.transport.is_closing():
+            self._wait_for_head()
+
+    def pause_writing(self) -> None:
+        """Give a reader that is too slow some time."""
+        super().pause_writing()
+        self._write_timer = self._write_timer or self.loop.call_later(self.write_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The reader goes on."""
+        super().resume_writing()
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._stop_waiting()
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+        if self._address is not None:
+            self.held[self._address] -= 1
+            if not self.held[self._address]:
+                del self.held[self._address]
+            self._address = None
+        super().connection_lost(exc)
+
+    def _wait_for_head(self) -> None:
+        self._head_timer = self.loop.call_later(self.head_s, self.transport.abort)
+
+    def _stop_waiting(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
+def timely_protocol(*, head_s: float, write_s: float, per_address: int) -> type[TimelyProtocol]:
+    """uvicorn's HTTP protocol with an end to every waiting, and a limit on connections of one address.
+
+    Args:
+        head_s: Seconds from a connection's start, or from the first byte of a later request, to the end of its head.
+        write_s: Seconds that a full send buffer (64 KiB) has to drain.
+        per_address: Connections that one address may hold; 0: any number, for behind a proxy.
+    """
+    limits = {"head_s": head_s, "write_s": write_s, "per_address": per_address, "held": Counter()}
+    return type("LimitedProtocol", (TimelyProtocol,), limits)

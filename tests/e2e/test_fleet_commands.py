@@ -1,0 +1,49 @@
+"""`hushrec fleet file` and `hushrec join` as a person runs them."""
+
+import json
+import socket
+from pathlib import Path
+
+from hushrec.fleet import FleetFile
+
+from tests.e2e.commands import hushrec
+
+ROOT = '{"signed":{"_type":"root"}}'
+
+
+def test_a_fleet_file_is_written_from_a_key_file_or_from_digits(tmp_path: Path) -> None:
+    (tmp_path / "plan.pub").write_text("ab" * 32 + "\n")
+    (tmp_path / "root.json").write_text(ROOT)
+    common = ("--server", "shop", "--root", "root.json", "--authority", "https://login.shop.example")
+    for key in ("plan.pub", "ab" * 32):
+        made = hushrec("fleet", "file", "--plan-key", key, *common, "--out", "f.json", "--json", cwd=tmp_path)
+        assert made.returncode == 0, made.stderr
+        assert json.loads(made.stdout)["plan_key"] == "ab" * 32
+        found = FleetFile.read(tmp_path / "f.json")
+        assert found == FleetFile("shop", "ab" * 32, "https://login.shop.example", ROOT)
+    wrong = hushrec("fleet", "file", "--plan-key", "cd", *common, cwd=tmp_path)
+    assert wrong.returncode == 1
+    assert "cd: No such file" in wrong.stderr
+    wrong = hushrec("fleet", "file", "--plan-key", "ab" * 32, *common[:-1], "http://login.shop.example", cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert "https" in wrong.stderr
+
+
+def test_a_server_that_is_away_is_told_in_one_line_and_ends_once(tmp_path: Path) -> None:
+    trust = FleetFile("shop", "ab" * 32, "https://login.shop.example", ROOT)
+    (tmp_path / "fleet.json").write_bytes(trust.encode())
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    common = ("--profile", "ann.profile", "--fleet", "fleet.json", "--vault-key", "vault.key", "--once")
+    tried = hushrec("join", url, *common, cwd=tmp_path)
+    assert tried.returncode == 15, tried.stderr
+    assert "not now (unreachable): the server cannot be reached" in tried.stderr
+    assert tried.stdout.startswith("# Privacy receipt of this device")
+    assert "has sent nothing" in tried.stdout
+    tried = hushrec("join", url, *common, "--json", cwd=tmp_path)
+    assert json.loads(tried.stdout)["refusal"]["reason"] == "unreachable"
+    assert (tmp_path / "ann.profile.fleet" / "participation.db").is_file()
+    far = hushrec("join", "http://shop.example", *common, cwd=tmp_path)
+    assert far.returncode == 2
+    assert "https" in far.stderr

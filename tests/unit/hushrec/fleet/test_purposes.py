@@ -1,0 +1,105 @@
+"""What devices send for each purpose of a plan: an update, counts, features, and what goes by itself."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hushrec.recommender import Recommender
+from hushrec_privacy.encoding import decode_sum, split_segments, to_lattice
+from hushrec_privacy.errors import FleetError
+
+from tests.fleet_plans import COUNTS, FEATURES
+from tests.whole_fleet import ROUND_S, START, TestClient, WholeFleet, devices_of, made
+
+
+def shoppers(fleet: WholeFleet) -> list[TestClient]:
+    """Devices of six shoppers who looked at things."""
+    devices = []
+    for number in range(6):
+        shopper = Recommender.open(fleet.bundle.root)
+        for item in range(number, 30):
+            shopper.observe(f"item-{item + 1}", at=datetime.fromtimestamp(START - 60, UTC))
+        devices.append(fleet.device(number, shopper))
+    return devices
+
+
+def test_what_shoppers_did_is_trained_on_clipped_and_summed(tmp_path: Path) -> None:
+    fleet = WholeFleet(tmp_path / "fleet", real=True, parameters=2048)
+    devices = shoppers(fleet)
+    fleet.play(*devices, until=lambda: bool(fleet.publisher.results))
+    (outcome,) = fleet.sums.outcomes
+    np.testing.assert_array_equal(outcome.sum, made(devices, 1))
+    for device in devices:
+        vector = device.given.made[1]
+        assert np.any(vector)
+        assert int(np.sum(vector**2)) <= fleet.plan.rounded_norm_squared
+
+
+def test_a_plan_for_another_model_is_not_joined(tmp_path: Path) -> None:
+    fleet = WholeFleet(tmp_path / "fleet", real=True, parameters=2047)
+    device = fleet.device(0)
+    fleet.play(device, seconds=100)
+    assert device.status().refusal.reason == "parts"  # type: ignore[union-attr]
+
+
+def test_items_guesses_and_counters_of_the_app_are_counted_in_a_sum(tmp_path: Path) -> None:
+    fleet = WholeFleet(tmp_path / "fleet", real=True, vector=COUNTS)
+    devices = shoppers(fleet)
+    for device in devices:
+        device.step()
+        assert device.send_features("visits", np.array([3.0])) == "aggregate"
+    fleet.play(*devices, until=lambda: bool(fleet.publisher.results))
+    (outcome,) = fleet.sums.outcomes
+    np.testing.assert_array_equal(outcome.sum, made(devices, 1))
+    mean = split_segments(fleet.plan, decode_sum(fleet.plan, to_lattice(fleet.plan, outcome.sum)))
+    assert mean["visits"] == pytest.approx([3.0], abs=0.05)
+    looked = mean["trending"]  # item 1 by one shopper, item 6 by all, each shopper's 25 to 30 items cut to a norm of 3
+    assert looked[:6] == pytest.approx(looked[5] * np.arange(1, 7) / 6, abs=0.05)
+    assert np.abs(looked[30:]).max() < 0.05 < looked[5] / 2
+    assert mean["evaluation"][2] == pytest.approx(1.0, abs=0.05)
+
+
+def test_a_round_of_features_is_joined_only_for_a_vector_that_waits(tmp_path: Path) -> None:
+    fleet = WholeFleet(tmp_path / "fleet", real=True, vector=FEATURES)
+    devices = devices_of(fleet)
+    with pytest.raises(FleetError, match="not known yet"):
+        devices[0].send_features("interests", np.ones(16))
+    fleet.play(*devices, seconds=ROUND_S)
+    assert {path for device in devices for _, path, _ in device.sent} == {"/v1/fleet"}
+    for device in devices:
+        device.send_features("interests", np.ones(16))
+    fleet.play(*devices, until=lambda: bool(fleet.publisher.results), seconds=2 * ROUND_S)
+    (outcome,) = fleet.sums.outcomes
+    (number,) = devices[0].given.made
+    np.testing.assert_array_equal(outcome.sum, made(devices, number))
+    checked_in = len([path for _, path, _ in devices[0].sent if "check-in" in path])
+    fleet.play(*devices, seconds=2 * ROUND_S)
+    assert len([path for _, path, _ in devices[0].sent if "check-in" in path]) == checked_in
+
+
+def test_a_direct_payload_goes_by_itself_once_and_its_epsilon_is_on_the_receipt(tmp_path: Path) -> None:
+    fleet = WholeFleet(tmp_path / "fleet", real=True, vector=FEATURES)
+    device = fleet.device(0)
+    device.step()
+    with pytest.raises(FleetError, match="did not agree"):
+        device.send_features("user-vector", np.ones(8))
+    device.allow_direct("user-vector", True)
+    assert device.send_features("user-vector", np.ones(8)) == "direct"
+    failed: list[str] = []
+
+    def away(_method: str, path: str) -> None:
+        if "features" in path and len(failed) < 2:
+            failed.append(path)
+            raise FleetError("away", reason="unreachable", retry_after_s=0)
+
+    device.connections["https://learn.shop.example"].before = away
+    fleet.play(device, seconds=200)
+    (kept,) = fleet.service.features(fleet.plan.plan_id, "user-vector")
+    assert np.frombuffer(kept, "<f4").shape == (8,)
+    assert len(failed) == 2
+    assert sum("features/user-vector" in path for _, path, _ in device.sent) == 1
+    assert sum(plan.rounds for plan in device._record.totals().plans.values()) == 1, "tried three times, spent once"
+    page = device.receipt()
+    assert "the server sees them" in page
+    assert "user-vector" in page

@@ -1,0 +1,183 @@
+"""Places are given in a round's time, to as many as the cohort, once each; whoever gets none is told when to come."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hushrec_privacy.enrolment import AuthorityKey
+from hushrec_privacy.errors import EnrolmentError, FleetError
+from hushrec_server.rounds.admission import CheckIn
+from hushrec_server.service import FleetService
+
+from tests.small_fleet import ROUND_S, START, SmallFleet
+
+
+def check_in(fleet: SmallFleet, service: FleetService, number: int) -> CheckIn:
+    return service.check_in(fleet.plan.plan_id, fleet.pseudonym(number), fleet.certificate(number))
+
+
+def refused(fleet: SmallFleet, service: FleetService, number: int = 99) -> FleetError:
+    with pytest.raises(FleetError) as found:
+        check_in(fleet, service, number)
+    return found.value
+
+
+def test_a_device_is_told_round_place_session_and_deadline(fleet: SmallFleet, service: FleetService) -> None:
+    first, second = (check_in(fleet, service, number) for number in (7, 8))
+    assert (first.round_number, first.index, first.deadline_at) == (1, 0, START + ROUND_S // 2)
+    assert (second.round_number, second.index) == (1, 1)
+    assert first.session == second.session != b""
+
+
+def test_a_device_that_asks_again_gets_the_same_place(fleet: SmallFleet, service: FleetService) -> None:
+    first = check_in(fleet, service, 7)
+    check_in(fleet, service, 8)
+    assert check_in(fleet, service, 7) == first
+    fleet.send(service, 1, 7)
+    assert check_in(fleet, service, 7).index == 0
+
+
+def test_a_device_that_lost_its_answer_finds_its_place_in_a_round_that_has_gone_on(
+    fleet: SmallFleet, service: FleetService
+) -> None:
+    fleet.run(service, *range(5), until=3)
+    assert check_in(fleet, service, 3).index == 3
+    assert refused(fleet, service).reason == "not-now"
+
+
+@pytest.mark.parametrize("now", [START - ROUND_S, START - 1])
+def test_before_the_first_round_nobody_gets_in(fleet: SmallFleet, service: FleetService, now: int) -> None:
+    fleet.clock.now = now
+    error = refused(fleet, service)
+    assert error.reason == "not-now"
+    assert error.retry_after_s is not None
+    assert START <= now + error.retry_after_s < START + ROUND_S // 4
+
+
+def test_after_the_time_of_admission_nobody_gets_in_until_the_next_round(
+    fleet: SmallFleet, service: FleetService
+) -> None:
+    fleet.clock.now = START + 439  # half of a thousand, less the time for one message
+    assert check_in(fleet, service, 0).round_number == 1
+    fleet.clock.now += 1
+    error = refused(fleet, service)
+    assert error.reason == "not-now"
+    assert error.retry_after_s is not None
+    assert START + ROUND_S <= fleet.clock.now + error.retry_after_s < START + ROUND_S + ROUND_S // 4
+
+
+def test_no_more_than_the_cohort_gets_in(fleet: SmallFleet, service: FleetService) -> None:
+    places = {check_in(fleet, service, number).index for number in range(5)}
+    assert places == set(range(5))
+    error = refused(fleet, service)
+    assert error.reason == "round-full"
+    assert error.retry_after_s is not None
+    assert fleet.clock.now + error.retry_after_s >= START + ROUND_S
+
+
+def test_no_more_than_the_cohort_gets_in_when_all_come_at_once(fleet: SmallFleet, service: FleetService) -> None:
+    other = fleet.service()
+
+    def come(number: int) -> int | str:
+        try:
+            return check_in(fleet, (service, other)[number % 2], number).index
+        except FleetError as error:
+            return error.reason
+
+    with ThreadPoolExecutor(12) as pool:
+        found = list(pool.map(come, range(24)))
+    other.database.close()
+    assert sorted(place for place in found if isinstance(place, int)) == list(range(5))
+    assert {reason for reason in found if isinstance(reason, str)} == {"round-full"}
+    assert len(service.rounds(fleet.plan.plan_id)) == 1
+
+
+def test_a_place_whose_device_says_nothing_goes_to_the_next_one(fleet: SmallFleet, service: FleetService) -> None:
+    for number in range(5):
+        check_in(fleet, service, number)
+    fleet.send(service, 1, 0, 1, 3, 4)
+    fleet.clock.now += 59
+    assert refused(fleet, service, 6).reason == "round-full"
+    fleet.clock.now += 1
+    assert check_in(fleet, service, 6).index == 2
+    assert refused(fleet, service, 7).reason == "round-full"
+    with pytest.raises(FleetError) as late:
+        fleet.send(service, 1, 2)
+    assert late.value.reason == "not-in-round"
+    fleet.send(service, 1, 6)
+    assert service.identity(fleet.plan.plan_id, 1, fleet.pseudonym(2)) is None
+
+
+def test_a_next_round_opens_only_when_the_one_before_is_over(fleet: SmallFleet, service: FleetService) -> None:
+    fleet.run(service, *range(5), until=4)
+    fleet.clock.now = START + ROUND_S
+    assert refused(fleet, service).reason == "not-now"
+    service.abort(fleet.plan.plan_id, 1)
+    assert check_in(fleet, service, 9).round_number == 2
+
+
+def test_rounds_to_which_nobody_came_are_left_out(fleet: SmallFleet, service: FleetService) -> None:
+    check_in(fleet, service, 0)
+    fleet.clock.now = START + 7 * ROUND_S
+    service.tick()
+    assert check_in(fleet, service, 0).round_number == 8
+    assert [each["round"] for each in service.rounds(fleet.plan.plan_id)] == [8, 1]
+
+
+def test_a_round_is_opened_once_even_if_it_ended_early(fleet: SmallFleet, service: FleetService) -> None:
+    fleet.run(service, *range(5))
+    assert fleet.state(service) == "published"
+    assert refused(fleet, service).reason == "not-now"
+
+
+def test_a_clock_that_was_set_back_opens_no_earlier_round(fleet: SmallFleet, service: FleetService) -> None:
+    fleet.clock.now = START + 3 * ROUND_S
+    check_in(fleet, service, 0)
+    service.abort(fleet.plan.plan_id, 4)
+    fleet.clock.now = START + ROUND_S
+    assert refused(fleet, service).reason == "not-now"
+
+
+def test_after_the_last_round_the_plan_has_ended(fleet: SmallFleet, service: FleetService) -> None:
+    fleet.clock.now = START + 50 * ROUND_S
+    error = refused(fleet, service)
+    assert (error.reason, error.retry_after_s) == ("plan-ended", None)
+    service.tick()
+    assert refused(fleet, service).reason == "plan-ended"
+    assert service.info().plans == ()
+    assert service.ledger.plan(fleet.plan.plan_id).closed
+
+
+def test_a_halted_plan_lets_nobody_in_until_it_is_resumed(fleet: SmallFleet, service: FleetService) -> None:
+    service.halt(fleet.plan.plan_id, "the shop wants to look first")
+    error = refused(fleet, service)
+    assert (error.reason, error.retry_after_s) == ("plan-halted", ROUND_S)
+    service.resume(fleet.plan.plan_id)
+    assert check_in(fleet, service, 0).index == 0
+
+
+@pytest.mark.parametrize("plan_id", ["ab" * 32, "", "'; DROP TABLE fleet_plan; --", "é" * 64])
+def test_a_plan_that_is_not_there_is_unknown(fleet: SmallFleet, service: FleetService, plan_id: str) -> None:
+    with pytest.raises(FleetError) as found:
+        service.check_in(plan_id, fleet.pseudonym(0), fleet.certificate(0))
+    assert found.value.reason == "unknown-plan"
+
+
+@pytest.mark.parametrize("wrong", ["another authority", "another device", "cut short", "of no bytes", "another plan"])
+def test_without_the_right_certificate_nobody_gets_in(fleet: SmallFleet, service: FleetService, wrong: str) -> None:
+    forger = AuthorityKey(b"f" * 32)
+    given = {
+        "another authority": forger.certify(fleet.plan.plan_id, fleet.pseudonym(0), fleet.identity(0).public()),
+        "another device": fleet.certificate(1),
+        "cut short": fleet.certificate(0)[:-1],
+        "of no bytes": b"",
+        "another plan": fleet.authority.certify("cd" * 32, fleet.pseudonym(0), fleet.identity(0).public()),
+    }
+    with pytest.raises(EnrolmentError):
+        service.check_in(fleet.plan.plan_id, fleet.pseudonym(0), given[wrong])
+    assert service.rounds(fleet.plan.plan_id) == []
+
+
+def test_the_identity_is_the_certificates(fleet: SmallFleet, service: FleetService) -> None:
+    check_in(fleet, service, 3)
+    assert service.identity(fleet.plan.plan_id, 1, fleet.pseudonym(3)) == fleet.identity(3).public()
+    assert service.identity(fleet.plan.plan_id, 1, fleet.pseudonym(4)) is None

@@ -1,0 +1,298 @@
+"""What devices ask, over HTTP: answered when it is theirs and fresh, refused with one opaque answer when it is not."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hushrec.messages import (
+    DEVICE_HEADER,
+    ROUTES,
+    SIGNATURE_HEADER,
+    CheckInAnswer,
+    CheckInBody,
+    FeatureBody,
+    FleetAnswer,
+    Problem,
+    packed,
+    path_of,
+    read_json,
+    read_packed,
+)
+from hushrec_privacy.enrolment import AuthorityKey, Identity
+from hushrec_privacy.envelope import EnvelopeKey, seal, sign_request
+from hushrec_server.device_requests import OPAQUE
+
+from tests.asgi import Answer
+from tests.fake_fleet import PLAN, PLAN_DOCUMENT, Device, World
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+@pytest.fixture
+def device(world: World) -> Device:
+    device = Device(world)
+    assert device.check_in().status == 200
+    return device
+
+
+def problem(answer: Answer) -> Problem:
+    assert answer.headers["content-type"] == "application/problem+json"
+    found = read_json(answer.body, Problem)
+    assert found.status == answer.status
+    return found
+
+
+def assert_opaque(answer: Answer) -> None:
+    found = problem(answer)
+    assert (answer.status, found.type, found.detail, found.reason) == (403, "envelope", OPAQUE, None)
+
+
+def test_anyone_learns_what_the_fleet_is(world: World) -> None:
+    answer = world.ask("GET", path_of("fleet"))
+    found = read_json(answer.body, FleetAnswer)
+    assert (found.wire, found.server, found.release, found.now) == (1, "shop", 3, 1_000_000)
+    assert found.authorities == (world.authority.public(),)
+    assert (found.plans[0].data, found.keys.data) == (PLAN_DOCUMENT.encode(), b"keys")
+
+
+def test_a_certified_device_gets_a_place_and_the_same_one_again(world: World) -> None:
+    device = Device(world)
+    for _ in range(2):
+        answer = device.check_in()
+        assert answer.status == 200
+        place = read_packed(answer.body, CheckInAnswer)
+        assert place == CheckInAnswer(1, 0, b"session", "cd" * 32, 1_000_060)
+    assert list(world.fleet.devices) == [device.name]
+
+
+def test_an_upload_is_kept_and_its_reply_comes_when_the_phase_is_closed(world: World, device: Device) -> None:
+    assert device.upload(b"masked").status == 204
+    assert world.fleet.uploads == {(4, device.name): b"masked"}
+    waiting = device.reply()
+    assert (waiting.status, waiting.body, waiting.headers["retry-after"]) == (202, b"", "2")
+    world.fleet.replies[4, device.name] = b"survivors"
+    assert device.reply().body == b"survivors"
+
+
+def test_the_same_upload_sent_again_is_welcome_and_another_one_is_not(device: Device) -> None:
+    assert device.upload(b"masked").status == 204
+    assert device.upload(b"masked").status == 204
+    refused = device.upload(b"other")
+    assert (refused.status, problem(refused).reason) == (409, "already-counted")
+
+
+def test_a_direct_feature_payload_needs_no_check_in(world: World) -> None:
+    device = Device(world)
+    context = device.context("feature/interests")
+    inside = packed(FeatureBody(device.certificate, b"\0" * 8))
+    sealed = seal(world.key.public(), context, inside, ROUTES["feature"].payload_bytes)
+    path = path_of("feature", plan=PLAN, name="interests")
+    assert world.ask("POST", path, headers=device.headers(context, sealed), body=sealed).status == 204
+    assert world.fleet.direct == {("interests", device.name): b"\0" * 8}
+
+
+def test_a_replayed_check_in_and_a_replayed_upload_are_refused(world: World, device: Device) -> None:
+    for path, headers, body in (device.check_in_request(), device.upload_request(b"masked")):
+        assert world.ask("POST", path, headers=headers, body=body).status in (200, 204)
+        assert_opaque(world.ask("POST", path, headers=headers, body=body))
+
+
+def test_a_request_is_accepted_only_near_its_time(world: World, device: Device) -> None:
+    path, headers, body = device.upload_request(b"masked")
+    for later in (-301, 301):
+        world.now += later
+        assert_opaque(world.ask("POST", path, headers=headers, body=body))
+        world.now -= later
+    world.now += 299
+    assert world.ask("POST", path, headers=headers, body=body).status == 204
+
+
+def test_a_request_of_one_device_is_not_one_of_another(world: World, device: Device) -> None:
+    other = Device(world)
+    other.check_in()
+    path, headers, body = device.upload_request(b"masked")
+    assert_opaque(world.ask("POST", path, headers={**headers, DEVICE_HEADER: other.name}, body=body))
+    assert not world.fleet.uploads
+
+
+@pytest.mark.parametrize("where", ["phase", "round", "plan"])
+def test_a_request_counts_only_where_it_was_signed_for(world: World, device: Device, where: str) -> None:
+    path, headers, body = device.upload_request(b"masked", "mask")
+    other = {
+        "phase": path.replace("mask", "agree"),
+        "round": path.replace("/1/", "/2/"),
+        "plan": path.replace(PLAN, "cd" * 32),
+    }
+    answer = world.ask("POST", other[where], headers=headers, body=body)
+    assert answer.status in (403, 404, 409)
+    assert not world.fleet.uploads
+
+
+@pytest.mark.parametrize("changed", [0, 5, 40, 1200, -1])
+def test_a_changed_byte_anywhere_is_refused_without_saying_what(world: World, device: Device, changed: int) -> None:
+    path, headers, body = device.upload_request(b"masked")
+    broken = bytearray(body)
+    broken[changed] ^= 1
+    assert_opaque(world.ask("POST", path, headers=headers, body=bytes(broken)))
+    context = device.context("upload/mask", 1)  # signed anew: now the envelope itself is what is wrong
+    assert_opaque(world.ask("POST", path, headers=device.headers(context, bytes(broken)), body=bytes(broken)))
+    assert not world.fleet.uploads
+
+
+def test_an_unknown_device_gets_the_answer_of_a_wrong_signature(world: World) -> None:
+    assert_opaque(Device(world).upload(b"masked"))
+    assert_opaque(Device(world).reply())
+
+
+def test_a_certificate_of_another_authority_plan_or_device_is_refused(world: World, tmp_path: Path) -> None:
+    assert_opaque(Device(world, authority=AuthorityKey.create(tmp_path / "other.key")).check_in())
+    device, other = Device(world), Device(world)
+    other_plan = world.authority.certify("cd" * 32, device.name, device.identity.public())
+    for certificate in (other.certificate, other_plan, b"", b"x" * 145):
+        path, headers, body = device.check_in_request(CheckInBody(certificate))
+        assert_opaque(world.ask("POST", path, headers=headers, body=body))
+    assert not world.fleet.devices
+
+
+@pytest.mark.parametrize(
+    "inside", [b"", b"\xc1", b"\x80", b"\x81\xa1x\x01", packed(Problem("a", "b", 1)), b"\x91" * 900]
+)
+def test_what_is_no_check_in_inside_its_envelope_is_refused_opaquely(world: World, inside: bytes) -> None:
+    device = Device(world)
+    context = device.context("check-in")
+    sealed = seal(world.key.public(), context, inside, ROUTES["check-in"].payload_bytes)
+    headers = device.headers(context, sealed)
+    assert_opaque(world.ask("POST", path_of("check-in", plan=PLAN), headers=headers, body=sealed))
+
+
+def test_a_newer_device_may_say_more_in_its_check_in(world: World) -> None:
+    device = Device(world)
+    context = device.context("check-in")
+    inside = msgspec.msgpack.encode({"certificate": device.certificate, "battery": "full"})
+    sealed = seal(world.key.public(), context, inside, ROUTES["check-in"].payload_bytes)
+    headers = device.headers(context, sealed)
+    assert world.ask("POST", path_of("check-in", plan=PLAN), headers=headers, body=sealed).status == 200
+
+
+def test_an_envelope_to_a_key_that_is_not_in_force_is_refused(world: World, device: Device, tmp_path: Path) -> None:
+    world.key = EnvelopeKey.create(tmp_path / "new.key")
+    path, headers, body = device.upload_request(b"masked")
+    world.key = EnvelopeKey.create(tmp_path / "newer.key")
+    assert_opaque(world.ask("POST", path, headers=headers, body=body))
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {DEVICE_HEADER: "x", SIGNATURE_HEADER: "y"},
+        {DEVICE_HEADER: "ab" * 16},
+        {DEVICE_HEADER: "AB" * 16, SIGNATURE_HEADER: "A" * 119},
+        {DEVICE_HEADER: "\xff" * 32, SIGNATURE_HEADER: "\xff" * 119},
+    ],
+)
+def test_missing_and_senseless_headers_are_refused_opaquely(world: World, headers: dict[str, str]) -> None:
+    device = Device(world)
+    _, _, body = device.check_in_request()
+    assert_opaque(world.ask("POST", path_of("check-in", plan=PLAN), headers=headers, body=body))
+    assert_opaque(world.ask("GET", path_of("reply", plan=PLAN, round=1, phase="mask"), headers=headers))
+
+
+def test_a_body_of_another_length_is_refused_before_it_is_read(world: World, device: Device) -> None:
+    path, headers, body = device.upload_request(b"masked")
+    longer = world.ask("POST", path, headers={**headers, "content-length": str(len(body) + 1)}, pieces=[])
+    assert (longer.status, problem(longer).reason) == (413, "too-large")
+    shorter = world.ask("POST", path, headers=headers, body=body[:-1])
+    assert (shorter.status, problem(shorter).reason) == (400, "malformed")
+    lying = world.ask("POST", path, headers=headers | {"content-length": str(len(body))}, body=body + b"x")
+    assert lying.status == 413
+
+
+@pytest.mark.parametrize("length", ["", "-1", "+5", "1e3", "\xb2", "9" * 30])
+def test_a_body_that_does_not_say_its_length_is_refused(world: World, length: str) -> None:
+    answer = world.ask("POST", path_of("check-in", plan=PLAN), headers={"content-length": length}, body=b"x")
+    assert (answer.status, problem(answer).reason) in ((411, "length-required"), (413, "too-large"))
+
+
+def test_more_bodies_than_there_is_room_for_wait(world: World, device: Device) -> None:
+    path, headers, body = device.upload_request(b"masked")
+    with world.front.room.taken(world.front.room.free):
+        answer = world.ask("POST", path, headers=headers, body=body)
+    assert (answer.status, problem(answer).reason, answer.headers["retry-after"]) == (503, "busy", "2")
+    assert world.ask("POST", path, headers=headers, body=body).status == 204
+    assert world.front.room.free == 1 << 20
+
+
+def test_a_device_that_asks_too_often_is_told_when_to_come_back(world: World, device: Device) -> None:
+    answers = [device.reply() for _ in range(25)]
+    assert [answer.status for answer in answers] == [202] * 19 + [429] * 6  # its check-in took a token too
+    assert answers[-1].headers["retry-after"] == "1"
+    world.now += 1
+    assert device.reply().status == 202
+
+
+def test_forged_requests_do_not_use_up_the_requests_of_the_device(world: World, device: Device) -> None:
+    forger = Device(world)
+    forger.name = device.name
+    for _ in range(40):
+        assert_opaque(forger.reply())
+    assert device.reply().status == 202
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "1e3", "99999999999", "²", "x", "%00"])
+def test_a_round_that_is_no_number_is_not_found(world: World, number: str) -> None:
+    path = path_of("upload", plan=PLAN, round="7", phase="mask").replace("/7/", f"/{number}/")
+    answer = world.ask("POST", path, body=b"")
+    assert (answer.status, problem(answer).reason) == (404, "not-found")
+
+
+def test_an_unknown_phase_and_path_are_not_found(world: World) -> None:
+    for path in (f"/v1/plans/{PLAN}/rounds/1/eat", "/v1/nothing", "/"):
+        answer = world.ask("GET", path)
+        assert answer.status == 404
+        assert problem(answer).type == "fleet"
+
+
+def test_a_plan_that_the_server_does_not_have_is_named(world: World, device: Device) -> None:
+    other = "cd" * 32
+    question = device.headers(device.context("reply/mask", 1, other), b"")
+    answers = [world.ask("GET", path_of("reply", plan=other, round=1, phase="mask"), headers=question)]
+    path, headers, body = device.check_in_request()
+    answers.append(world.ask("POST", path.replace(PLAN, other), headers=headers, body=body))
+    answers.append(world.ask("POST", path_of("upload", plan=other, round=1, phase="mask"), headers=headers, body=body))
+    assert [(answer.status, problem(answer).reason) for answer in answers] == [(404, "unknown-plan")] * 3
+
+
+def test_of_a_round_that_is_over_everyone_may_know_that(device: Device) -> None:
+    for answer in (device.upload(b"masked", in_round=2), device.reply(in_round=2)):
+        assert (answer.status, problem(answer).reason) == (409, "round-over")
+
+
+def test_another_method_is_refused_with_a_problem(world: World) -> None:
+    answer = world.ask("DELETE", path_of("fleet"))
+    assert (answer.status, problem(answer).reason) == (405, "wrong-method")
+
+
+def test_a_bug_answers_500_and_tells_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> Any:
+        raise RuntimeError("secret of the inside")
+
+    monkeypatch.setattr(world.fleet, "info", broken)
+    answer = world.ask("GET", path_of("fleet"))
+    assert answer.status == 500
+    assert b"secret" not in answer.body
+    assert json.loads(answer.body)["type"] == "error"
+
+
+def test_an_identity_of_the_signature_must_be_the_certified_one(world: World) -> None:
+    device = Device(world)
+    path, _, body = device.check_in_request()
+    stranger = Identity.create()
+    signed = sign_request(stranger, device.context("check-in"), body, at_s=int(world.now))
+    headers = {DEVICE_HEADER: device.name, SIGNATURE_HEADER: signed}
+    assert_opaque(world.ask("POST", path, headers=headers, body=body))

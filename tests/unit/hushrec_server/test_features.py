@@ -1,0 +1,142 @@
+"""Payloads that devices send by themselves are kept until they expire; nonces for as long as a request could return."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hushrec_privacy.errors import FleetError
+from hushrec_privacy.plans.plan import Plan
+from hushrec_privacy.plans.planner import Request, make_plan
+from hushrec_privacy.plans.schema import DirectPayload, Segment, Vector
+from hushrec_server.features import NONCE_S
+from hushrec_server.schema import FEATURE, NONCE
+from hushrec_server.service import FleetService
+from sqlalchemy import func, select
+
+from tests.small_fleet import ROUND_S, START, SmallFleet
+
+DAY_S = 86_400
+
+
+@cache
+def plan_with_payloads(authority: str) -> Plan:
+    plan = make_plan(
+        Request(
+            population=250,
+            cohort=5,
+            rounds=50,
+            delta=1e-6,
+            noise_multiplier=2.0,
+            vector=Vector(
+                "features",
+                (Segment("visits", 3, "2", "how often the app was opened"),),
+                (DirectPayload("interests", 4, "1", "what the shopper likes", "1", "0.000001", 3, 7),),
+            ),
+            round_seconds=ROUND_S,
+            first_round_at=START,
+            authority=authority,
+        )
+    )
+    assert plan is not None
+    return plan
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, url: str) -> SmallFleet:
+    fleet = SmallFleet(tmp_path, url)
+    fleet.plan = plan_with_payloads(fleet.authority.public().hex())
+    return fleet
+
+
+def reason(act: Callable[[], object]) -> str:
+    with pytest.raises(FleetError) as found:
+        act()
+    return found.value.reason
+
+
+def count(service: FleetService, table: object) -> int:
+    with service.database.reading() as connection:
+        return connection.execute(select(func.count()).select_from(table)).scalar_one()  # type: ignore[arg-type]
+
+
+def test_a_payload_is_handed_to_the_shop_until_it_expires_and_then_deleted(
+    fleet: SmallFleet, service: FleetService
+) -> None:
+    plan = fleet.plan.plan_id
+    service.add_features(plan, "interests", fleet.pseudonym(0), b"one")
+    fleet.clock.now += DAY_S // 2
+    service.add_features(plan, "interests", fleet.pseudonym(1), b"two")
+    assert set(service.features(plan, "interests")) == {b"one", b"two"}
+    fleet.clock.now = START + 7 * DAY_S
+    assert service.features(plan, "interests") == (b"two",)
+    service.tick()
+    assert count(service, FEATURE) == 1
+    fleet.clock.now += DAY_S
+    service.tick()
+    assert count(service, FEATURE) == 0
+
+
+def test_a_device_has_one_payload_of_a_name(fleet: SmallFleet, service: FleetService) -> None:
+    for body in (b"old", b"new"):
+        service.add_features(fleet.plan.plan_id, "interests", fleet.pseudonym(0), body)
+    assert service.features(fleet.plan.plan_id, "interests") == (b"new",)
+
+
+def test_the_order_tells_nothing_of_who_sent_or_when(fleet: SmallFleet, service: FleetService) -> None:
+    bodies = [b"%d" % number for number in range(20)]
+    for number, body in enumerate(bodies):
+        service.add_features(fleet.plan.plan_id, "interests", fleet.pseudonym(number), body)
+    first = service.features(fleet.plan.plan_id, "interests")
+    for number, body in enumerate(reversed(bodies)):
+        service.add_features(fleet.plan.plan_id, "interests", fleet.pseudonym(number), body)
+    assert service.features(fleet.plan.plan_id, "interests") == first
+    assert set(first) == set(bodies)
+    assert list(first) != bodies
+
+
+def test_a_payload_that_the_plan_does_not_list_is_refused(fleet: SmallFleet, service: FleetService) -> None:
+    plan, name = fleet.plan.plan_id, fleet.pseudonym(0)
+    assert reason(lambda: service.add_features(plan, "visits", name, b"x")) == "unknown-feature"
+    assert reason(lambda: service.add_features("ab" * 32, "interests", name, b"x")) == "unknown-plan"
+    assert reason(lambda: service.features("ab" * 32, "interests")) == "unknown-plan"
+    service.halt(plan)
+    assert reason(lambda: service.add_features(plan, "interests", name, b"x")) == "plan-halted"
+    assert count(service, FEATURE) == 0
+
+
+def test_a_nonce_is_known_again_until_no_request_could_carry_it(fleet: SmallFleet, service: FleetService) -> None:
+    plan, name = fleet.plan.plan_id, fleet.pseudonym(0)
+    assert service.remember_nonce(plan, name, b"n", START) is True
+    assert service.remember_nonce(plan, name, b"n", START) is False
+    assert service.remember_nonce(plan, name, b"m", START) is True
+    assert service.remember_nonce(plan, fleet.pseudonym(1), b"n", START) is True
+    fleet.clock.now = START + NONCE_S - 1
+    service.tick()
+    assert count(service, NONCE) == 3
+    fleet.clock.now += 1
+    service.tick()
+    assert count(service, NONCE) == 0
+
+
+def test_a_nonce_that_comes_twice_at_once_is_new_once(fleet: SmallFleet, service: FleetService) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        found = list(
+            pool.map(lambda _: service.remember_nonce(fleet.plan.plan_id, fleet.pseudonym(0), b"n", START), range(16))
+        )
+    assert sum(found) == 1
+
+
+def test_counts_are_shown_beside_their_noise(fleet: SmallFleet, service: FleetService) -> None:
+    fleet.run(service, *range(5))
+    found = service.counts(fleet.plan.plan_id)
+    assert found["purpose"] == "features"
+    rounds = found["rounds"]
+    assert isinstance(rounds, list)
+    assert [each["round"] for each in rounds] == [1]
+    values, deviation = (rounds[0]["segments"]["visits"][name] for name in ("values", "deviation"))
+    assert len(values) == 3
+    assert deviation > 0
+    assert np.abs(values).max() < 10 * deviation + 2 * 5

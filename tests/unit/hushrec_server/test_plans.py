@@ -1,0 +1,154 @@
+"""A server takes plans of its shop alone, opens them in the ledger first, and takes each once."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+from hushrec_privacy.errors import HushrecError, PlanError
+from hushrec_privacy.mechanisms.seal import SealKey
+from hushrec_privacy.plans.signing import PlanKey
+from hushrec_server.plans import seal_fingerprint
+from hushrec_server.schema import NOISE_PLAN, PLAN
+from hushrec_server.service import FleetService
+from sqlalchemy import func, select, update
+
+from tests.small_fleet import ROUND_S, START, SmallFleet
+
+
+def count(service: FleetService) -> tuple[int, int, int]:
+    with service.database.reading() as connection:
+        plans, noise = (
+            connection.execute(select(func.count()).select_from(table)).scalar_one() for table in (PLAN, NOISE_PLAN)
+        )
+    return plans, noise, len(service.ledger.totals().plans)
+
+
+def test_a_plan_is_shown_as_it_was_signed(fleet: SmallFleet, service: FleetService) -> None:
+    info = service.info()
+    assert info.plans == ((fleet.plan.encode(), fleet.plan_key.sign(fleet.plan)),)
+    assert info.authorities == (fleet.authority.public(),)
+    assert (info.server, info.release, info.now) == ("shop", 0, START)
+
+
+def test_a_plan_that_is_there_already_is_left_as_it_is(fleet: SmallFleet, service: FleetService) -> None:
+    for _ in range(3):
+        service.add_plan(fleet.plan.encode(), fleet.plan_key.sign(fleet.plan))
+    assert count(service) == (1, 1, 1)
+
+
+def test_processes_that_start_at_once_take_it_once(fleet: SmallFleet) -> None:
+    with ThreadPoolExecutor(6) as pool:
+        services = list(pool.map(lambda _: fleet.service(), range(6)))
+    assert count(services[0]) == (1, 1, 1)
+    assert services[0].ledger.verify().entries == 2
+    for service in services:
+        service.database.close()
+
+
+def test_a_plan_that_was_cut_off_after_the_ledger_is_taken_up_again(
+    fleet: SmallFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = fleet.service(add_plan=False)
+
+    def die(*_: object, **__: object) -> None:
+        raise InterruptedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hushrec_server.plans.begin_plan", die)
+        with pytest.raises(InterruptedError):
+            service.add_plan(fleet.plan.encode(), fleet.plan_key.sign(fleet.plan))
+    assert count(service) == (0, 0, 1)
+    service.add_plan(fleet.plan.encode(), fleet.plan_key.sign(fleet.plan))
+    assert count(service) == (1, 1, 1)
+    service.database.close()
+
+
+WRONG: dict[str, Callable[[SmallFleet], tuple[bytes, bytes]]] = {
+    "of another key": lambda fleet: (fleet.plan.encode(), PlanKey(b"x" * 32).sign(fleet.plan)),
+    "of another plan": lambda fleet: (replace(fleet.plan, round_seconds=7).encode(), fleet.plan_key.sign(fleet.plan)),
+    "without signature": lambda fleet: (fleet.plan.encode(), b""),
+    "without bytes": lambda fleet: (b"", fleet.plan_key.sign(fleet.plan)),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_plan_that_the_shop_did_not_sign_is_refused(fleet: SmallFleet, wrong: str) -> None:
+    service = fleet.service(add_plan=False)
+    with pytest.raises(PlanError):
+        service.add_plan(*WRONG[wrong](fleet))
+    assert count(service) == (0, 0, 0)
+    service.database.close()
+
+
+def test_a_plan_in_which_nobody_could_hide_is_refused_before_the_ledger(
+    fleet: SmallFleet,
+) -> None:
+    service = fleet.service(add_plan=False)
+    fleet.with_plan(min_cohort=1)
+    with pytest.raises(PlanError, match="cannot be carried out"):
+        service.add_plan(fleet.plan.encode(), fleet.plan_key.sign(fleet.plan))
+    assert count(service) == (0, 0, 0)
+    service.database.close()
+
+
+def test_a_plan_in_the_database_that_was_exchanged_is_not_used(fleet: SmallFleet, service: FleetService) -> None:
+    other = replace(fleet.plan, round_seconds=7)
+    with service.database.transaction() as connection:
+        connection.execute(update(PLAN).values(data=other.encode(), signature=fleet.plan_key.sign(other)))
+    fresh = fleet.service(add_plan=False)
+    with pytest.raises(PlanError, match="restore"):
+        fresh.info()
+    with service.database.transaction() as connection:
+        connection.execute(update(PLAN).values(signature=PlanKey(b"x" * 32).sign(other)))
+    with pytest.raises(HushrecError):
+        fresh.info()
+    fresh.database.close()
+
+
+def test_a_plan_whose_time_is_over_ends_and_keeps_no_noise(fleet: SmallFleet, service: FleetService) -> None:
+    fleet.run(service, *range(5))
+    fleet.clock.now = START + 50 * ROUND_S - 1
+    service.tick()
+    assert service.info().plans != ()
+    fleet.clock.now += 1
+    for _ in range(2):
+        service.tick()
+    assert service.info().plans == ()
+    with service.database.reading() as connection:
+        assert connection.execute(select(NOISE_PLAN.c.last_round)).scalar_one() == 50
+    service.resume(fleet.plan.plan_id)
+    assert service.info().plans == ()
+
+
+def test_a_plan_does_not_end_while_its_last_round_runs(fleet: SmallFleet, service: FleetService) -> None:
+    fleet.clock.now = START + 49 * ROUND_S
+    fleet.run(service, *range(5), round_number=50, until=4)
+    fleet.send(service, 5, *range(4), round_number=50)
+    fleet.clock.now = START + 50 * ROUND_S
+    service.tick()
+    assert fleet.state(service, 50) == "reveal"
+    assert not service.ledger.plan(fleet.plan.plan_id).closed
+    fleet.send(service, 6, *range(4), round_number=50)
+    service.tick()
+    assert fleet.state(service, 50) == "published"
+    service.tick()
+    assert service.ledger.plan(fleet.plan.plan_id).closed
+
+
+def test_status_tells_rounds_and_what_was_spent(fleet: SmallFleet, service: FleetService) -> None:
+    fleet.run(service, *range(5))
+    found = service.status()
+    plans = found["plans"]
+    assert isinstance(plans, list)
+    assert plans[0]["rounds"] == {"published": 1}
+    assert plans[0]["rounds_spent"] == 1
+    assert 0 < plans[0]["epsilon_spent"] < plans[0]["epsilon_planned"]
+    assert found["ledger"] == str(service.ledger.anchor())
+    assert found["release"] == 0
+
+
+def test_the_fingerprint_of_a_seal_key_tells_keys_apart_and_is_short() -> None:
+    prints = {seal_fingerprint(SealKey(bytes([number]) * 32)) for number in range(50)}
+    assert {len(found) for found in prints} == {8}
+    assert len(prints) == 50

@@ -1,0 +1,198 @@
+"""Real sockets that trickle, hold, flood or do not read: each ends within its time, and others are served meanwhile."""
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hushrec.messages import path_of
+from hushrec_privacy.errors import ConfigError, FleetError
+from hushrec_server.config import LimitSettings
+from hushrec_server.serving import bound_socket, server_config
+from hushrec_server.slow_clients import BodyRoom
+from uvicorn import Server
+
+from tests.fake_fleet import PLAN, Device, World
+
+LIMITS = LimitSettings(
+    address_per_minute=10**6, head_seconds=1, body_seconds=1, connections=20, connections_per_address=8
+)
+PATIENCE_S = 10.0
+
+
+@contextlib.contextmanager
+def served(world: World, limits: LimitSettings) -> Iterator[tuple[int, Server]]:
+    taken = bound_socket("127.0.0.1", 0)
+    server = Server(server_config(world.app, limits))
+    thread = threading.Thread(target=lambda: server.run(sockets=[taken]), daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield taken.getsockname()[1], server
+    finally:
+        server.should_exit = True
+        thread.join(PATIENCE_S)
+        taken.close()
+    assert not thread.is_alive()
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path, limits=LIMITS, now=time.time())
+
+
+@pytest.fixture
+def port(world: World) -> Iterator[int]:
+    with served(world, LIMITS) as (port, _):
+        yield port
+
+
+def connected(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """Everything until the server closes; empty if it resets."""
+    found = b""
+    with contextlib.suppress(ConnectionError):
+        while piece := connection.recv(65_536):
+            found += piece
+    return found
+
+
+def healthy(port: int) -> bool:
+    with connected(port) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        return read_all(connection).startswith(b"HTTP/1.1 200")
+
+
+def trickle_until_closed(connection: socket.socket, piece: bytes, pause_s: float) -> float:
+    """Seconds until the server has had enough."""
+    began = time.monotonic()
+    connection.settimeout(pause_s)
+    while time.monotonic() - began < PATIENCE_S:
+        try:
+            connection.sendall(piece)
+            if connection.recv(65_536) == b"":
+                break
+        except TimeoutError:
+            continue
+        except ConnectionError:
+            break
+    return time.monotonic() - began
+
+
+def test_a_connection_that_says_nothing_is_closed(port: int) -> None:
+    with connected(port) as connection:
+        began = time.monotonic()
+        assert read_all(connection) == b""
+        assert 0.5 < time.monotonic() - began < 4
+
+
+@pytest.mark.parametrize("start", [b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: ", b"G"])
+def test_a_head_that_trickles_in_is_closed(port: int, start: bytes) -> None:
+    with connected(port) as connection:
+        connection.sendall(start)
+        assert trickle_until_closed(connection, b"a", 0.1) < 4
+    assert healthy(port)
+
+
+def test_a_later_head_on_a_kept_connection_has_the_same_limit(port: int) -> None:
+    with connected(port) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 200")
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nX: ")
+        assert trickle_until_closed(connection, b"a", 0.1) < 4
+
+
+def test_a_body_that_trickles_in_is_answered_408_and_closed(port: int, world: World) -> None:
+    device = Device(world)
+    path, headers, body = device.check_in_request()
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    with connected(port) as connection:
+        connection.sendall(head.encode() + b"\r\n" + body[:10])
+        began = time.monotonic()
+        answer = read_all(connection)
+        assert answer.startswith(b"HTTP/1.1 408")
+        assert b"too-slow" in answer
+        assert b"connection: close" in answer.lower()
+        assert time.monotonic() - began < 4
+    assert healthy(port)
+    assert world.front.room.free == 1 << 20
+
+
+def test_a_refused_long_body_is_not_read_on(port: int) -> None:
+    path = path_of("check-in", plan=PLAN)
+    with connected(port) as connection:
+        connection.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n".encode())
+        assert trickle_until_closed(connection, b"x" * 1_000, 0.1) < 4
+    assert healthy(port)
+
+
+def test_a_head_without_end_is_refused_before_it_fills_memory(port: int) -> None:
+    with connected(port) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 40_000)
+        answer = read_all(connection)
+        assert answer == b"" or answer.startswith(b"HTTP/1.1 400")
+    assert healthy(port)
+
+
+@pytest.mark.parametrize("rubbish", [b"\0" * 100, b"\x16\x03\x01\x02\0\x01\0\x01\xfc", b"GET\r\n\r\n"])
+def test_rubbish_is_refused(port: int, rubbish: bytes) -> None:
+    with connected(port) as connection:
+        connection.sendall(rubbish)
+        answer = read_all(connection)
+        assert answer == b"" or answer.startswith(b"HTTP/1.1 400")
+    assert healthy(port)
+
+
+def test_one_address_holds_only_so_many_connections_and_gets_new_ones_back(port: int) -> None:
+    held = [connected(port) for _ in range(8)]
+    time.sleep(0.1)
+    with connected(port) as one_more:
+        one_more.settimeout(0.5)
+        assert read_all(one_more) == b"", "one connection too many is closed at once"
+    for connection in held:
+        connection.close()
+    time.sleep(0.2)
+    assert healthy(port)
+
+
+def test_a_client_that_does_not_take_its_answer_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hushrec_server.serving._WRITE_S", 1.0)
+    world = World(tmp_path, limits=LIMITS)
+    releases = tmp_path / "releases" / "targets"
+    releases.mkdir(parents=True)
+    (releases / "big.bin").write_bytes(bytes(32 << 20))
+    with served(world, LIMITS) as (port, server), connected(port) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        connection.sendall(b"GET /releases/targets/big.bin HTTP/1.1\r\nHost: x\r\n\r\n")
+        time.sleep(0.5)
+        assert len(server.server_state.connections) == 1
+        time.sleep(2.0)
+        assert not server.server_state.connections
+        assert healthy(port)
+
+
+def test_room_for_bodies_is_given_back_whatever_happens() -> None:
+    room = BodyRoom(100)
+    with pytest.raises(FleetError, match="send again") as refused, room.taken(60), room.taken(41):
+        raise AssertionError
+    assert (refused.value.reason, room.free) == ("busy", 100)
+    with pytest.raises(RuntimeError), room.taken(100):
+        raise RuntimeError
+    assert room.free == 100
+
+
+def test_a_port_in_use_and_an_address_that_is_not_ours_are_named() -> None:
+    with bound_socket("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=rf"127\.0\.0\.1:{port}: another program listens there"):
+            bound_socket("127.0.0.1", port)
+    with pytest.raises(ConfigError, match="no such address"):
+        bound_socket("192.0.2.1", 0)
