@@ -59,6 +59,7 @@ PHASES = ("advertise", "choose", "share", "mask", "agree", "reveal")
 
 _PADDING_HEAD_BYTES = 4
 _MAX_DETAIL = 500  # characters of another side's text that are shown
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # msgspec lets text that is no UTF-8 through
 _Structure = TypeVar("_Structure")
 
 Round = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
@@ -293,7 +294,7 @@ def read_packed(data: bytes, kind: type[_Structure]) -> _Structure:
     """
     try:
         return msgspec.msgpack.decode(data, type=kind)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise FleetError(f"the body is no {kind.__name__}; update hushrec", reason="malformed") from error
 
 
@@ -305,7 +306,7 @@ def read_json(data: bytes, kind: type[_Structure]) -> _Structure:
     """
     try:
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise FleetError(f"the body is no {kind.__name__} in JSON", reason="malformed") from error
 
 

@@ -100,6 +100,18 @@ class DeviceRequests:
             raise
         return body
 
+    def expect(self, asked: DeviceRequest) -> None:
+        """Refuse a message of whoever has no place in the round, before room is kept for it and its body is read.
+
+        Tells who sends nothing: all devices of a round know its pseudonyms.
+
+        Raises:
+            EnvelopeError: It cannot be accepted.
+        """
+        self._context(asked)
+        if self._fleet.identity(asked.plan_id, asked.round_number, asked.device) is None:
+            raise EnvelopeError(OPAQUE)
+
     def message(self, asked: DeviceRequest, size: int) -> bytes:
         """Authenticate and open a request of a device that has checked in.
 

@@ -53,6 +53,7 @@ async def upload(request: Asked) -> None:
     front, plan, phase = front_of(request), in_path(request, "plan"), in_path(request, "phase")
     number, in_round = phase_number(phase), round_number(in_path(request, "round"))
     size = padded_bytes(await front.run(front.fleet.message_bytes, plan, in_round, number))
+    await front.run(front.requests.expect, _asked(request, upload_route(number), plan, in_round, b""))
     with front.room.taken(size + OVERHEAD_BYTES):
         asked = await _sealed(request, upload_route(number), plan, in_round, size)
         await front.run(_upload, front, asked, number, size)

@@ -7,6 +7,7 @@ nonces of requests, which are kept for as long as a request could be sent again.
 import hashlib
 from collections.abc import Callable
 
+import numpy as np
 from sqlalchemy import delete, insert, select
 
 from hushrec_server.database import Database, insert_new
@@ -42,7 +43,8 @@ class Payloads:
         """Keep a payload in place of an earlier one of the device; durable on return.
 
         Raises:
-            FleetError: The plan is unknown, has ended, or has no such payload.
+            FleetError: The plan is unknown, has ended, or has no such payload; or it is not as long as the plan says,
+                or holds what is no number.
             StorageError: The database cannot be used.
         """
         with self._database.transaction() as connection:
@@ -52,6 +54,8 @@ class Payloads:
             wanted = next((row for row in signed.plan.direct if row.name == name), None)
             if wanted is None:
                 raise refusal(Reason.UNKNOWN_FEATURE)
+            if not _is_vector(values, wanted.length):  # one of them would spoil what the shop makes of all
+                raise refusal(Reason.BAD_MESSAGE)
             key = {"plan": plan_id, "name": name, "pseudonym": pseudonym}
             connection.execute(delete(FEATURE).where(*(FEATURE.c[each] == value for each, value in key.items())))
             expires_at = self._clock() + wanted.keep_days * _DAY_S
@@ -83,3 +87,8 @@ class Payloads:
             if not none:
                 with self._database.transaction() as connection:
                     connection.execute(delete(table).where(old))
+
+
+def _is_vector(values: bytes, length: int) -> bool:
+    """Whether these are so many float32, little endian, all of them finite."""
+    return len(values) == 4 * length and bool(np.isfinite(np.frombuffer(values, "<f4")).all())

@@ -91,11 +91,9 @@ class ModelReleases:
         Raises:
             ReleaseError: The repository is damaged.
         """
-        for release in reversed(self._releases()):
-            found = self._round_of(release)
-            if found:
-                return Anchor.parse(found["ledger"])
-        return None
+        rounds = (self._round_of(release) for release in self._releases())
+        heads = [Anchor.parse(found["ledger"]) for found in rounds if found]
+        return max(heads, key=lambda head: head.index, default=None)  # after a roll-back it is not the newest one's
 
     def last_published(self, plan_id: str) -> int:
         """See `Publisher`.

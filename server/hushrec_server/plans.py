@@ -4,6 +4,7 @@ A plan's bytes never change, so each process reads them once. Its status is read
 """
 
 import hashlib
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from hushrec_server.schema import PLAN
 __all__ = ["PlanStatus", "Plans", "SignedPlan", "noise_plan", "seal_fingerprint"]
 
 _FINGERPRINT = b"hushrec seal key fingerprint 1\0"
+_PLAN_ID = re.compile("[0-9a-f]{64}")
 _STATUS = select(PLAN.c.status, PLAN.c.reason).where(PLAN.c.plan == bindparam("plan"))
 _WHOLE = _STATUS.add_columns(PLAN.c.data, PLAN.c.signature)
 
@@ -144,6 +146,8 @@ class Plans:
         Raises:
             FleetError: There is none; reason `unknown-plan`.
         """
+        if not _PLAN_ID.fullmatch(plan_id):  # a database may refuse what no id can be, such as a NUL, as a fault
+            raise refusal(Reason.UNKNOWN_PLAN)
         known = self._known.get(plan_id)
         wanted = _STATUS if known else _WHOLE
         found = connection.execute(wanted.with_for_update() if lock else wanted, {"plan": plan_id}).first()

@@ -67,7 +67,7 @@ class Publisher(Protocol):
         """The newest release."""
 
     def anchor(self) -> Anchor | None:
-        """The ledger's head, as the newest release says that came of a round; None: none did."""
+        """The latest head of the ledger that a release names which came of a round; None: none did."""
 
     def last_published(self, plan_id: str) -> int:
         """The newest round of a plan that was published, from what was published; 0: none, or it leaves no trace."""

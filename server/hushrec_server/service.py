@@ -206,7 +206,7 @@ class FleetService:
         """Keep a payload that a device sent by itself until it expires, in place of an earlier one of the device.
 
         Raises:
-            FleetError: The plan is unknown, halted or ended, or has no such payload.
+            FleetError: The plan is unknown, halted or ended, or has no such payload; or it is not of the plan's length.
             StorageError: The database cannot be used.
         """
         self._payloads.add(plan_id, name, pseudonym, values)

@@ -101,16 +101,17 @@ class Features:
         raise ConfigError(f"no plan of this fleet asks for {name!r}; nothing is kept or sent")
 
     def waiting(self, plan: Plan) -> dict[str, Vector]:
-        """The vectors that wait for a round of a plan, by name."""
-        names = {segment.name for segment in plan.schema}
+        """The vectors that wait for a round of a plan, by name; another plan's of another length are not among them."""
+        lengths = {segment.name: segment.length for segment in plan.schema}
         with self._lock:
-            return {name: vector for name, vector in self._waiting.items() if name in names}
+            return {name: vector for name, vector in self._waiting.items() if lengths.get(name) == len(vector)}
 
     def taken(self, plan: Plan) -> None:
         """A round of a plan took them."""
         with self._lock:
             for segment in plan.schema:
-                self._waiting.pop(segment.name, None)
+                if len(self._waiting.get(segment.name, ())) == segment.length:
+                    del self._waiting[segment.name]
 
     def next_plan(self) -> Accepted | None:
         """The plan of the direct payload that is sent next; None: there is none."""

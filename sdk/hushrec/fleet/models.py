@@ -61,7 +61,8 @@ class Models:
         """Make the newest release the bundle in use, however long that takes.
 
         Args:
-            stop: Asked between pieces of a download; what is here by then is not downloaded again.
+            stop: Asked before each request, and between pieces of a download; what is here by then is not downloaded
+                again.
 
         Raises:
             BundleError: What is here is damaged.

@@ -271,8 +271,8 @@ def _raise_refusal(reply: Reply) -> None:
     if 200 <= reply.status < 300:
         return
     try:
-        told = messages.error_of(msgspec.json.decode(reply.body, type=messages.Problem))
-    except (msgspec.DecodeError, RecursionError):
+        told = messages.error_of(messages.read_json(reply.body, messages.Problem))
+    except FleetError:
         told = FleetError(f"the server answered {reply.status}", reason=f"http-{reply.status}")
     if isinstance(told, EnrolmentError):
         raise told

@@ -59,6 +59,7 @@ class BoundedFetcher(FetcherInterface):
 
     Attributes:
         deadline: When whatever is being fetched ends, by that clock.
+        stop: Asked before each request; once it says so, none is made.
         received: Bytes of bodies received so far.
     """
 
@@ -66,6 +67,7 @@ class BoundedFetcher(FetcherInterface):
         self._clock = clock
         self._tls: ssl.SSLContext | None = None
         self.deadline = clock()
+        self.stop: Callable[[], bool] = lambda: False
         self.received = 0
 
     def _fetch(self, url: str) -> Iterator[bytes]:
@@ -85,6 +87,8 @@ class BoundedFetcher(FetcherInterface):
             DownloadError: Of python-tuf: not reachable, refused, or too slow; also while the bytes are read.
         """
         parts, left, over = urlsplit(url), self.deadline - self._clock(), threading.Event()
+        if self.stop():
+            raise DownloadError("whoever uses this asked to stop")
         if left <= 0:
             raise SlowRetrievalError("no time is left")
         connection = self._connection(parts, min(QUIET_S, left))

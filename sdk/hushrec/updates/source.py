@@ -38,7 +38,7 @@ class Source:
         ReleaseError: The trusted root is none, or the folder cannot be written.
 
     Attributes:
-        fetcher: Set its `deadline` before each call.
+        fetcher: Set its `deadline` and, if anything can end it, its `stop` before each call.
     """
 
     def __init__(self, url: str, folder: Path, root: bytes, at_s: float, clock: Callable[[], float]) -> None:

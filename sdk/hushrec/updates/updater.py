@@ -119,14 +119,15 @@ class Updater:
         """
         with self._alone():
             self._found = None
-            found = self._look(time.monotonic() + FETCH_SPAN_S)
+            found = self._look(time.monotonic() + FETCH_SPAN_S, lambda: False)
             return None if found is None else found[1]
 
     def fetch(self, stop: Callable[[], bool] = lambda: False) -> Path | None:
         """Make the newest release current, however long that takes.
 
         Args:
-            stop: Asked between pieces of a download; what is here by then is not downloaded again.
+            stop: Asked before each request, and between pieces of a download; what is here by then is not downloaded
+                again.
 
         Returns:
             The new current bundle; None: there is nothing newer, or it was stopped.
@@ -136,8 +137,13 @@ class Updater:
             ReleaseError: As for `check`; or the release does not work here, which is remembered; or the disk refused.
         """
         with self._alone():
-            while (progress := self._advance(FETCH_SPAN_S, stop)) is Progress.MORE and not stop():
-                pass
+            try:
+                while (progress := self._advance(FETCH_SPAN_S, stop)) is Progress.MORE and not stop():
+                    pass
+            except FleetError:
+                if stop():
+                    return None
+                raise
         return self.current() if progress is Progress.INSTALLED else None
 
     def step(self, budget_s: float = 10.0) -> Progress:
@@ -160,7 +166,7 @@ class Updater:
     def _advance(self, budget_s: float, stop: Callable[[], bool]) -> Progress:
         began = time.monotonic()
         try:
-            found = self._look(began + budget_s)
+            found = self._look(began + budget_s, stop)
             if found is None:
                 return Progress.NOTHING_NEW
             source, release, _ = found
@@ -173,14 +179,14 @@ class Updater:
         self._found = None
         return Progress.INSTALLED
 
-    def _look(self, deadline: float) -> "tuple[Source, Release, float] | None":
+    def _look(self, deadline: float, stop: Callable[[], bool]) -> "tuple[Source, Release, float] | None":
         from hushrec.updates.source import Source
 
         if self._found is not None and time.monotonic() < self._found[2]:
             return self._found
         self._found = None
         source = Source(self._url, self._store.metadata, self._root, self._clock(), time.monotonic)
-        source.fetcher.deadline = deadline
+        source.fetcher.deadline, source.fetcher.stop = deadline, stop
         release = source.newest()
         if release is None or not self._is_wanted(release):
             return None
@@ -208,7 +214,7 @@ class Updater:
     def _download(self, source: "Source", release: Release, deadline: float, stop: Callable[[], bool]) -> bool:
         """Whether every blob is here; False: stopped, or out of time with something gained."""
         began, had = time.monotonic(), source.fetcher.received
-        source.fetcher.deadline = deadline
+        source.fetcher.deadline, source.fetcher.stop = deadline, stop
         try:
             for file in self._store.missing(release):
                 if stop() or not source.download(file, self._store.part(file), stop):

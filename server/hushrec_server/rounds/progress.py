@@ -46,15 +46,17 @@ class Progress:
 
         Raises:
             StorageError: The database cannot be used.
+            Exception: A fault that nobody foresaw, after all other rounds have gone on.
         """
         if not self._working.acquire(blocking=False):
             return BUSY_S
         try:
             with self._database.reading() as connection:
                 found = store.running(connection)
-            for round_ in found:
-                self._move(round_.key)
+            faults = [fault for round_ in found if (fault := self._fault(round_.key)) is not None]
             self._end_plans({round_.plan for round_ in found})
+            if faults:
+                raise faults[0]
             return BUSY_S if found else IDLE_S
         finally:
             self._working.release()
@@ -81,6 +83,14 @@ class Progress:
         log_event("round aborted", plan=key.plan, round=key.number, reason=reason)
         return True
 
+    def _fault(self, key: Key) -> Exception | None:
+        """Move a round on; what went wrong that no step foresees, such as a full disk, must not hold up the others."""
+        try:
+            self._move(key)
+        except Exception as error:  # noqa: BLE001  raised by `tick` when the others are done
+            return error
+        return None
+
     def _move(self, key: Key) -> None:
         """All steps of a round that are due."""
         while (claimed := self._claim(key)) is not None:
@@ -96,9 +106,16 @@ class Progress:
                     self._halt(key, error)
             except HushrecError as error:
                 log_event("round is stuck", **named, reason=error.code)
-                if round_.state is State.SUMMED and self._clock() >= round_.deadline_at:
-                    self.abort(key, error.code, seen=State.SUMMED)
+                self._give_up_late(round_, error.code)
                 return
+            except Exception:
+                self._give_up_late(round_, "fault")
+                raise
+
+    def _give_up_late(self, round_: Round, reason: str) -> None:
+        """Abort a round whose sum could not be made for so long that the next one waits for it."""
+        if round_.state is State.SUMMED and self._clock() >= round_.deadline_at:
+            self.abort(round_.key, reason, seen=State.SUMMED)
 
     def _halt(self, key: Key, error: HushrecError) -> None:
         with self._database.transaction() as connection:

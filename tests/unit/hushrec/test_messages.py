@@ -170,3 +170,14 @@ def test_every_struct_of_the_wire_says_what_it_is() -> None:
         value = getattr(messages, name)
         if inspect.isclass(value):
             assert inspect.getdoc(value)
+
+
+@pytest.mark.parametrize("text", [b"\xff", b"\xc3", b"\xed\xa0\x80"])
+def test_text_that_is_no_utf_8_is_malformed_and_nothing_worse(text: bytes) -> None:
+    body = msgspec.json.encode(FLEET).replace(b'"shop"', b'"' + text + b'"')
+    with pytest.raises(FleetError, match="in JSON") as refused:
+        read_json(body, FleetAnswer)
+    assert refused.value.reason == "malformed"
+    told = packed(CheckInAnswer(7, 3, b"session", "a" * len(text), 1_000)).replace(b"a" * len(text), text)
+    with pytest.raises(FleetError, match="update hushrec"):
+        read_packed(told, CheckInAnswer)

@@ -22,6 +22,7 @@ from hushrec.messages import (
 )
 from hushrec_privacy.enrolment import AuthorityKey, Identity
 from hushrec_privacy.envelope import EnvelopeKey, seal, sign_request
+from hushrec_server.config import LimitSettings
 from hushrec_server.device_requests import OPAQUE
 
 from tests.asgi import Answer
@@ -147,6 +148,13 @@ def test_a_changed_byte_anywhere_is_refused_without_saying_what(world: World, de
 def test_an_unknown_device_gets_the_answer_of_a_wrong_signature(world: World) -> None:
     assert_opaque(Device(world).upload(b"masked"))
     assert_opaque(Device(world).reply())
+
+
+def test_no_room_is_kept_for_the_long_body_of_whoever_has_no_place_in_the_round(tmp_path: Path) -> None:
+    world = World(tmp_path, limits=LimitSettings(address_per_minute=10**6, body_seconds=1))
+    path, headers, body = Device(world).upload_request(b"message")
+    announced = {**headers, "content-length": str(len(body))}
+    assert_opaque(world.ask("POST", path, headers=announced, pieces=[body[:9]]))  # 408 had it waited for the rest
 
 
 def test_a_certificate_of_another_authority_plan_or_device_is_refused(world: World, tmp_path: Path) -> None:

@@ -57,6 +57,10 @@ def reason(act: Callable[[], object]) -> str:
     return found.value.reason
 
 
+def payload(number: float, length: int = 4) -> bytes:
+    return np.full(length, number, "<f4").tobytes()
+
+
 def count(service: FleetService, table: object) -> int:
     with service.database.reading() as connection:
         return connection.execute(select(func.count()).select_from(table)).scalar_one()  # type: ignore[arg-type]
@@ -66,12 +70,12 @@ def test_a_payload_is_handed_to_the_shop_until_it_expires_and_then_deleted(
     fleet: SmallFleet, service: FleetService
 ) -> None:
     plan = fleet.plan.plan_id
-    service.add_features(plan, "interests", fleet.pseudonym(0), b"one")
+    service.add_features(plan, "interests", fleet.pseudonym(0), payload(1))
     fleet.clock.now += DAY_S // 2
-    service.add_features(plan, "interests", fleet.pseudonym(1), b"two")
-    assert set(service.features(plan, "interests")) == {b"one", b"two"}
+    service.add_features(plan, "interests", fleet.pseudonym(1), payload(2))
+    assert set(service.features(plan, "interests")) == {payload(1), payload(2)}
     fleet.clock.now = START + 7 * DAY_S
-    assert service.features(plan, "interests") == (b"two",)
+    assert service.features(plan, "interests") == (payload(2),)
     service.tick()
     assert count(service, FEATURE) == 1
     fleet.clock.now += DAY_S
@@ -80,13 +84,13 @@ def test_a_payload_is_handed_to_the_shop_until_it_expires_and_then_deleted(
 
 
 def test_a_device_has_one_payload_of_a_name(fleet: SmallFleet, service: FleetService) -> None:
-    for body in (b"old", b"new"):
+    for body in (payload(1), payload(2)):
         service.add_features(fleet.plan.plan_id, "interests", fleet.pseudonym(0), body)
-    assert service.features(fleet.plan.plan_id, "interests") == (b"new",)
+    assert service.features(fleet.plan.plan_id, "interests") == (payload(2),)
 
 
 def test_the_order_tells_nothing_of_who_sent_or_when(fleet: SmallFleet, service: FleetService) -> None:
-    bodies = [b"%d" % number for number in range(20)]
+    bodies = [payload(number) for number in range(20)]
     for number, body in enumerate(bodies):
         service.add_features(fleet.plan.plan_id, "interests", fleet.pseudonym(number), body)
     first = service.features(fleet.plan.plan_id, "interests")
@@ -103,8 +107,21 @@ def test_a_payload_that_the_plan_does_not_list_is_refused(fleet: SmallFleet, ser
     assert reason(lambda: service.add_features("ab" * 32, "interests", name, b"x")) == "unknown-plan"
     assert reason(lambda: service.features("ab" * 32, "interests")) == "unknown-plan"
     service.halt(plan)
-    assert reason(lambda: service.add_features(plan, "interests", name, b"x")) == "plan-halted"
+    assert reason(lambda: service.add_features(plan, "interests", name, payload(1))) == "plan-halted"
     assert count(service, FEATURE) == 0
+
+
+@pytest.mark.parametrize(
+    "values",
+    [b"", payload(1, 3), payload(1, 5), payload(1) + b"\0", payload(float("nan")), payload(1, 3) + payload(-np.inf, 1)],
+)
+def test_a_payload_that_is_not_the_plan_s_vector_is_refused_and_the_one_before_it_stays(
+    fleet: SmallFleet, service: FleetService, values: bytes
+) -> None:
+    plan, name = fleet.plan.plan_id, fleet.pseudonym(0)
+    service.add_features(plan, "interests", name, payload(7))
+    assert reason(lambda: service.add_features(plan, "interests", name, values)) == "bad-message"
+    assert service.features(plan, "interests") == (payload(7),)
 
 
 def test_a_nonce_is_known_again_until_no_request_could_carry_it(fleet: SmallFleet, service: FleetService) -> None:

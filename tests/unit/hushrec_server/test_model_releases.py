@@ -94,6 +94,14 @@ def test_it_knows_from_what_was_published_which_rounds_and_where_the_ledger_stoo
     assert shop.repository.list()[-1].ledger_head == str(ANCHORS[4])
 
 
+def test_a_roll_back_forgets_nothing_of_where_the_ledger_stood(shop: Shop) -> None:
+    for number in (1, 2, 3):
+        shop.publisher().publish(shop.result(number))
+    shop.repository.rollback(2)  # what round 1 made
+    assert shop.publisher().anchor() == ANCHORS[3]
+    assert shop.publisher().last_published(shop.plan.plan_id) == 3
+
+
 def test_a_head_of_another_ledger_in_the_shops_own_release_is_no_anchor(tmp_path: Path) -> None:
     shop = Shop(tmp_path)
     shop.repository.publish(shop.first.root, ledger_head=str(ANCHORS[9]), demo=False)

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from hushrec_privacy.errors import HushrecError, PlanError
+from hushrec_privacy.errors import FleetError, HushrecError, PlanError
 from hushrec_privacy.mechanisms.seal import SealKey
 from hushrec_privacy.plans.signing import PlanKey
 from hushrec_server.plans import seal_fingerprint
@@ -152,3 +152,16 @@ def test_the_fingerprint_of_a_seal_key_tells_keys_apart_and_is_short() -> None:
     prints = {seal_fingerprint(SealKey(bytes([number]) * 32)) for number in range(50)}
     assert {len(found) for found in prints} == {8}
     assert len(prints) == 50
+
+
+@pytest.mark.parametrize("plan_id", ["", "ab", "AB" * 32, "ab" * 33, "ab" * 31 + "\0\0", "ab" * 32 + "\n"])
+def test_what_can_be_no_id_is_an_unknown_plan_without_asking_the_database(
+    service: FleetService, plan_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("sqlalchemy.Connection.execute", fail)
+    with pytest.raises(FleetError) as refused:
+        service.message_bytes(plan_id, 1, 1)
+    assert refused.value.reason == "unknown-plan"

@@ -6,13 +6,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hushrec.bundle import Bundle
 from hushrec.fleet.client import LEFT, FleetClient
 from hushrec.fleet.conditions import Conditions
+from hushrec.fleet.joining import accepted_plan
 from hushrec.fleet.settings import FleetSettings
 from hushrec.profile import Profile
 from hushrec.recommender import Recommender
@@ -20,6 +23,7 @@ from hushrec_privacy.envelope import KeySet
 from hushrec_privacy.errors import ConfigError, FleetError, ReleaseError, VaultError
 from hushrec_privacy.plans.limits import DeviceLimits
 from hushrec_privacy.plans.signing import PlanKey
+from hushrec_server.service import FleetService
 
 from tests.tiny_bundle import write_tiny_bundle
 from tests.whole_fleet import GOOD, ROUND_S, START, TestClient, WholeFleet, devices_of, made, nothing
@@ -207,6 +211,21 @@ def test_a_plan_that_the_shop_did_not_sign_and_keys_that_are_old_are_refused(fle
     assert device.status().refusal is not None
     assert device.status().refusal.reason == "keys"  # type: ignore[union-attr]
     assert {path for _, path, _ in device.sent} == {"/v1/fleet"}
+
+
+def test_a_plan_that_is_offered_a_thousand_times_is_checked_once(
+    fleet: WholeFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info, checked = fleet.service.info(), []
+    monkeypatch.setattr(FleetService, "info", lambda _: replace(info, plans=info.plans * 1_000))
+
+    def noted(data: bytes, *more: bytes, **named: Any) -> Accepted:
+        checked.append(data)
+        return accepted_plan(data, *more, **named)
+
+    monkeypatch.setattr("hushrec.fleet.participant.accepted_plan", noted)
+    fleet.device(0).step()
+    assert checked == [fleet.plan.encode()]
 
 
 def test_keys_that_are_older_than_those_seen_before_are_refused_even_by_a_new_process(fleet: WholeFleet) -> None:

@@ -60,6 +60,14 @@ def test_a_counter_of_the_app_waits_for_a_plan_of_counts_and_for_no_other(featur
     assert not features.waiting(PLAN.plan)
 
 
+def test_another_plan_with_a_longer_segment_of_that_name_does_not_get_it(features: Features) -> None:
+    longer = accepted(Vector("features", (Segment("interests", 17, "1", "what the shopper likes"),)))
+    features.give("interests", np.ones(16), PLANS)
+    assert not features.waiting(longer.plan), "its rounds would be joined, and left when the vector does not fit"
+    features.taken(longer.plan)
+    assert set(features.waiting(PLAN.plan)) == {"interests"}
+
+
 @pytest.mark.parametrize(("name", "length"), [("interests", 15), ("unknown", 16), ("update", 2048), ("interests", 0)])
 def test_what_no_plan_asks_for_is_not_kept(features: Features, name: str, length: int) -> None:
     update = accepted(None)

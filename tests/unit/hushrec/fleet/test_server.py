@@ -243,6 +243,7 @@ def test_on_a_network_that_costs_only_what_comes_after_the_masked_vector_is_sent
         (Reply(429, b'{"type":"fleet","title":"t","status":429,"retry_after_s":-1}', None), "refused", 0),
         (Reply(429, b'{"type":"fleet","title":"t","status":429,"retry_after_s":1e300}', None), "refused", 0),
         (Reply(400, b"[" * 8_000, None), "http-400", None),
+        (Reply(502, b'{"type":"fleet","title":"f\xfcr","status":502}', None), "http-502", 0),
         (Reply(100, b"", None), "http-100", None),
     ],
 )

@@ -132,6 +132,15 @@ def test_a_device_whose_disk_has_no_hard_links_copies(
     assert version_of(shop.updater(server.url).fetch() or Path()) == 1
 
 
+@pytest.mark.parametrize("requests", range(5))
+def test_whoever_stops_it_sees_no_further_request(shop: Shop, server: Server, requests: int) -> None:
+    shop.publish(1)
+    device = shop.updater(server.url)
+    assert device.fetch(stop=lambda: len(server.asked) >= requests) is None
+    assert len(server.asked) == requests
+    assert version_of(device.fetch() or Path()) == 1
+
+
 def test_a_stopped_download_goes_on_where_it_was(shop: Shop, server: Server) -> None:
     release = shop.publish(1)
     device = shop.updater(server.url)

@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -285,6 +286,48 @@ def test_a_release_that_cannot_be_made_now_is_made_later(
     fleet.clock.now += 20
     server.tick()
     assert (fleet.state(server), len(shelf.published)) == ("published", 1)
+
+
+def test_a_fault_in_one_plan_s_round_holds_up_no_other_plan(
+    fleet: SmallFleet, server: FleetService, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans = [fleet.plan, replace(fleet.plan, rotation_seed="cd" * 32)]
+    for plan in plans:
+        fleet.plan = plan
+        server.add_plan(plan.encode(), fleet.plan_key.sign(plan))
+        fleet.run(server, *range(5), until=5)
+    for plan in plans:
+        fleet.plan = plan
+        fleet.send(server, 6, *range(5))
+    first = min(plan.plan_id for plan in plans)
+    publish = Shelf.publish
+
+    def fail(shelf: Shelf, result: RoundResult) -> Verdict:
+        if result.plan.plan_id == first:
+            raise OSError(28, "No space left on device")
+        return publish(shelf, result)
+
+    monkeypatch.setattr(Shelf, "publish", fail)
+    with pytest.raises(OSError, match="No space"):
+        server.tick()
+    assert [each.plan.plan_id == first for each in shelf.published] == [False]
+
+
+def test_a_sum_that_only_faults_for_a_whole_round_is_given_up(
+    fleet: SmallFleet, server: FleetService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    revealed(fleet, server)
+
+    def fail(*_: object) -> None:
+        raise ValueError("nobody foresaw this")
+
+    monkeypatch.setattr(Finishing, "spend_and_noise", fail)
+    fleet.clock.now += ROUND_S
+    for _ in range(2):
+        with pytest.raises(ValueError, match="foresaw"):
+            server.tick()
+        fleet.clock.now += ROUND_S
+    assert fleet.state(server) == "aborted"
 
 
 def test_what_was_published_is_deleted_and_its_hash_stays(fleet: SmallFleet, server: FleetService) -> None:
