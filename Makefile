@@ -38,7 +38,8 @@ wheel: $(VENV)/.stamp-dev  ## Build the wheel once and try it in an empty enviro
 	$(BIN)/pytest -m wheel -s tests
 
 bench: $(VENV)/.stamp-dev  ## Measure what docs/benchmarks.md states.
-	for part in machine engine cold_start reading accounting noise killed_rounds private_step training_audit quality private_quality; do $(BIN)/python benchmarks/$$part.py || exit 1; done
+	test -d hushrec-demo/online_retail.hush || $(BIN)/hushrec demo
+	for part in machine engine cold_start reading accounting noise killed_rounds private_step training_audit quality private_quality train_step releases secure_aggregation server_http killed_server fuzz_server fleet federated_quality; do $(BIN)/python benchmarks/$$part.py || exit 1; done
 
 docs: $(VENV)/.stamp-dev  ## Write the generated pages anew.
 	$(BIN)/python -m hushrec_cli.reference docs/cli.md

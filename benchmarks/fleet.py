@@ -1,11 +1,12 @@
 """A fleet of processes over loopback: one server, one authority, many devices, a fifth of them killed in every round.
 
-    python benchmarks/fleet.py BUNDLE [--devices 50] [--cohort 44] [--rounds 5] [--round-seconds 200] [--json]
+    python benchmarks/fleet.py [BUNDLE] [--devices 50] [--cohort 44] [--rounds 5] [--round-seconds 200] [--json]
 
-BUNDLE is one that devices can train on, as `hushrec quantize` makes it. The server is what `hushrec serve` runs, with
-SQLite and releases; the authority is `hushrec authority serve`; each device is a `FleetClient` in a process of its own,
-with a profile, that fetches the releases and trains. The plan is a DEMO: 50 devices protect nobody. A round with fewer
-than four fifths of its cohort at the end of a phase is aborted, as it must be: the cohort leaves room for the dead.
+BUNDLE is one that devices can train on, as `hushrec quantize` makes it; without one, that of `make demo`. The server
+is what `hushrec serve` runs, with SQLite and releases; the authority is `hushrec authority serve`; each device is a
+`FleetClient` in a process of its own, with a profile, that fetches the releases and trains. The plan is a DEMO: 50
+devices protect nobody. A round with fewer than four fifths of its cohort at the end of a phase is aborted, as it must
+be: the cohort leaves room for the dead.
 
 In every round a fifth of the devices is killed by SIGKILL just before or just after it sends one of the six messages,
 all of them in turn, and started again. Nothing of the product is changed but two notes for the check: the server writes
@@ -459,7 +460,7 @@ def _quiet(_text: str) -> None:
 def main() -> None:
     """Run it from the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("bundle", type=Path, nargs="?")
+    parser.add_argument("bundle", type=Path, nargs="?", default=Path("hushrec-demo/online_retail.hush"))
     parser.add_argument("--devices", type=int, default=50)
     parser.add_argument("--cohort", type=int, default=44)
     parser.add_argument("--rounds", type=int, default=5)
@@ -472,8 +473,6 @@ def main() -> None:
     if given.server or given.device:
         _serve(given.server) if given.server else _take_part(given.device)
         return
-    if given.bundle is None:
-        parser.error("name a bundle")
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.folder or Path(scratch) / "fleet"
         kills = plan_kills(given.devices, given.rounds)

@@ -1,6 +1,8 @@
 """How long publishing takes and how long a device's update takes, and how many bytes go over the wire.
 
-    python benchmarks/releases.py shop.hush [--runs 5] [--json]
+    python benchmarks/releases.py [shop.hush] [--runs 5] [--json]
+
+Without a bundle, that of `make demo`.
 
 Over loopback, so that the times are those of signing, hashing and writing durably; a real network adds its own. Two
 releases: the whole bundle, and one of which only the .bin files changed, as after a round of learning together.
@@ -41,7 +43,7 @@ class _Counting(http.server.SimpleHTTPRequestHandler):
 def main() -> None:
     """Measure and print medians."""
     parser = argparse.ArgumentParser(description="Publishing and updating.")
-    parser.add_argument("bundle", type=Path)
+    parser.add_argument("bundle", type=Path, nargs="?", default=Path("hushrec-demo/online_retail.hush"))
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

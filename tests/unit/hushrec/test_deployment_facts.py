@@ -33,7 +33,7 @@ def test_a_private_part_leaves_no_guarantee_whatever_the_card_says(manifest: Man
     boast = msgspec.structs.replace(manifest, card={"headline": "epsilon 1", "privacy": PRIVACY})
     facts = deployment_facts(boast)
     assert (facts["headline"], facts["epsilon"], facts["variant"]) == (NO_GUARANTEE, "inf", "none")
-    assert facts["private_parts"] == ["encoder.bin", "items.bin", "neighbours.bin"]
+    assert facts["private_parts"] == ["encoder.bin", "items.bin", "neighbours.bin", "params.bin"]
     assert facts["run"] is None
     assert "everything that the log says" in facts_page(facts)
 

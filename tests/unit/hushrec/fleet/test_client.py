@@ -400,12 +400,12 @@ def test_recommending_never_waits_for_a_step(fleet: WholeFleet) -> None:
     device = fleet.device(0, shopper)
     inside, over = threading.Event(), threading.Event()
 
-    def training(accepted: Accepted, round_number: int, bundle: Bundle | None, stop: Callable[[], bool]) -> None:
-        del accepted, round_number, bundle, stop
+    def held_up(_method: str, _path: str) -> None:
         inside.set()
         over.wait(20)
 
-    device.given.vector = training  # type: ignore[method-assign]
+    for connection in device.connections.values():
+        connection.before = held_up
     device.start()
     assert inside.wait(20)
     shopper.observe("item-1")
