@@ -15,7 +15,7 @@ import pytest
 from hushrec.bundle import Bundle
 from hushrec.fleet.client import LEFT, FleetClient
 from hushrec.fleet.conditions import Conditions
-from hushrec.fleet.joining import accepted_plan
+from hushrec.fleet.joining import Accepted, accepted_plan
 from hushrec.fleet.settings import FleetSettings
 from hushrec.profile import Profile
 from hushrec.recommender import Recommender
