@@ -1,5 +1,6 @@
 """The commands `fleet ...`: what an app ships so that its devices trust one shop."""
 
+import json
 import re
 from pathlib import Path
 from typing import Annotated
@@ -42,7 +43,7 @@ def file(
     """
     from hushrec.fleet.fleet_file import FleetFile
 
-    made = FleetFile(server, _plan_key(plan_key), authority, _text(root, "root metadata"))
+    made = FleetFile(server, _plan_key(plan_key), authority, _root(root))
     write_file(out, made.encode())
     if as_json:
         print_json({"file": str(out), "server": made.server, "plan_key": made.plan_key, "authority": made.authority})
@@ -59,4 +60,16 @@ def _text(path: Path, name: str) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: the {name} is no text") from error
+        raise ConfigError(f"{path}: the {name} is no text; is this a secret key, or another file?") from error
+
+
+def _root(path: Path) -> str:
+    """Its text; refused here, since an app that shipped with another file would take no release."""
+    text = _text(path, "root metadata")
+    try:
+        fits = json.loads(text)["signed"]["_type"] == "root"
+    except (ValueError, TypeError, LookupError, RecursionError):
+        fits = False
+    if not fits:
+        raise ConfigError(f"{path}: this is no root metadata; name metadata/1.root.json of the release repository")
+    return text

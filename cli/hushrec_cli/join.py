@@ -62,6 +62,8 @@ def join(
         with client:
             say("this machine takes part from now on; idle, charging and unmetered are taken as met")
             ended = take_part(client, say, once=once)
+            if once and not ended.rounds and ended.refusal is None:
+                say("took part in no round: none takes this device in now")
             receipt = client.receipt()
     if as_json:
         print_json(ended._asdict() | {"refusal": None if ended.refusal is None else ended.refusal._asdict()})

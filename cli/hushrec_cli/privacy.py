@@ -116,6 +116,8 @@ def show_guarantee(guarantee: "Guarantee", facts: dict[str, Any], *, as_json: bo
 
 def say_assumptions(guarantee: "Guarantee") -> None:
     """Say what must be true, one line each."""
+    if not guarantee.assumptions:
+        return
     say()
     say("It holds only if:")
     for line in guarantee.assumptions:

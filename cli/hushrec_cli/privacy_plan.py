@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from hushrec_privacy.errors import ConfigError
+from hushrec_privacy.errors import ConfigError, PlanError
 
 from hushrec_cli.options import Json, parse_time
 from hushrec_cli.output import Cell, print_data, print_json, print_table, say, write_file
@@ -194,7 +194,10 @@ def sign(
     from hushrec_privacy.plans.plan import Plan
     from hushrec_privacy.plans.signing import PlanKey
 
-    chosen = Plan.decode(plan_file.read_bytes())
+    try:
+        chosen = Plan.decode(plan_file.read_bytes())
+    except PlanError as error:
+        raise PlanError(f"{plan_file}: {error.message}; name what hushrec privacy plan --out wrote") from error
     target = out if out is not None else plan_file.with_name(plan_file.name + ".sig")
     _check_place(target, plan_file, key)
     secret = PlanKey.create(key) if new_key else PlanKey.read(key)

@@ -68,6 +68,6 @@ def _in_keyring(action: str, vault_id: bytes, *values: str) -> str | None:
     except (KeyringError, OSError, RuntimeError) as error:  # RuntimeError: no keyring at all, in some versions
         raise VaultError(
             f"no key was given and the system's keyring cannot be used ({type(error).__name__}): "
-            "pass key= when you open the vault"
+            "pass key= when you open the vault; `hushrec join` takes --vault-key FILE"
         ) from error
     return found

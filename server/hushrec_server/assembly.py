@@ -146,7 +146,8 @@ def _read(path: Path, name: str, most: int) -> bytes:
         with path.open("rb") as file:
             return file.read(most + 1)
     except OSError as error:
-        raise ConfigError(f"{path}: the {name} cannot be read: {error.strerror}") from error
+        hint = "; a plan and its .sig lie side by side, and hushrec privacy sign writes the .sig"
+        raise ConfigError(f"{path}: the {name} cannot be read: {error.strerror}{hint}") from error
 
 
 def _releases(

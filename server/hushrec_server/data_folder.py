@@ -17,6 +17,7 @@ import os
 import re
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,7 +115,7 @@ def prepare_folder(folder: Path, say: Callable[[str], None]) -> ServerKeys:
         ConfigError: The folder cannot be made or written, or a file in it is not as it must be.
     """
     try:
-        if not folder.exists():
+        with suppress(FileExistsError):  # it is there, or another process was faster
             folder.mkdir(mode=0o700, parents=True)
             say(f"made {folder}, readable by its owner alone")
         with file_lock(folder / _LOCK, _LOCK_WAIT_S) as alone:
@@ -169,7 +170,7 @@ def read_public_key(path: Path, name: str, size: int = 32) -> bytes:
     """
     text = read_text(path, name)
     if not re.fullmatch(rf"[0-9a-f]{{{2 * size}}}", text):
-        raise ConfigError(f"{path}: not a {name}, which is {2 * size} hexadecimal digits")
+        raise ConfigError(f"{path}: this is not the {name}, which is {2 * size} hexadecimal digits")
     return bytes.fromhex(text)
 
 

@@ -172,7 +172,13 @@ def _told() -> Iterator[None]:
         yield
     except SQLAlchemyError as error:
         # Not chained: the original's text may hold an address, or a value of a row, and tracebacks are logged.
-        raise StorageError(f"the database cannot be used: {_reason(error)}; look into its own log") from None
+        raise StorageError(f"the database cannot be used: {_reason(error)}; {_advice(error)}") from None
+
+
+def _advice(error: SQLAlchemyError) -> str:
+    if hasattr(getattr(error, "orig", None), "sqlite_errorname"):  # SQLite has no log
+        return "check that its file is whole, its rights, and the free space"
+    return "look into its own log"
 
 
 def _reason(error: SQLAlchemyError) -> str:

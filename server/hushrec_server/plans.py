@@ -88,7 +88,8 @@ class Plans:
             wanted = select(PLAN.c.seal).where(PLAN.c.status != PlanStatus.ENDED)
             if any(bytes(seal) != self._seal for seal in connection.execute(wanted).scalars()):
                 raise NoiseStateError(
-                    "the seal key is not the one with which the noise of an open plan was sealed; name the right file"
+                    "the seal key is not the one with which the noise of an open plan was sealed; put that seal.key "
+                    "back, or see docs/runbook.md, A key is lost"
                 )
 
     def add(self, data: bytes, signature: bytes, aggregation: Aggregation) -> str:

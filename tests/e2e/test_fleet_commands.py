@@ -47,3 +47,13 @@ def test_a_server_that_is_away_is_told_in_one_line_and_ends_once(tmp_path: Path)
     far = hushrec("join", "http://shop.example", *common, cwd=tmp_path)
     assert far.returncode == 2
     assert "https" in far.stderr
+
+
+def test_other_metadata_than_the_root_never_get_into_a_fleet_file(tmp_path: Path) -> None:
+    common = ("--server", "shop", "--plan-key", "ab" * 32, "--authority", "https://login.shop.example")
+    for text in ('{"signed":{"_type":"timestamp"}}', '{"signed":[]}', "", "[1]"):
+        (tmp_path / "root.json").write_text(text)
+        wrong = hushrec("fleet", "file", "--root", "root.json", *common, cwd=tmp_path)
+        assert wrong.returncode == 2
+        assert "root.json: this is no root metadata; name metadata/1.root.json" in wrong.stderr
+        assert not (tmp_path / "fleet.json").exists()

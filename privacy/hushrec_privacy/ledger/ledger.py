@@ -35,7 +35,10 @@ def verify(store: LedgerStore, *, anchor: Anchor | None = None) -> Totals:
     """
     found = _follow(store.scan(), None, anchor)
     if found is None:
-        raise LedgerError("the ledger has no first entry: it was never begun, or everything in it was lost")
+        raise LedgerError(
+            "the ledger has no first entry: it was never begun, or everything in it was lost; "
+            "restore its newest copy, or see docs/runbook.md, A database was restored"
+        )
     if anchor is not None and anchor.index > found.head.index:
         raise LedgerError(
             f"the ledger ends with entry {found.head.index} and the anchor stands for entry {anchor.index}: this is an "

@@ -107,7 +107,9 @@ class HttpConnection:
         except (HTTPError, HTTPException, OSError, ValueError) as error:
             self.close()
             raise FleetError(
-                "the server cannot be reached; this device tries again later", reason="unreachable", retry_after_s=0
+                f"the server cannot be reached at {self._url.netloc}; this device tries again later",
+                reason="unreachable",
+                retry_after_s=0,
             ) from error
 
     def close(self) -> None:

@@ -88,19 +88,20 @@ class ReleaseKeys:
 
         Raises:
             ConfigError: A key's file is not as it must be, such as readable by others.
-            ReleaseError: There is none at all, or one lies in two of the folders.
+            ReleaseError: There is none at all, or two of the folders have different ones of a name.
         """
-        found: dict[str, ReleaseKey] = {}
+        found: dict[str, bytes] = {}
         for folder in folders:
             for file in (ROOT_KEY, TARGETS_KEY, ONLINE_KEY):
                 if (folder / file).exists():
-                    if file in found:
-                        raise ReleaseError(f"{folder / file}: another folder has one too; say which one is meant")
-                    found[file] = ReleaseKey(read_key(folder / file, file.replace(".", " ")))
+                    key = read_key(folder / file, file.replace(".", " "))
+                    if found.setdefault(file, key) != key:  # a copy of the same key is no question
+                        raise ReleaseError(f"{folder / file}: another folder has another one; say which one is meant")
         if not found:
             named = ", ".join(map(str, folders))
             raise ReleaseError(f"{named}: no {ROOT_KEY}, {TARGETS_KEY} or {ONLINE_KEY} there; name the folder of keys")
-        return cls(found.get(ROOT_KEY), found.get(TARGETS_KEY), found.get(ONLINE_KEY))
+        keys = {file: ReleaseKey(key) for file, key in found.items()}
+        return cls(keys.get(ROOT_KEY), keys.get(TARGETS_KEY), keys.get(ONLINE_KEY))
 
     def need_root(self) -> ReleaseKey:
         """The root key.

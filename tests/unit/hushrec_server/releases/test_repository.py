@@ -1,6 +1,7 @@
 """Publishing, rolling back, refreshing, rotating and pruning, and what each refuses."""
 
 import pickle
+import shutil
 import stat
 from pathlib import Path
 
@@ -288,8 +289,12 @@ def test_keys_are_never_overwritten_nor_guessed(shop: Shop, tmp_path: Path) -> N
         ReleaseKeys.create(tmp_path / "one", tmp_path / "one")
     with pytest.raises(ReleaseError, match="name the folder of keys"):
         ReleaseKeys.read(tmp_path / "one", tmp_path)
-    with pytest.raises(ReleaseError, match="another folder has one too"):
-        ReleaseKeys.read(tmp_path / "safe", tmp_path / "safe")
+    ReleaseKeys.create(tmp_path / "other", tmp_path / "other-online")
+    with pytest.raises(ReleaseError, match="another folder has another one"):
+        ReleaseKeys.read(tmp_path / "safe", tmp_path / "other")
+    (tmp_path / "other" / "root.key").unlink()
+    shutil.copy(tmp_path / "safe" / "targets.key", tmp_path / "other" / "targets.key")
+    assert ReleaseKeys.read(tmp_path / "safe", tmp_path / "other").targets is not None
     assert shop.keys.online is not None
     read = ReleaseKeys.read(tmp_path / "online")
     assert (read.root, read.targets) == (None, None)
