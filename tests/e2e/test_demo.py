@@ -48,7 +48,7 @@ def test_the_demo_explains_itself_to_somebody_who_has_never_seen_it(
         "training libraries loaded  none",
         "CUSTOMER 3",
         "6 DEVICE PROCESSES, A SERVER, AN AUTHORITY (DEMO)",
-        "count 9.5, 3.0, 1.0, and noise moves each by 4.2",
+        "Of 4 items that were counted the three largest read 9.5, 3.0, 1.0.",
         "1 to 3",
         "Next: hushrec inspect",
     ):

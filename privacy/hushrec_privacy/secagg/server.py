@@ -119,7 +119,8 @@ def close(session: Session, phase: Phase, state: bytes, messages: Messages) -> C
             once, one after the other: those of MASK need not be in memory together.
 
     Raises:
-        SecAggError: Too few devices are left, or a device, key or entry is there twice: the round is aborted.
+        SecAggError: Too few devices are left, or an index is there twice: the round is aborted. In ADVERTISE a device
+            whose name or key another one has as well is left out, and gets no reply.
     """
     if phase is Phase.ADVERTISE:
         return _close_advertise(session, messages)
@@ -142,16 +143,21 @@ def _close_advertise(session: Session, messages: Messages) -> Closed:
         raise SecAggError(f"more than {MAX_DEVICES} devices advertised; the round is aborted")
     seen: set[bytes] = set()
     indexes: set[int] = set()
+    admitted: list[tuple[int, bytes]] = []
     for index, entry in entries:
         member = member_of(entry)
         names = {member.pseudonym, member.identity, member.mask_key, member.share_key}
-        if index in indexes or names & seen:
-            raise SecAggError(f"device {index} has an index, a name or a key of another; the round is aborted")
+        if index in indexes:
+            raise SecAggError(f"device {index} has two messages in ADVERTISE")
         indexes.add(index)
+        if names & seen:
+            continue  # of two that agreed on a name or a key, so that the round would end, the later stays outside
         seen |= names
-    after = RoundState.begin(session, entries)
-    roster = Roster.of(session, [entry for _, entry in entries]).encode()
-    return Closed(after.encode(), {index: roster for index, _ in entries})
+        admitted.append((index, entry))
+    enough(session, len(admitted), "advertised names and keys of their own")
+    after = RoundState.begin(session, admitted)
+    roster = Roster.of(session, [entry for _, entry in admitted]).encode()
+    return Closed(after.encode(), {index: roster for index, _ in admitted})
 
 
 def _close_choose(before: RoundState, messages: Messages) -> Closed:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from hushrec_privacy.errors import BundleError
 from numpy.typing import NDArray
 
 from hushrec import ort
@@ -127,6 +128,9 @@ class TrainStep:
             encoder: Weights.
             vectors: Vectors of all items of the batch and of the candidates.
             batch: What is asked.
+
+        Raises:
+            BundleError: ONNX Runtime cannot run it.
         """
         places = vectors.places(batch.items)
         candidates = vectors.candidates
@@ -139,7 +143,10 @@ class TrainStep:
             "candidate_offset": vectors.offset[:candidates] + np.float32(vectors.correction),
             **encoder,
         }
-        found = self._session.run(None, {name: array for name, array in feed.items() if name in self._inputs})
+        try:
+            found = self._session.run(None, {name: array for name, array in feed.items() if name in self._inputs})
+        except Exception as error:
+            raise BundleError("the train step of this bundle cannot be run; fetch the bundle again") from error
         outputs = {name.removeprefix("d."): array for name, array in zip(self._outputs, found, strict=True)}
         loss, rows = float(outputs.pop("loss")[0]), outputs.pop("rows")
         return Gradients(loss, outputs, rows)
