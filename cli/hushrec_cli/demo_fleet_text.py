@@ -61,8 +61,9 @@ def _learned(fleet: dict[str, Any]) -> Iterator[str]:
         trending = segments["trending"]
         best = sorted(trending["values"], reverse=True)[:3]
         shown = ", ".join(f"{value:.1f}" for value in best)
-        yield f"Of {len(trending['values']):,} items that were counted the three largest read {shown}. Noise moves each by"
-        yield f"{trending['deviation']:.1f}: with so few devices the largest of so many is luck, no signal."
+        items, deviation = len(trending["values"]), trending["deviation"]
+        yield f"Of {items:,} items that were counted the three largest read {shown}. Noise moves each by"
+        yield f"{deviation:.1f}: with so few devices the largest of so many is luck, no signal."
     yield f"Price bands of {fleet['direct']} devices, each sent by itself after a consent of its own, noised there."
 
 
