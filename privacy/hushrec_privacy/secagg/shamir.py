@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from hushrec_privacy.errors import SecAggError
 from hushrec_privacy.randomness import OsRandom
 
-__all__ = ["LIMBS", "PRIME", "SECRET_BYTES", "recover", "split"]
+__all__ = ["LIMBS", "PRIME", "SECRET_BYTES", "recover", "share_at", "split"]
 
 PRIME = 65_521  # the largest below 2^16, so that a value of a share takes two bytes
 SECRET_BYTES = 32
@@ -74,11 +74,27 @@ def recover(points: Sequence[int], shares: NDArray[np.integer]) -> bytes:
     return _secret(limbs)
 
 
-def _weights(points: Sequence[int]) -> list[int]:
-    """Lagrange's coefficients at 0, modulo p."""
-    product = math.prod(points)
+def share_at(x: int, points: Sequence[int], shares: NDArray[np.integer]) -> NDArray[np.uint16]:
+    """The share at another x that goes with t right ones: whoever gave something else there has lied.
+
+    Args:
+        x: 1 to 255, none of `points`.
+        points: As for `recover`.
+        shares: As for `recover`.
+
+    Returns:
+        Shape (18 S,), uint16.
+    """
+    weights = np.array(_weights(points, x), np.int64)
+    return ((weights @ shares.astype(np.int64)) % PRIME).astype(np.uint16)
+
+
+def _weights(points: Sequence[int], at: int = 0) -> list[int]:
+    """Lagrange's coefficients at a place that is none of the points, modulo p."""
+    product = math.prod(at - x for x in points)
     return [
-        product * pow(x * math.prod(other - x for other in points if other != x), -1, PRIME) % PRIME for x in points
+        product * pow((at - x) * math.prod(x - other for other in points if other != x), -1, PRIME) % PRIME
+        for x in points
     ]
 
 

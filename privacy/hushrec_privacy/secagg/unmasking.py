@@ -5,7 +5,8 @@ mask key, and the masks that its surviving neighbours share with it. A recovered
 key, a recovered seed the hash that was committed to: lying shares can end the round but not change its sum.
 """
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,13 +18,14 @@ from hushrec_privacy.secagg.masks import add_mask
 from hushrec_privacy.secagg.packing import Elements, element_type
 from hushrec_privacy.secagg.server import Messages, revealed_rows
 from hushrec_privacy.secagg.session import Phase, Session
-from hushrec_privacy.secagg.shamir import recover
+from hushrec_privacy.secagg.shamir import recover, share_at
 from hushrec_privacy.secagg.state import AGREED, SHARED, SURVIVED, RoundState
 from hushrec_privacy.secagg.wire import Reader
 
 __all__ = ["Outcome", "finish"]
 
 _Shares = dict[int, NDArray[np.uint16]]
+_MOST_TRIES = 1_000  # three liars among 66 holders of 49 needed: about 70
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,13 @@ def finish(session: Session, state: bytes, total: NDArray[np.uint64], reveals: M
     shares = _shares(before, reveals)
     result = total.astype(element_type(session.ring_bits))
     survived = before.has(SURVIVED)
-    edges = _neighbours(before)
+    edges, liars = _neighbours(before), set[int]()
     for owner in np.flatnonzero(before.has(SHARED)).tolist():
         if survived[owner]:
-            _remove_own_mask(before, owner, shares[owner], result)
+            _remove_own_mask(before, owner, shares[owner], result, liars)
         else:
             left = [other for other in sorted(edges[owner]) if survived[other]]
-            _remove_pair_masks(before, owner, shares[owner], left, result)
+            _remove_pair_masks(before, owner, (shares[owner], left), result, liars)
     survivors = tuple(before.rows["index"][survived].tolist())
     return Outcome(_centred(result, session.ring_bits), survivors)
 
@@ -81,37 +83,61 @@ def _shares(before: RoundState, reveals: Messages) -> list[_Shares]:
     return shares
 
 
-def _remove_own_mask(before: RoundState, owner: int, shares: _Shares, result: Elements) -> None:
+def _remove_own_mask(before: RoundState, owner: int, shares: _Shares, result: Elements, liars: set[int]) -> None:
     committed = before.rows["commitment"][owner].tobytes()
     session_id = before.session.id
-    seed = _recovered(before, owner, shares, lambda secret: seed_commitment(session_id, owner, secret) == committed)
+
+    def is_right(secret: bytes) -> bool:
+        return bool(seed_commitment(session_id, owner, secret) == committed)
+
+    seed = _recovered(before, owner, shares, is_right, liars)
     add_mask(result, Place(session_id, before.root, owner).self_mask_key(seed), subtract=True)
 
 
-def _remove_pair_masks(before: RoundState, owner: int, shares: _Shares, left: list[int], result: Elements) -> None:
+def _remove_pair_masks(
+    before: RoundState, owner: int, given: tuple[_Shares, list[int]], result: Elements, liars: set[int]
+) -> None:
+    shares, left = given
     advertised = before.member(owner).mask_key
-    secret = _recovered(before, owner, shares, lambda secret: KeyPair(secret).public == advertised)
+    secret = _recovered(before, owner, shares, lambda secret: KeyPair(secret).public == advertised, liars)
     pair, place = KeyPair(secret), Place(before.session.id, before.root, owner)
     for other in left:
         key = place.pair_mask_key(pair.agree(before.member(other).mask_key), other)
         add_mask(result, key, subtract=other < owner)  # the other added it if its own place is the smaller
 
 
-def _recovered(before: RoundState, owner: int, shares: _Shares, is_right: Callable[[bytes], bool]) -> bytes:
-    """The secret that t of the shares give; with a share more than that, one wrong one does no harm."""
+def _recovered(
+    before: RoundState, owner: int, shares: _Shares, is_right: Callable[[bytes], bool], liars: set[int]
+) -> bytes:
+    """The secret that t of the shares give; wrong ones do no harm while t right ones are there and found among them.
+
+    Who is caught with a wrong share is added to `liars`, and asked last for the secrets that follow.
+    """
     needed, index = before.numbers.threshold, before.index(owner)
     if len(shares) < needed:
         raise SecAggError(f"too few shares of device {index} were revealed: the round is aborted")
-    points = sorted(shares)[: needed + 1]
-    for left_out in reversed(range(len(points))) if len(points) > needed else (len(points),):
-        used = [point for position, point in enumerate(points) if position != left_out]
+    holders = before.holders()[owner].tolist()
+    points = sorted(shares, key=lambda x: (holders[x - 1] in liars, x))
+    for tried, used in enumerate(_subsets(points, needed)):
+        rows = np.array([shares[point] for point in used])
         try:
-            secret = recover(used, np.array([shares[point] for point in used]))
+            secret = recover(used, rows)
         except SecAggError:
             continue
         if is_right(secret):
+            others = () if tried == 0 else set(points) - set(used)
+            liars |= {holders[x - 1] for x in others if (share_at(x, used, rows) != shares[x]).any()}
             return secret
     raise SecAggError(f"the shares of device {index} do not give what it advertised: the round is aborted")
+
+
+def _subsets(points: list[int], size: int) -> Iterator[list[int]]:
+    """The first `size` points, then others drawn at random but always the same, which suffices against a few liars."""
+    yield points[:size]
+    if len(points) > size:
+        draws = random.Random(0)  # hides nothing: every process must go on in the same way
+        for _ in range(_MOST_TRIES):
+            yield draws.sample(points, size)
 
 
 def _neighbours(before: RoundState) -> list[set[int]]:

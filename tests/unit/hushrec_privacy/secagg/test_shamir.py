@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hushrec_privacy.errors import SecAggError
 from hushrec_privacy.randomness import OsRandom
-from hushrec_privacy.secagg.shamir import LIMBS, PRIME, recover, split
+from hushrec_privacy.secagg.shamir import LIMBS, PRIME, recover, share_at, split
 from numpy.typing import NDArray
 
 from tests.fixed_random import FixedRandom
@@ -124,3 +124,11 @@ def test_points_that_are_none_are_refused(points: list[int]) -> None:
 def test_what_cannot_be_shared_is_refused(secret: bytes, shares: int, threshold: int) -> None:
     with pytest.raises(SecAggError, match="32 bytes"):
         split(secret, shares, threshold, OsRandom())
+
+
+def test_the_share_at_another_place_follows_from_enough_others() -> None:
+    shares = split(bytes(range(64)), 7, 4, OsRandom())
+    for used in itertools.combinations(range(7), 4):
+        rows = shares[list(used)]
+        for other in set(range(7)) - set(used):
+            np.testing.assert_array_equal(share_at(other + 1, [x + 1 for x in used], rows), shares[other])

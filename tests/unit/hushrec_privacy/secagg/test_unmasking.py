@@ -5,12 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 from hushrec_privacy.errors import SecAggError
-from hushrec_privacy.secagg import Phase, accept, finish
+from hushrec_privacy.secagg import Phase, accept, finish, unmasking
 from hushrec_privacy.secagg.keys import KeyPair, Place
 from hushrec_privacy.secagg.masks import add_mask
 from hushrec_privacy.secagg.packing import unpack
 from hushrec_privacy.secagg.shamir import recover
 from hushrec_privacy.secagg.state import RoundState
+from numpy.typing import NDArray
 
 from tests.secagg_lies import HEAD, N
 from tests.secagg_round import Round, session, small_vectors
@@ -97,10 +98,34 @@ def test_a_wrong_share_that_is_needed_ends_the_round_and_names_the_device(owner:
         one.finish()
 
 
-def test_two_wrong_shares_end_the_round() -> None:
+def test_two_wrong_shares_do_no_harm_while_enough_right_ones_are_there() -> None:
     one = revealed()
-    change(one, 0, 3)
-    change(one, 1, 3)
+    for owner in range(N):
+        change(one, 0, owner)
+        change(one, 1, owner)
+    np.testing.assert_array_equal(one.finish().sum, one.vectors.sum(axis=0))
+
+
+def test_whoever_is_caught_with_a_wrong_share_is_asked_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = revealed()
+    tried: list[list[int]] = []
+    for owner in range(N):
+        change(one, 0, owner)
+
+    def noted(points: list[int], rows: NDArray[np.integer]) -> bytes:
+        tried.append(points)
+        return recover(points, rows)
+
+    monkeypatch.setattr(unmasking, "recover", noted)
+    one.finish()
+    first = next(place for place, points in enumerate(tried) if 1 not in points)
+    assert all(points == [2, 3, 4, 5] for points in tried[first + 1 :])
+
+
+def test_three_wrong_shares_of_six_end_the_round() -> None:
+    one = revealed()
+    for liar in (0, 1, 2):
+        change(one, liar, 3)
     with pytest.raises(SecAggError, match="device 3 do not give"):
         one.finish()
 
