@@ -41,6 +41,7 @@ Guard = Callable[[Bundle, Bundle], str]
 """Old and new model to the reason why the new one must not go out; empty: it may."""
 
 _ENCODER_FILES = ("encoder.bin", "params.bin")
+_YOUNG_S = 86_400.0
 _KEPT_FACTS = ("name", "protocol", "parameters")
 
 
@@ -126,6 +127,7 @@ class ModelReleases:
             if not refused:
                 demo = result.plan.demo or base.release.demo
                 self._repository.publish(new.root, ledger_head=str(result.anchor), demo=demo)
+                self._forget()
         return Verdict(refused=refused)
 
     def _next(self, base: _Base, result: RoundResult, out: Path) -> Bundle:
@@ -155,8 +157,7 @@ class ModelReleases:
                 os.link(blob, root / file.name)
             except OSError as error:
                 raise ReleaseError(f"{blob}: cannot be used ({error.strerror}); restore the repository") from error
-        hashes = {file.name: file.sha256 for file in release.files if file.name != MANIFEST_NAME}
-        return _Base(release, Bundle.open(root, verify=True), _content(hashes))
+        return _Base(release, Bundle.open(root, verify=True), _held(release))
 
     def _releases(self) -> Sequence[Release]:
         """All releases, read anew when the repository has changed."""
@@ -182,6 +183,17 @@ class ModelReleases:
         told = manifest.card.get("round")
         return told if isinstance(told, dict) else {}
 
+    def _forget(self) -> None:
+        """Delete masters and optimizers of what no release holds any more, since releases were pruned.
+
+        Not the young ones: they may belong to a release that another process is about to publish.
+        """
+        held = {_held(release) for release in self._repository.list()}
+        found = {path: path.stat().st_mtime for path in self._folder.glob(f"{'[0-9a-f]' * 64}.*")}
+        for path, written_at in found.items():
+            if path.name[:64] not in held and written_at < max(found.values()) - _YOUNG_S:
+                path.unlink(missing_ok=True)
+
     def _kept(self, content: str, name: str) -> bytes | None:
         try:
             return (self._folder / f"{content}.{name}").read_bytes()
@@ -205,6 +217,11 @@ class ModelReleases:
                 os.close(folder)
         except OSError as error:
             raise ReleaseError(f"{self._folder}: the {name} cannot be written ({error.strerror})") from error
+
+
+def _held(release: Release) -> str:
+    """The content of a release."""
+    return _content({file.name: file.sha256 for file in release.files if file.name != MANIFEST_NAME})
 
 
 def _content(hashes: dict[str, str]) -> str:

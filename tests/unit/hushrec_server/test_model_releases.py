@@ -1,5 +1,6 @@
 """A round becomes one release: the server's step of the mean on the float32 master, recognised when asked again."""
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -100,6 +101,23 @@ def test_a_roll_back_forgets_nothing_of_where_the_ledger_stood(shop: Shop) -> No
     shop.repository.rollback(2)  # what round 1 made
     assert shop.publisher().anchor() == ANCHORS[3]
     assert shop.publisher().last_published(shop.plan.plan_id) == 3
+
+
+def test_what_no_release_holds_any_more_is_forgotten_after_a_day(shop: Shop) -> None:
+    masters = shop.folder / "masters"
+    for number in (1, 2, 3):
+        shop.publisher().publish(shop.result(number))
+    shop.repository.prune(2)
+    before = set(masters.iterdir())
+    shop.publisher().publish(shop.result(4))
+    assert before < set(masters.iterdir()), "they could belong to a round of another process"
+    for path in before:
+        os.utime(path, (10**9, 10**9))  # long ago
+    shop.repository.prune(2)
+    shop.publisher().publish(shop.result(5))
+    assert len({path.name[:64] for path in masters.iterdir()}) == len(shop.repository.list())
+    shop.publisher().publish(shop.result(6))
+    assert shop.publisher().newest().version == 7
 
 
 def test_a_head_of_another_ledger_in_the_shops_own_release_is_no_anchor(tmp_path: Path) -> None:
