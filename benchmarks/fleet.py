@@ -8,7 +8,7 @@ is what `hushrec serve` runs, with SQLite and releases; the authority is `hushre
 devices protect nobody. A round with fewer than four fifths of its cohort at the end of a phase is aborted, as it must
 be: the cohort leaves room for the dead.
 
-In every round a fifth of the devices is killed by SIGKILL just before or just after it sends one of the six messages,
+In every round a quarter of the devices is to be killed by SIGKILL just before or after it sends one of the messages,
 all of them in turn, and started again. Nothing of the product is changed but two notes for the check: the server writes
 down each round's sum before its noise, a device what it made and at which place in the round.
 
@@ -92,10 +92,13 @@ class Facts:
 
 
 def plan_kills(devices: int, rounds: int, seed: int = 0) -> list[Kill]:
-    """A fifth of the devices in each round, each message and side in turn."""
+    """A quarter of the devices in each round, each message and side in turn.
+
+    Those that have no place in the round never get to their point: about a fifth dies.
+    """
     rng, kills = random.Random(seed), list[Kill]()
     for round_number in range(1, rounds + 1):
-        for device in rng.sample(range(devices), devices // 5):
+        for device in rng.sample(range(devices), devices // 4):
             place = len(kills) % (2 * len(PHASES))
             kills.append(Kill(device, round_number, PHASES[place // 2], bool(place % 2)))
     return kills
