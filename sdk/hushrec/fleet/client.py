@@ -26,7 +26,7 @@ from hushrec_privacy.errors import ConfigError, FleetError, HushrecError
 from hushrec_privacy.ledger import ParticipationRecord
 from numpy.typing import NDArray
 
-from hushrec.fleet.addresses import checked_url
+from hushrec.addresses import checked_url
 from hushrec.fleet.conditions import ConditionSource
 from hushrec.fleet.contribution import Contribution, Contributor
 from hushrec.fleet.features import Features

@@ -12,7 +12,7 @@ from typing import Self
 from hushrec_privacy import canonical
 from hushrec_privacy.errors import ConfigError
 
-from hushrec.fleet.addresses import checked_url
+from hushrec.addresses import checked_url
 
 __all__ = ["MAX_FLEET_FILE_BYTES", "FleetFile"]
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from hushrec_privacy.errors import FleetError
 
-from hushrec.fleet.addresses import checked_url
+from hushrec.addresses import checked_url
 
 __all__ = ["Connection", "HttpConnection", "Reply"]
 

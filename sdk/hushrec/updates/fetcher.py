@@ -6,7 +6,6 @@ the host's name is left to the operating system. Follows no redirect, uses no pr
 """
 
 import contextlib
-import ipaddress
 import socket
 import ssl
 import threading
@@ -15,40 +14,16 @@ from http.client import HTTPException
 from urllib.parse import SplitResult, urlsplit
 
 import urllib3
-from hushrec_privacy.errors import ConfigError
 from tuf.api.exceptions import DownloadError, DownloadHTTPError, SlowRetrievalError
 from tuf.ngclient.fetcher import FetcherInterface
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-__all__ = ["BoundedFetcher", "checked_url"]
+__all__ = ["BoundedFetcher"]
 
 QUIET_S = 10.0
 """Longest wait for the connection, and for the next byte."""
 
 CHUNK_BYTES = 1 << 16
-
-
-def checked_url(url: str) -> str:
-    """Accept https anywhere, and http on this machine itself.
-
-    Raises:
-        ConfigError: Anything else.
-
-    >>> checked_url("https://shop.example/releases/")
-    'https://shop.example/releases'
-    """
-    parts = urlsplit(url)
-    if parts.query or parts.fragment or parts.username is not None or not parts.hostname:
-        raise ConfigError(f"{url!r}: give the address of the release repository, such as https://shop.example/releases")
-    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.hostname)):
-        raise ConfigError(f"{url!r}: releases are fetched over https; plain http is for this machine itself")
-    return url.rstrip("/")
-
-
-def _is_loopback(host: str) -> bool:
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
 
 
 class BoundedFetcher(FetcherInterface):
@@ -77,7 +52,7 @@ class BoundedFetcher(FetcherInterface):
         """Fetch a file from some byte on.
 
         Args:
-            url: As `checked_url` accepts it, and a path.
+            url: As `hushrec.addresses.checked_url` accepts it, and a path.
             offset: Bytes that are here already.
 
         Returns:

@@ -16,7 +16,7 @@ from tuf.api import exceptions as tuf
 from tuf.ngclient import TargetFile, Updater  # type: ignore[attr-defined]  # exported there without saying so
 
 from hushrec.releases import MAX_RELEASE_BYTES, NEWEST, Release, ReleaseFile, blob_target
-from hushrec.updates.fetcher import BoundedFetcher, checked_url
+from hushrec.updates.fetcher import BoundedFetcher
 
 __all__ = ["Source"]
 
@@ -42,7 +42,7 @@ class Source:
     """
 
     def __init__(self, url: str, folder: Path, root: bytes, at_s: float, clock: Callable[[], float]) -> None:
-        self._url, self.fetcher = checked_url(url), BoundedFetcher(clock)
+        self._url, self.fetcher = url, BoundedFetcher(clock)
         with _explained():
             for left in folder.glob("tmp*"):  # of a killed python-tuf
                 left.unlink()

@@ -16,6 +16,7 @@ from hushrec_privacy import checks
 from hushrec_privacy.errors import BundleError, FleetError, HushrecError, ReleaseError
 from hushrec_privacy.plans.limits import DeviceLimits, UnsafeDemoLimits
 
+from hushrec.addresses import checked_url
 from hushrec.bundle import Bundle
 from hushrec.file_lock import file_lock
 from hushrec.releases import Release
@@ -72,9 +73,7 @@ class Updater:
         shipped: Path | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        from hushrec.updates.fetcher import checked_url  # loads the libraries of the extra
-
-        self._url, self._root, self._clock = checked_url(url), root, clock
+        self._url, self._root, self._clock = checked_url(url, name="the address of the releases"), root, clock
         self._demo_allowed = isinstance(limits, UnsafeDemoLimits)
         self._shipped = None if shipped is None else Path(shipped)
         with _disk():

@@ -11,8 +11,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from hushrec.updates.fetcher import BoundedFetcher, checked_url
-from hushrec_privacy.errors import ConfigError
+from hushrec.updates.fetcher import BoundedFetcher
 from tuf.api.exceptions import DownloadError, DownloadHTTPError, SlowRetrievalError
 
 from tests.release_shop import Server, serving
@@ -103,24 +102,3 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(
     assert b"".join(fetcher().fetch(f"{url}/file")) == CONTENT
     with pytest.raises(DownloadError, match="SSL"):
         fetcher().fetch(f"{url.replace('127.0.0.1', 'localhost')}/file")  # another name than the certificate's
-
-
-@pytest.mark.parametrize(
-    ("url", "kept"),
-    [
-        ("https://shop.example/releases/", "https://shop.example/releases"),
-        ("http://localhost:80", "http://localhost:80"),
-        ("http://127.9.9.9/x", "http://127.9.9.9/x"),
-        ("http://[::1]:8/x", "http://[::1]:8/x"),
-    ],
-)
-def test_https_and_this_machine_are_accepted(url: str, kept: str) -> None:
-    assert checked_url(url) == kept
-
-
-@pytest.mark.parametrize(
-    "url", ["http://10.0.0.1/", "http://0.0.0.0/", "http://localhost.shop.example/", "file:///etc", "//127.0.0.1", ""]
-)
-def test_other_addresses_are_refused(url: str) -> None:
-    with pytest.raises(ConfigError):
-        checked_url(url)

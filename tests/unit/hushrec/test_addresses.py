@@ -1,7 +1,7 @@
 """A device speaks https, or http to itself."""
 
 import pytest
-from hushrec.fleet.addresses import checked_url
+from hushrec.addresses import checked_url
 from hushrec_privacy.errors import ConfigError
 
 
@@ -21,6 +21,8 @@ def test_good_addresses_are_taken(url: str) -> None:
         "http://127.0.0.1.shop.example",
         "http://localhost.shop.example",
         "http://10.0.0.1",
+        "http://0.0.0.0/",
+        "//127.0.0.1",
         "file:///etc/passwd",
         "https://",
         "https://:443",
@@ -40,3 +42,8 @@ def test_good_addresses_are_taken(url: str) -> None:
 def test_other_addresses_are_refused(url: str) -> None:
     with pytest.raises(ConfigError):
         checked_url(url)
+
+
+@pytest.mark.parametrize("url", ["http://localhost:80", "http://127.9.9.9/x", "http://[::1]:8/x"])
+def test_this_machine_is_spoken_to_without_tls_under_each_of_its_names(url: str) -> None:
+    assert checked_url(url) == url
