@@ -3,13 +3,52 @@
 import os
 import stat
 from pathlib import Path
+from typing import ClassVar, Self
 
 from hushrec_privacy.errors import ConfigError
 
-__all__ = ["KEY_BYTES", "create_key", "read_key"]
+__all__ = ["KEY_BYTES", "KeyInFile", "create_key", "read_key"]
 
 KEY_BYTES = 32
 _READ = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # no link, no waiting for a pipe
+
+
+class KeyInFile:
+    """A type of secret key: 32 bytes, kept in a file. Its subclasses hide it and say what it is for."""
+
+    __slots__ = ()
+
+    KIND: ClassVar[str] = "key"
+    """What it is, for messages."""
+
+    def __init__(self, secret: bytes) -> None:
+        """Of 32 secret bytes.
+
+        Raises:
+            ConfigError: It is something else.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def create(cls, path: Path) -> Self:
+        """Make a key from the operating system's randomness and keep it in a file that only its owner can read.
+
+        Args:
+            path: Must not exist. Outside of whatever the key protects, and outside its backups.
+
+        Raises:
+            ConfigError: The file exists already, or cannot be written; no key is ever overwritten.
+        """
+        return cls(create_key(path, cls.KIND))
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a key that `create` wrote.
+
+        Raises:
+            ConfigError: No such plain file, others may read it, or it does not hold exactly 32 bytes.
+        """
+        return cls(read_key(path, cls.KIND))
 
 
 def create_key(path: Path, name: str) -> bytes:

@@ -12,12 +12,11 @@ lives as long as its plan; nothing revokes a single one but the server's own lis
 """
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from hushrec_privacy.enrolment.names import plan_bytes, pseudonym_bytes
 from hushrec_privacy.errors import ConfigError, EnrolmentError
-from hushrec_privacy.key_files import create_key, read_key
+from hushrec_privacy.key_files import KeyInFile
 from hushrec_privacy.signatures import PUBLIC_BYTES, SIGNATURE_BYTES, SigningKey, check_signature
 
 __all__ = ["CERTIFICATE_BYTES", "SIGNED_CERTIFICATE_BYTES", "AuthorityKey", "Certificate", "verified_certificate"]
@@ -71,26 +70,10 @@ class Certificate:
         return cls(data[1:33].hex(), data[33:49].hex(), bytes(data[49:81]))
 
 
-class AuthorityKey(SigningKey):
+class AuthorityKey(SigningKey, KeyInFile):
     """The authority's secret key; it signs certificates and nothing else, and shows nothing of itself."""
 
-    @classmethod
-    def create(cls, path: Path) -> "AuthorityKey":
-        """Make a key from the operating system's randomness and keep it in a file that only its owner can read.
-
-        Raises:
-            ConfigError: The file exists already, or cannot be written; no key is ever overwritten.
-        """
-        return cls(create_key(path, "authority key"))
-
-    @classmethod
-    def read(cls, path: Path) -> "AuthorityKey":
-        """Read a key from its file.
-
-        Raises:
-            ConfigError: No such plain file, others may read it, or it does not hold exactly 32 bytes.
-        """
-        return cls(read_key(path, "authority key"))
+    KIND: ClassVar[str] = "authority key"
 
     def certify(self, plan_id: str, pseudonym: str, identity: bytes) -> bytes:
         """Certify one device, after the account's login was checked and has no other certificate for this plan.

@@ -5,11 +5,10 @@ ML-KEM (FIPS 203: d, z) and 32 the X25519 secret. A public key is ML-KEM's, 1,18
 """
 
 import hashlib
-from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 from hushrec_privacy.errors import ConfigError, EnvelopeError
-from hushrec_privacy.key_files import KEY_BYTES, create_key, read_key
+from hushrec_privacy.key_files import KEY_BYTES, KeyInFile
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.hpke import MLKEM768X25519PrivateKey, MLKEM768X25519PublicKey
@@ -23,7 +22,7 @@ _MLKEM_SEED_BYTES = 64
 _KEY_ID_DOMAIN = b"hushrec envelope key v1\0"
 
 
-class EnvelopeKey:
+class EnvelopeKey(KeyInFile):
     """One secret key with both of its halves; `repr` hides them, and it cannot be pickled.
 
     Attributes:
@@ -32,6 +31,8 @@ class EnvelopeKey:
     Raises:
         ConfigError: The secret is not 32 bytes.
     """
+
+    KIND: ClassVar[str] = "envelope key"
 
     __slots__ = ("_key", "_public", "key_id")
 
@@ -48,24 +49,6 @@ class EnvelopeKey:
         self._key = MLKEM768X25519PrivateKey(lattice, curve)
         self._public = lattice.public_key().public_bytes_raw() + curve.public_key().public_bytes_raw()
         self.key_id = key_id(self._public)
-
-    @classmethod
-    def create(cls, path: Path) -> "EnvelopeKey":
-        """Make a key from the operating system's randomness and keep it in a file that only its owner can read.
-
-        Raises:
-            ConfigError: The file exists already, or cannot be written; no key is ever overwritten.
-        """
-        return cls(create_key(path, "envelope key"))
-
-    @classmethod
-    def read(cls, path: Path) -> "EnvelopeKey":
-        """Read a key from its file.
-
-        Raises:
-            ConfigError: No such plain file, others may read it, or it does not hold exactly 32 bytes.
-        """
-        return cls(read_key(path, "envelope key"))
 
     def public(self) -> bytes:
         """The public half, 1,216 bytes: what devices seal to."""

@@ -6,14 +6,13 @@ the format. Sealing does not detect a whole database set back to an older copy: 
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hushrec_privacy.errors import ConfigError, NoiseStateError
-from hushrec_privacy.key_files import KEY_BYTES, create_key, read_key
+from hushrec_privacy.key_files import KEY_BYTES, KeyInFile
 
 __all__ = ["RowPlace", "SealKey", "open_row", "seal_row", "unusable"]
 
@@ -21,12 +20,14 @@ _FORMAT = b"hushrec noise row 1\0"
 _NONCE_BYTES = 12
 
 
-class SealKey:
+class SealKey(KeyInFile):
     """32 secret bytes; `repr` hides them, and they cannot be pickled.
 
     >>> SealKey(bytes(32))
     SealKey(hidden)
     """
+
+    KIND: ClassVar[str] = "seal key"
 
     __slots__ = ("_key",)
 
@@ -34,27 +35,6 @@ class SealKey:
         if not isinstance(key, bytes) or len(key) != KEY_BYTES:
             raise ConfigError(f"a seal key has {KEY_BYTES} bytes")
         self._key = key
-
-    @classmethod
-    def create(cls, path: Path) -> "SealKey":
-        """Draw a new key and write it to a new file that only its owner can read.
-
-        Args:
-            path: Outside the database and outside its backups. Must not exist.
-
-        Raises:
-            ConfigError: The file exists or cannot be written.
-        """
-        return cls(create_key(path, "seal key"))
-
-    @classmethod
-    def read(cls, path: Path) -> "SealKey":
-        """Read a key that `create` wrote.
-
-        Raises:
-            ConfigError: No such plain file, others may read it, or it does not hold exactly 32 bytes.
-        """
-        return cls(read_key(path, "seal key"))
 
     def reveal(self) -> bytes:
         """The bytes themselves, for the cipher alone."""

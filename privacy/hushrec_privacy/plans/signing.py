@@ -5,11 +5,11 @@ to seal to; nothing else. Its public half ships in the bundle. A plan is read on
 `verified_plan`, so that no unsigned byte is ever parsed into something that acts.
 """
 
-from pathlib import Path
+from typing import ClassVar
 
 from hushrec_privacy.envelope.key_set import KEY_SET_DOMAIN, KeySet
 from hushrec_privacy.errors import PlanError
-from hushrec_privacy.key_files import create_key, read_key
+from hushrec_privacy.key_files import KeyInFile
 from hushrec_privacy.plans.limits import COHORT_FLOOR
 from hushrec_privacy.plans.plan import Plan
 from hushrec_privacy.signatures import SIGNATURE_BYTES, SigningKey, check_signature
@@ -19,30 +19,14 @@ __all__ = ["SIGNATURE_BYTES", "PlanKey", "verified_plan"]
 _DOMAIN = b"hushrec plan v1"
 
 
-class PlanKey(SigningKey):
+class PlanKey(SigningKey, KeyInFile):
     """The shop's secret key for plans and key sets; it never leaves the shop and shows nothing of itself.
 
     Raises:
         ConfigError: The secret is not 32 bytes.
     """
 
-    @classmethod
-    def create(cls, path: Path) -> "PlanKey":
-        """Make a key from the operating system's randomness and keep it in a file that only its owner can read.
-
-        Raises:
-            ConfigError: The file exists already, or cannot be written; no key is ever overwritten.
-        """
-        return cls(create_key(path, "plan key"))
-
-    @classmethod
-    def read(cls, path: Path) -> "PlanKey":
-        """Read a key from its file.
-
-        Raises:
-            ConfigError: No such plain file, others may read it, or it does not hold exactly 32 bytes.
-        """
-        return cls(read_key(path, "plan key"))
+    KIND: ClassVar[str] = "plan key"
 
     def sign(self, plan: Plan) -> bytes:
         """The detached signature of a plan, 64 bytes.
