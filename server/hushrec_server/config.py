@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 from hushrec_privacy import checks
@@ -203,10 +203,11 @@ def _refuse_unknown(values: Mapping[str, Any], place: str) -> None:
 
 def _refuse_password(url: str) -> None:
     try:
-        secret = urlsplit(url).password
+        parts = urlsplit(url)
+        secret = parts.password or [name for name, _ in parse_qsl(parts.query) if "password" in name]
     except ValueError as error:
         raise ConfigError("the database URL cannot be read; write postgresql+psycopg://user@host/name") from error
-    if secret is not None:
+    if secret:
         raise ConfigError(
             f"the database URL holds a password, which others could read there; give it by the environment variable "
             f"{DATABASE_VARIABLE}, or by PGPASSFILE"

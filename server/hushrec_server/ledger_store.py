@@ -62,11 +62,13 @@ class DatabaseLedgerStore:
         while True:
             with _as_ledger_error("read"), self._database.reading() as connection:
                 rows = connection.execute(wanted.where(LEDGER.c.n >= start).limit(ROWS_AT_ONCE)).all()
-            for index, previous, digest, entry in rows:
-                yield Record(index, bytes(previous), bytes(digest), bytes(entry))
-            if not rows:
+                records = [
+                    Record(n, bytes(previous), bytes(digest), bytes(entry)) for n, previous, digest, entry in rows
+                ]
+            yield from records
+            if not records:
                 return
-            start = rows[-1].n + 1
+            start = records[-1].index + 1
 
     def close(self) -> None:
         """See `LedgerStore`; the database is the caller's."""
@@ -78,3 +80,5 @@ def _as_ledger_error(what: str) -> Iterator[None]:
         yield
     except StorageError as error:
         raise LedgerError(f"the ledger in the server's database cannot be {what}: {error.message}") from error
+    except TypeError as error:  # in SQLite, whoever can write the file can put another type than the table says
+        raise LedgerError("the ledger holds text where bytes belong: it was rewritten; restore a newer copy") from error

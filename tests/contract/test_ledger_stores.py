@@ -1,5 +1,6 @@
 """Every store of a ledger keeps the same promises. A new one is added to `STORES` and has passed when these pass."""
 
+import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
@@ -147,3 +148,15 @@ def spent_rounds(ledger: Ledger, rounds: range) -> list[int]:
             ledger.spend(PLAN.plan, round_, rho="0.1")
             done.append(round_)
     return done
+
+
+@pytest.mark.parametrize("column", ["previous", "hash", "entry"])
+def test_text_in_place_of_bytes_is_a_damaged_ledger(tmp_path: Path, column: str) -> None:
+    with in_database("sqlite", tmp_path) as store:
+        Ledger.begin(store)
+        file = next(path for path in tmp_path.iterdir() if path.suffix == ".sqlite")
+        with closing(sqlite3.connect(file)) as database:
+            database.execute(f"UPDATE ledger_entry SET {column} = 'text'")
+            database.commit()
+        with pytest.raises(LedgerError, match="rewritten"):
+            verify(store)

@@ -10,7 +10,7 @@ key_set   the server's public keys, signed by the shop; their rotation
 from hushrec_privacy.envelope.context import WIRE_VERSION, Context
 from hushrec_privacy.envelope.key_set import KeySet, ServerKey, keys_in_force, rotated, verified_key_set
 from hushrec_privacy.envelope.keys import KEY_ID_BYTES, PUBLIC_KEY_BYTES, EnvelopeKey, key_id
-from hushrec_privacy.envelope.requests import WINDOW_S, RequestId, replay_horizon, sign_request, verify_request
+from hushrec_privacy.envelope.requests import WINDOW_S, RequestId, sign_request, verify_request
 from hushrec_privacy.envelope.sealing import LENGTH_BYTES, OVERHEAD_BYTES, open_sealed, seal
 
 __all__ = [
@@ -28,7 +28,6 @@ __all__ = [
     "key_id",
     "keys_in_force",
     "open_sealed",
-    "replay_horizon",
     "rotated",
     "seal",
     "sign_request",

@@ -10,7 +10,7 @@ bytes, big endian) and a nonce (16 bytes). The header is base64url (RFC 4648, se
     25      64     Ed25519 signature
 
 A server accepts a request near its own time and remembers (device, nonce) as long as it would: a second one with the
-same pair is a replay. What is older than `replay_horizon` may be forgotten, since its time alone refuses it.
+same pair is a replay. What was signed before its window may be forgotten, since its time alone refuses it.
 """
 
 import base64
@@ -25,7 +25,7 @@ from hushrec_privacy.envelope.context import Context
 from hushrec_privacy.errors import ConfigError, EnvelopeError
 from hushrec_privacy.signatures import SIGNATURE_BYTES, check_signature
 
-__all__ = ["NONCE_BYTES", "WINDOW_S", "RequestId", "replay_horizon", "sign_request", "verify_request"]
+__all__ = ["NONCE_BYTES", "WINDOW_S", "RequestId", "sign_request", "verify_request"]
 
 NONCE_BYTES = 16
 WINDOW_S = 300
@@ -102,19 +102,6 @@ def verify_request(
             f"the request was signed more than {window_s} s from the server's time; take the time from the server"
         )
     return request
-
-
-def replay_horizon(at_s: int, *, window_s: int = WINDOW_S) -> int:
-    """The time before which requests may be forgotten: none that was signed earlier is accepted from now on.
-
-    Args:
-        at_s: Now, seconds since 1970-01-01 UTC; the clock must not go back.
-        window_s: The same as for `verify_request`.
-
-    >>> replay_horizon(1_000)
-    700
-    """
-    return at_s - window_s
 
 
 def _signed(context: Context, body: bytes, request: RequestId) -> bytes:

@@ -171,7 +171,7 @@ def _close_choose(before: RoundState, messages: Messages) -> Closed:
     replies = {}
     for place in chose.tolist():
         if len(choosers[place]) > after.numbers.most_choosers:
-            raise SecAggError(f"device {after.index(place)} was chosen by too many others; the round is aborted")
+            raise SecAggError("a device was chosen by too many others; the round is aborted")
         neighbours = np.union1d(rows["chosen"][place], choosers[place])
         opened = np.zeros(len(neighbours), NEIGHBOUR_ROW)
         opened["place"], opened["entry"] = neighbours, rows["entry"][neighbours]

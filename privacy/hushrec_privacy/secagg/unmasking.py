@@ -52,7 +52,7 @@ def finish(session: Session, state: bytes, total: NDArray[np.uint64], reveals: M
 
     Raises:
         SecAggError: Fewer than t shares of a secret were revealed, or they do not give the secret that its device
-            advertised (the index is named): the round is aborted.
+            advertised: the round is aborted. Which device is not said: this text goes into logs.
     """
     before = RoundState.decode(session, state, Phase.AGREE)
     if total.shape != (session.coordinates,):
@@ -113,9 +113,9 @@ def _recovered(
 
     Who is caught with a wrong share is added to `liars`, and asked last for the secrets that follow.
     """
-    needed, index = before.numbers.threshold, before.index(owner)
+    needed = before.numbers.threshold
     if len(shares) < needed:
-        raise SecAggError(f"too few shares of device {index} were revealed: the round is aborted")
+        raise SecAggError("too few shares of a device were revealed: the round is aborted")
     holders = before.holders()[owner].tolist()
     points = sorted(shares, key=lambda x: (holders[x - 1] in liars, x))
     for tried, used in enumerate(_subsets(points, needed)):
@@ -128,7 +128,7 @@ def _recovered(
             others = () if tried == 0 else set(points) - set(used)
             liars |= {holders[x - 1] for x in others if (share_at(x, used, rows) != shares[x]).any()}
             return secret
-    raise SecAggError(f"the shares of device {index} do not give what it advertised: the round is aborted")
+    raise SecAggError("the shares of a device do not give what it advertised: the round is aborted")
 
 
 def _subsets(points: list[int], size: int) -> Iterator[list[int]]:
@@ -151,5 +151,9 @@ def _neighbours(before: RoundState) -> list[set[int]]:
 
 
 def _centred(result: Elements, bits: int) -> NDArray[np.int64]:
-    values = result.astype(np.int64) & ((1 << bits) - 1)
-    return np.where(values >= 1 << (bits - 1), values - (1 << bits), values)
+    """The sum around 0; `result`, which is the same sum, is overwritten."""
+    values = result.astype(np.int64)
+    result.fill(0)
+    values &= (1 << bits) - 1
+    values[values >= 1 << (bits - 1)] -= 1 << bits
+    return values

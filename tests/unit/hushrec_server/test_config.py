@@ -123,7 +123,15 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         read_config(tmp_path)
 
 
-@pytest.mark.parametrize("url", ["postgresql+psycopg://shop:hunter2@localhost/fleet", "postgresql://:hunter2@h/f"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg://shop:hunter2@localhost/fleet",
+        "postgresql://:hunter2@h/f",
+        "postgresql+psycopg://shop@localhost/fleet?password=hunter2",
+        "postgresql+psycopg://shop@localhost/fleet?sslmode=require&sslpassword=hunter2",
+    ],
+)
 def test_a_password_is_refused_in_the_file_and_on_the_command_line(tmp_path: Path, url: str) -> None:
     path = written(tmp_path, f"[server]\ndatabase = {url!r}\n")
     for file, database in ((None, url), (path, None)):

@@ -124,5 +124,5 @@ def test_too_many_choosers_of_one_device_end_the_round() -> None:
     for index in range(N):  # a coalition that chooses the first 26
         places = [place for number, place in enumerate(everybody) if number != index][: NUMBERS.chosen]
         one.messages[Phase.CHOOSE][index] = one.messages[Phase.CHOOSE][index][:HEAD] + b"".join(places)
-    with pytest.raises(SecAggError, match="device 0 was chosen by too many others; the round is aborted"):
+    with pytest.raises(SecAggError, match="a device was chosen by too many others; the round is aborted"):
         one.close(Phase.CHOOSE)
