@@ -67,6 +67,10 @@ class Files:
         """None; the rounds start from nothing."""
         return Newest()
 
+    def candidate(self) -> Newest:
+        """None; no round compares anything."""
+        return Newest()
+
     def anchor(self) -> Anchor | None:
         """The ledger's head after the newest published round."""
         newest = max(self._folder.glob("*.anchor"), default=None)

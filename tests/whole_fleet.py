@@ -80,6 +80,9 @@ class KeptResults:
     def newest(self) -> Newest:
         return Newest() if self.bundle is None else Newest(self.bundle.manifest.model_version, self.bundle.sha256)
 
+    def candidate(self) -> Newest:
+        return Newest()
+
     def anchor(self) -> Anchor | None:
         return None
 

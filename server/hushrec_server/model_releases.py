@@ -1,39 +1,37 @@
-"""From a round's noised sum to the release that devices get next: mean, server optimizer, master, guard, repository.
+"""From a round's noised sum to the release that devices get next: mean, server optimizer, master, guards, repository.
 
 What is published names its round and where the ledger stood, in the model card and in the signed release: that is how a
-round is recognised that was published already, and how a database that was set back is found out. Master and optimizer
-are kept beside the repository under the content that they belong to, so that after a roll-back the right ones are gone
-on with. A round whose devices started from a release that is not the newest any more is refused.
+round is recognised that was published already, and how a database that was set back is found out. A round whose devices
+started from a release that is not the newest any more is refused. Where devices are a guard, a new model is staged
+first (see `candidates`), and what a round of a plan that compares comes to decides about it.
 """
 
-import hashlib
-import os
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from hushrec.bundle import Bundle
 from hushrec.federated.content import Content
-from hushrec.federated.fedadam import AdamSettings, FedAdam
+from hushrec.federated.fedadam import AdamSettings
 from hushrec.federated.layout import ParameterLayout
 from hushrec.federated.master import Master
 from hushrec.federated.release import CHANGED_FILES, write_release
-from hushrec.manifest import MANIFEST_NAME, Manifest, decode_manifest, unguaranteed
-from hushrec.releases import Release, blob_target
+from hushrec.manifest import Manifest, unguaranteed
+from hushrec.releases import Release
 from hushrec_privacy.accounting.guarantee import rounded_up
 from hushrec_privacy.encoding.sums import decode_sum
-from hushrec_privacy.errors import ReleaseError
 from hushrec_privacy.ledger import Anchor
 from hushrec_privacy.ledger.openings import guarantee_after, plan_opening
 from hushrec_privacy.plans.plan import Plan
 from hushrec_privacy.plans.schema import UPDATE
 
+from hushrec_server.candidates import Candidates
+from hushrec_server.masters import Masters, content_of
+from hushrec_server.offered import Offered
 from hushrec_server.publishing import Newest, RoundResult, StoredResults, Verdict
 from hushrec_server.releases import ReleaseRepository
-from hushrec_server.releases.files import RepositoryFiles
 
 __all__ = ["Guard", "ModelReleases"]
 
@@ -41,17 +39,7 @@ Guard = Callable[[Bundle, Bundle], str]
 """Old and new model to the reason why the new one must not go out; empty: it may."""
 
 _ENCODER_FILES = ("encoder.bin", "params.bin")
-_YOUNG_S = 86_400.0
 _KEPT_FACTS = ("name", "protocol", "parameters")
-
-
-@dataclass(frozen=True)
-class _Base:
-    """The release that a round starts from."""
-
-    release: Release
-    bundle: Bundle
-    content: str
 
 
 class ModelReleases:
@@ -59,9 +47,14 @@ class ModelReleases:
 
     Args:
         repository: Where releases go; its targets key and online key must be at hand.
-        folder: For masters and optimizers; readable by its owner alone, on the repository's file system.
-        guard: Judges each new model; None: each goes out.
+        folder: For masters, optimizers and refusals; readable by its owner alone, on the repository's file system.
+        guard: Judges each new model on the server; None: it does not.
+        evaluated_by_devices: Whether devices compare each new model with the one in use before it goes out.
+        most_loss: Share of its NDCG@10 on devices that a new model may lose.
         optimizer: Of the server.
+
+    Raises:
+        ConfigError: `most_loss` is no share.
     """
 
     def __init__(
@@ -70,12 +63,14 @@ class ModelReleases:
         folder: Path,
         *,
         guard: Guard | None = None,
+        evaluated_by_devices: bool = False,
+        most_loss: float = 0.02,
         optimizer: AdamSettings | None = None,
     ) -> None:
-        self._repository, self._folder, self._guard = repository, folder, guard
-        self._files, self._optimizer = RepositoryFiles(repository.folder), optimizer or AdamSettings()
-        self._seen: tuple[object, Sequence[Release]] = (None, ())
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._repository, self._guard, self._by_devices = repository, guard, evaluated_by_devices
+        self._optimizer = optimizer or AdamSettings()
+        self._masters, self._offered = Masters(folder), Offered(repository)
+        self._candidates = Candidates(repository, self._offered, folder, most_loss=most_loss)
 
     def newest(self) -> Newest:
         """See `Publisher`.
@@ -83,8 +78,17 @@ class ModelReleases:
         Raises:
             ReleaseError: The repository is damaged.
         """
-        releases = self._releases()
+        releases = self._offered.releases()
         return Newest(releases[-1].model_version, releases[-1].bundle) if releases else Newest()
+
+    def candidate(self) -> Newest:
+        """See `Publisher`.
+
+        Raises:
+            ReleaseError: The repository is damaged.
+        """
+        found = self._candidates.current() if self._by_devices else None
+        return Newest() if found is None else Newest(found.model_version, found.bundle)
 
     def anchor(self) -> Anchor | None:
         """See `Publisher`.
@@ -92,9 +96,16 @@ class ModelReleases:
         Raises:
             ReleaseError: The repository is damaged.
         """
-        rounds = (self._round_of(release) for release in self._releases())
-        heads = [Anchor.parse(found["ledger"]) for found in rounds if found]
-        return max(heads, key=lambda head: head.index, default=None)  # after a roll-back it is not the newest one's
+        heads = {found.ledger for found in self._candidates.rounds()}
+        for release in self._offered.releases():
+            found = self._offered.round_of(release)
+            if found is not None:
+                heads.add(found.ledger)
+                if (
+                    found.compared and release.model_version == found.base + 1
+                ):  # no roll-back: its head may be another's
+                    heads.add(release.ledger_head or found.ledger)
+        return max(map(Anchor.parse, heads), key=lambda head: head.index, default=None)
 
     def last_published(self, plan_id: str) -> int:
         """See `Publisher`.
@@ -102,8 +113,8 @@ class ModelReleases:
         Raises:
             ReleaseError: The repository is damaged.
         """
-        rounds = (self._round_of(release) for release in self._releases())
-        return max((int(found["number"]) for found in rounds if found.get("plan") == plan_id), default=0)
+        seen = [found.number for found in self._candidates.rounds() if found.plan == plan_id]
+        return max([self._last_out(plan_id), *seen])
 
     def publish(self, result: RoundResult) -> Verdict:
         """See `Publisher`.
@@ -113,121 +124,62 @@ class ModelReleases:
             ConfigError: The plan does not fit the model.
             ReleaseError: The repository is damaged, a key is missing, or the disk refused.
         """
+        if self._by_devices and result.plan.compares:
+            self._candidates.decide(result)
+            self._forget()
         if result.plan.purpose != UPDATE:
             return StoredResults().publish(result)
-        if self.last_published(result.plan.plan_id) >= result.number:
+        if self._last_out(result.plan.plan_id) >= result.number:
             return Verdict()
-        releases = self._releases()
+        if refused := self._candidates.refusal(result):
+            return Verdict(refused=refused)
+        releases = self._offered.releases()
         if not releases or releases[-1].bundle != result.release:
             return Verdict(refused="another release came out while the round ran; its devices trained the one before")
-        with tempfile.TemporaryDirectory(dir=self._folder, prefix="part-") as part:
-            base = self._base(releases[-1], Path(part))
-            new = self._next(base, result, Path(part) / "new.hush")
-            refused = self._guard(base.bundle, new) if self._guard else ""
-            if not refused:
-                demo = result.plan.demo or base.release.demo
-                self._repository.publish(new.root, ledger_head=str(result.anchor), demo=demo)
-                self._forget()
-        return Verdict(refused=refused)
+        if self._by_devices and (waiting := self._candidates.waiting(result)):
+            return Verdict(waiting=waiting)
+        return self._judge(releases[-1], result)
 
-    def _next(self, base: _Base, result: RoundResult, out: Path) -> Bundle:
+    def _judge(self, base: Release, result: RoundResult) -> Verdict:
+        """Make the new model and publish it, stage it, or refuse it."""
+        with tempfile.TemporaryDirectory(dir=self._masters.folder, prefix="part-") as part:
+            old = self._offered.bundle(base, Path(part) / "base.hush")
+            new = self._next(base, old, result, Path(part) / "new.hush")
+            if refused := self._guard(old, new) if self._guard else "":
+                return Verdict(refused=refused)
+            demo = result.plan.demo or base.demo
+            if self._by_devices:
+                return self._candidates.stage(result, new.root, demo=demo)
+            self._repository.publish(new.root, ledger_head=str(result.anchor), demo=demo)
+            self._forget()
+            return Verdict()
+
+    def _next(self, base: Release, old: Bundle, result: RoundResult, out: Path) -> Bundle:
         """The next bundle; its master and optimizer are kept before anybody hears of it."""
-        plan, bundle = result.plan, base.bundle
-        layout = ParameterLayout.of(bundle.manifest, plan.parts)
-        optimizer_file = f"{plan.plan_id[:16]}.adam"
-        kept = self._kept(base.content, optimizer_file)
-        adam = FedAdam(layout.size, self._optimizer) if kept is None else FedAdam.from_bytes(kept, self._optimizer)
-        kept = self._kept(base.content, "master")
-        master = Master.of(bundle) if kept is None else Master.from_bytes(kept)
-        master.apply(layout, adam.step(decode_sum(plan, result.noised)), lambda: Content.whole(bundle))
-        origins = _origins(bundle.manifest, plan)
-        new = write_release(bundle, out, master, card=_card(bundle, result, origins), origins=origins)
-        content = _content({name: info.sha256 for name, info in new.manifest.files.items()})
-        self._keep(content, "master", master.to_bytes())
-        self._keep(content, optimizer_file, adam.to_bytes())
+        plan, content = result.plan, content_of(base)
+        layout = ParameterLayout.of(old.manifest, plan.parts)
+        adam = self._masters.optimizer(content, plan, layout, self._optimizer)
+        master = self._masters.master(content) or Master.of(old)
+        master.apply(layout, adam.step(decode_sum(plan, result.noised)), lambda: Content.whole(old))
+        origins = _origins(old.manifest, plan)
+        before = self._offered.round_of(base)
+        compared = self._by_devices or (before is not None and before.compared)
+        new = write_release(old, out, master, card=_card(old, result, origins, compared=compared), origins=origins)
+        hashes = {name: info.sha256 for name, info in new.manifest.files.items()}
+        self._masters.keep(content_of(hashes), master, plan, adam, base=content)
         return new
 
-    def _base(self, release: Release, part: Path) -> _Base:
-        """A release as a bundle, from the repository's blobs."""
-        root = part / "base.hush"
-        root.mkdir()
-        for file in release.files:
-            blob = self._files.target_path(blob_target(file.sha256), file.sha256)
-            try:
-                os.link(blob, root / file.name)
-            except OSError as error:
-                raise ReleaseError(f"{blob}: cannot be used ({error.strerror}); restore the repository") from error
-        return _Base(release, Bundle.open(root, verify=True), _held(release))
-
-    def _releases(self) -> Sequence[Release]:
-        """All releases, read anew when the repository has changed."""
-        try:
-            found = (self._files.metadata / "timestamp.json").stat()
-        except OSError as error:
-            raise ReleaseError(f"{self._files.metadata}: cannot be read ({error.strerror})") from error
-        stamp = (found.st_mtime_ns, found.st_ino, found.st_size)
-        if self._seen[0] != stamp:
-            self._seen = (stamp, self._repository.list())
-        return self._seen[1]
-
-    def _round_of(self, release: Release) -> dict[str, Any]:
-        """Which round a release came of, from its model card; empty: none."""
-        sha256 = next(file.sha256 for file in release.files if file.name == MANIFEST_NAME)
-        path = self._files.target_path(blob_target(sha256), sha256)
-        try:
-            manifest, found = decode_manifest(path.read_bytes(), str(path))
-        except OSError as error:
-            raise ReleaseError(f"{path}: cannot be read ({error.strerror}); restore the repository") from error
-        if found != release.bundle:
-            raise ReleaseError(f"{path}: is not the manifest of release {release.model_version}")
-        told = manifest.card.get("round")
-        return told if isinstance(told, dict) else {}
+    def _last_out(self, plan_id: str) -> int:
+        """The newest round of a plan that a release came of; 0: none."""
+        found = (self._offered.round_of(release) for release in self._offered.releases())
+        return max((each.number for each in found if each is not None and each.plan == plan_id), default=0)
 
     def _forget(self) -> None:
-        """Delete masters and optimizers of what no release holds any more, since releases were pruned.
-
-        Not the young ones: they may belong to a release that another process is about to publish.
-        """
-        held = {_held(release) for release in self._repository.list()}
-        found = {path: path.stat().st_mtime for path in self._folder.glob(f"{'[0-9a-f]' * 64}.*")}
-        for path, written_at in found.items():
-            if path.name[:64] not in held and written_at < max(found.values()) - _YOUNG_S:
-                path.unlink(missing_ok=True)
-
-    def _kept(self, content: str, name: str) -> bytes | None:
-        try:
-            return (self._folder / f"{content}.{name}").read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise ReleaseError(f"{self._folder}: the {name} of a release cannot be read ({error.strerror})") from error
-
-    def _keep(self, content: str, name: str, data: bytes) -> None:
-        part = self._folder / f"{content}.{name}.{os.getpid()}.part"
-        try:
-            with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(self._folder / f"{content}.{name}")
-            folder = os.open(self._folder, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-        except OSError as error:
-            raise ReleaseError(f"{self._folder}: the {name} cannot be written ({error.strerror})") from error
-
-
-def _held(release: Release) -> str:
-    """The content of a release."""
-    return _content({file.name: file.sha256 for file in release.files if file.name != MANIFEST_NAME})
-
-
-def _content(hashes: dict[str, str]) -> str:
-    """What a bundle holds, whatever its version says: a roll-back has the content that it goes back to."""
-    lines = "".join(f"{sha256} {name}\n" for name, sha256 in sorted(hashes.items()))
-    return hashlib.sha256(lines.encode()).hexdigest()
+        """Let go of what belongs to releases that were pruned, and to refusals that a release has overtaken."""
+        staged = self._repository.candidate()
+        held = {content_of(release) for release in (*self._repository.list(), *([] if staged is None else [staged]))}
+        self._masters.forget(held)
+        self._candidates.forget()
 
 
 def _origins(manifest: Manifest, plan: Plan) -> dict[str, str]:
@@ -243,14 +195,19 @@ def _origins(manifest: Manifest, plan: Plan) -> dict[str, str]:
     return found
 
 
-def _card(bundle: Bundle, result: RoundResult, origins: dict[str, str]) -> dict[str, Any]:
-    """The model card: nothing of the old one that was measured on the old weights."""
+def _card(bundle: Bundle, result: RoundResult, origins: dict[str, str], *, compared: bool) -> dict[str, Any]:
+    """The model card: nothing of the old one that was measured on the old weights.
+
+    Which models went out depends on what devices found, if they compared them: that has an epsilon of its own, which no
+    single plan knows, so the headline says that it is not in there.
+    """
     plan, old = result.plan, bundle.manifest
     others = [info.origin for name, info in old.files.items() if name not in origins]
     headline = str(old.card["headline"])
     if not unguaranteed((*others, *origins.values())):
         reached = guarantee_after(plan_opening(plan), result.number, result.number)
         headline = f"epsilon {rounded_up(reached.epsilon, 4)} at delta {plan.delta} for {reached.unit}"
+        headline += "; what rounds cost in which devices compared models comes on top" if compared else ""
     return {
         "headline": headline,
         **{name: old.card[name] for name in _KEPT_FACTS if name in old.card},
@@ -262,5 +219,6 @@ def _card(bundle: Bundle, result: RoundResult, origins: dict[str, str]) -> dict[
             "base": old.model_version,
             "ledger": str(result.anchor),
             "demo": plan.demo,
+            "compared": compared,
         },
     }

@@ -16,7 +16,7 @@ __all__ = ["Newest", "Publisher", "RoundResult", "StoredResults", "Verdict"]
 
 
 class Newest(NamedTuple):
-    """The newest release: what devices start from.
+    """The newest release, what devices start from; or the candidate, what they compare with it.
 
     Attributes:
         version: Model version; 0: there is none.
@@ -31,12 +31,14 @@ class Verdict(NamedTuple):
     """What became of a result.
 
     Attributes:
-        refused: Why it will never be published; empty: it is.
+        refused: Why it will never be published; empty: it is, unless it waits.
         keep: Whether the stored sum is still needed.
+        waiting: What has to happen before it is decided; the publisher is asked again then. Empty: it is decided.
     """
 
     refused: str = ""
     keep: bool = False
+    waiting: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class RoundResult:
     Attributes:
         plan: Of which plan.
         number: Of the round.
-        release: Bundle that its devices started from, as it was told to them.
+        release: Bundle that its devices started from, as it was told to them; of a plan that compares, the candidate.
         noised: Sum with its noise, shape (d,), int64, lattice steps. Public.
         survivors: How many devices are in it.
         anchor: The ledger's head after the round was spent.
@@ -66,14 +68,17 @@ class Publisher(Protocol):
     def newest(self) -> Newest:
         """The newest release."""
 
+    def candidate(self) -> Newest:
+        """What a round of a plan that compares is about; version 0: there is nothing to compare."""
+
     def anchor(self) -> Anchor | None:
-        """The latest head of the ledger that a release names which came of a round; None: none did."""
+        """The ledger's head after the latest round whose result devices could see, by what they see; None: none did."""
 
     def last_published(self, plan_id: str) -> int:
-        """The newest round of a plan that was published, from what was published; 0: none, or it leaves no trace."""
+        """The newest round of a plan whose result devices could see, by the same; 0: none, or it leaves no trace."""
 
     def publish(self, result: RoundResult) -> Verdict:
-        """Publish a result, once, however often it is asked; durable on return.
+        """Publish a result, once, however often it is asked; durable on return, unless it waits.
 
         Raises:
             HushrecError: It could not be published now; it is asked again later.
@@ -84,6 +89,10 @@ class StoredResults:
     """Publishes by leaving results in the database, for the shop to read: counters and evaluations."""
 
     def newest(self) -> Newest:
+        """None."""
+        return Newest()
+
+    def candidate(self) -> Newest:
         """None."""
         return Newest()
 

@@ -58,6 +58,11 @@ class FedAdam:
         self._settings = settings
         self._mean, self._square = np.zeros(size), np.full(size, settings.floor**2)
 
+    @property
+    def size(self) -> int:
+        """P."""
+        return len(self._mean)
+
     def step(self, mean: NDArray[np.floating]) -> Doubles:
         """Take one step.
 

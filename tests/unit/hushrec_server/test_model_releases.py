@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +17,9 @@ from hushrec.federated.master import Master
 from hushrec.manifest import NO_GUARANTEE
 from hushrec_privacy.encoding.sums import decode_sum
 from hushrec_privacy.errors import ConfigError, LedgerError, ReleaseError
+from hushrec_privacy.plans.plan import Plan
 from hushrec_server.held_out import HeldOut
+from hushrec_server.masters import Masters, content_of
 from hushrec_server.model_releases import ModelReleases
 from hushrec_server.publishing import Newest, Verdict
 from hushrec_server.releases import ReleaseKeys, ReleaseRepository
@@ -54,6 +57,74 @@ def test_master_and_optimizer_go_on_from_round_to_round(shop: Shop) -> None:
     assert shop.publisher().newest().version == 4
     for name in layout.shapes:
         np.testing.assert_array_equal(shop.bundle().array(name), master.encoder[name.removeprefix("params.")])
+
+
+def other_plan(shop: Shop, parts: str = "adapter", **changes: Any) -> Plan:
+    """A later plan over the same bundle."""
+    size = ParameterLayout.of(shop.first.manifest, parts).size
+    return plan_of(size, parts, **{"rounds": 30, **changes})
+
+
+def stepped(shop: Shop, publish: Callable[[FedAdam, ParameterLayout, Master], None]) -> None:
+    """The newest release is what a plain loop over its rounds comes to."""
+    layout = ParameterLayout.of(shop.first.manifest, "adapter")
+    master = Master.of(shop.first)
+    publish(FedAdam(layout.size, AdamSettings()), layout, master)
+    for name in layout.shapes:
+        np.testing.assert_array_equal(shop.bundle().array(name), master.encoder[name.removeprefix("params.")])
+
+
+def test_a_second_plan_for_the_same_parts_goes_on_with_the_moments_of_the_first(shop: Shop) -> None:
+    first = shop.result(1)
+    shop.publisher().publish(first)
+    second = shop.result(1, plan=other_plan(shop), seed=7)
+    shop.publisher().publish(second)
+    again = shop.result(2)
+    shop.publisher().publish(again)
+
+    def one_optimizer(adam: FedAdam, layout: ParameterLayout, master: Master) -> None:
+        for result in (first, second, again):
+            master.apply(layout, adam.step(decode_sum(result.plan, result.noised)), lambda: None)  # type: ignore[arg-type, return-value]
+
+    stepped(shop, one_optimizer)
+
+
+def test_a_plan_of_another_clip_norm_begins_anew(shop: Shop) -> None:
+    first = shop.result(1)
+    shop.publisher().publish(first)
+    second = shop.result(1, plan=other_plan(shop, clip_norm=0.5), seed=7)
+    shop.publisher().publish(second)
+
+    def two_optimizers(adam: FedAdam, layout: ParameterLayout, master: Master) -> None:
+        for result in (first, second):
+            adam = FedAdam(layout.size, AdamSettings())
+            master.apply(layout, adam.step(decode_sum(result.plan, result.noised)), lambda: None)  # type: ignore[arg-type, return-value]
+
+    stepped(shop, two_optimizers)
+
+
+def test_moments_of_another_size_are_not_used(shop: Shop) -> None:
+    masters, layout = Masters(shop.folder / "masters"), ParameterLayout.of(shop.first.manifest, "adapter")
+    content, adam = "ab" * 32, FedAdam(layout.size - 1, AdamSettings())
+    adam.step(np.ones(layout.size - 1))
+    masters.keep(content, Master.of(shop.first), shop.plan, adam, base="cd" * 32)
+    found = masters.optimizer(content, shop.plan, layout, AdamSettings())
+    assert found.to_bytes() == FedAdam(layout.size, AdamSettings()).to_bytes()
+
+
+def test_a_plan_for_other_parts_carries_the_moments_of_the_first_along(shop: Shop) -> None:
+    layout = ParameterLayout.of(shop.first.manifest, "adapter")
+    adam, first = FedAdam(layout.size, AdamSettings()), shop.result(1)
+    shop.publisher().publish(first)
+    adam.step(decode_sum(shop.plan, first.noised))
+    encoder = other_plan(shop, "encoder")
+    for number in (1, 2):
+        shop.publisher().publish(shop.result(number, plan=encoder))
+    masters = Masters(shop.folder / "masters")
+    content = content_of(shop.repository.list()[-1])
+    assert masters.optimizer(content, shop.plan, layout, AdamSettings()).to_bytes() == adam.to_bytes()
+    moved = masters.optimizer(content, encoder, ParameterLayout.of(shop.first.manifest, "encoder"), AdamSettings())
+    assert moved.to_bytes() != FedAdam(moved.size, AdamSettings()).to_bytes()
 
 
 def test_asked_again_it_publishes_nothing_more(shop: Shop) -> None:

@@ -33,6 +33,9 @@ class Shelf:
     def newest(self) -> Newest:
         return Newest(1 + len(self.published), "5a" * 32)
 
+    def candidate(self) -> Newest:
+        return Newest()
+
     def anchor(self) -> Anchor | None:
         return self.published[-1].anchor if self.published and self.anchored else None
 
