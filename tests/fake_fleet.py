@@ -88,6 +88,7 @@ class FakeFleet:
     ticks: int = 0
     tick_s: float = 0.0
     halted: bool = False
+    waits: bool = True
 
     def info(self) -> Info:
         """What anyone may know."""
@@ -150,7 +151,9 @@ class FakeFleet:
 
     def status(self) -> Mapping[str, object]:
         """Something to show."""
-        return {"plans": [{"plan": PLAN, "epsilon_spent": 1.25, "rounds": {"mask": 1, "published": 2}}], "release": 3}
+        plans = [{"plan": PLAN, "epsilon_spent": 1.25, "rounds": {"mask": 1, "published": 2}}]
+        candidate = {"model_version": 4, "bundle": "cd" * 32, "waits_for": f"a round of {PLAN}"}
+        return {"plans": plans, "release": 3, "candidate": candidate if self.waits else None}
 
     def rounds(self, plan_id: str) -> Sequence[Mapping[str, object]]:
         """One."""

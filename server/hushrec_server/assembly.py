@@ -87,6 +87,8 @@ def assemble(config: Config, say: Callable[[str], None], *, clock: Callable[[], 
         service = FleetService(database, settings, clock=lambda: int(clock()), publisher=publisher)
         for path in config.server.plans:
             say(_add_plan(service, Path(path)))
+        if publisher is not None and config.releases.evaluated_by_devices:
+            _say_who_compares(service, say)
         front = _front(config, service, envelopes, AdminToken(keys.admin_token), clock)
         if repository is not None:
             front.ready.add("releases", lambda: _check_releases(repository, clock))
@@ -171,10 +173,26 @@ def _releases(
 
     settings = config.releases
     guard = HeldOut.read(Path(settings.held_out), most_loss=settings.most_loss) if settings.held_out else None
-    if guard is None:
+    if guard is None and not settings.evaluated_by_devices:
         say("no held-out histories are configured: each new model goes out, however it ranks")
-    optimizer = AdamSettings(rate=settings.server_rate)
-    return repository, ModelReleases(repository, config.data / MASTERS, guard=guard, optimizer=optimizer)
+    return repository, ModelReleases(
+        repository,
+        config.data / MASTERS,
+        guard=guard,
+        evaluated_by_devices=settings.evaluated_by_devices,
+        most_loss=settings.most_loss,
+        optimizer=AdamSettings(rate=settings.server_rate),
+    )
+
+
+def _say_who_compares(service: FleetService, say: Callable[[str], None]) -> None:
+    plans = [Plan.decode(data) for data, _ in service.info().plans]
+    named = ", ".join(plan.plan_id[:16] for plan in plans if plan.compares)
+    say(
+        f"new models go out once devices have compared them, in rounds of plan {named}"
+        if named
+        else "devices are to compare new models, and no plan has them do that: until one is added, no model goes out"
+    )
 
 
 def _check_releases(repository: "ReleaseRepository", clock: Callable[[], float]) -> None:

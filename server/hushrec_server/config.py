@@ -50,7 +50,8 @@ TEMPLATE = """\
 
 [releases]
 # held_out = ""               # histories, a JSON array of item ids on each line: a model that ranks them worse stays in
-# most_loss = 0.02            # share of their NDCG@10 that a new model may lose
+# evaluated_by_devices = false  # true: no model goes out before devices have compared it; needs a plan that compares
+# most_loss = 0.02            # share of NDCG@10 that a new model may lose, on the histories and on devices
 # server_rate = 0.01          # step of the server's optimizer, FedAdam; smaller where the noise is loud
 
 [limits]
@@ -89,6 +90,7 @@ class ReleaseSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Section [releases]; see `TEMPLATE`."""
 
     held_out: str = ""
+    evaluated_by_devices: bool = False
     most_loss: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.02
     server_rate: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.01
 

@@ -55,7 +55,7 @@ class Place(Protocol):
 
     @property
     def release(self) -> str:
-        """sha256 of the bundle it starts from."""
+        """sha256 of the bundle it starts from; of a plan that compares, of the candidate."""
 
     @property
     def deadline_at(self) -> int:
@@ -102,7 +102,7 @@ class Fleet(Protocol):
         """Do whatever is due; seconds until the next call is needed."""
 
     def status(self) -> Mapping[str, object]:
-        """What the operator sees: plans with their rounds by state and epsilon spent, and the newest release."""
+        """What the operator sees: plans, their rounds by state, epsilon spent, the newest release, what waits."""
 
     def rounds(self, plan_id: str) -> Sequence[Mapping[str, object]]:
         """The rounds of a plan, newest first."""

@@ -35,6 +35,7 @@ METRICS = {
     "hushrec_rounds": Metric("gauge", "Rounds by state.", ("plan", "state")),
     "hushrec_epsilon_spent": Metric("gauge", "Epsilon spent by a device at most, per plan.", ("plan",)),
     "hushrec_release": Metric("gauge", "Model version of the newest release."),
+    "hushrec_candidate": Metric("gauge", "Model version of what waits until devices have compared it; 0: nothing."),
 }
 
 

@@ -91,7 +91,7 @@ _SHAPES = {
     ),
     "metrics": _Shape("Counters and gauges for Prometheus.", (200, CONTENT_TYPE, {"type": "string"})),
     "openapi": _Shape("This document.", (200, JSON, _ANY_OBJECT)),
-    "admin-status": _Shape("Plans, rounds by state, epsilon spent, release.", (200, JSON, _ANY_OBJECT), None, _ADMIN),
+    "admin-status": _Shape("Plans, rounds, epsilon spent, release, candidate.", (200, JSON, _ANY_OBJECT), None, _ADMIN),
     "admin-add-plan": _Shape("Take a signed plan.", _NOTHING, (JSON, _of(PlanBody)), _ADMIN),
     "admin-rounds": _Shape(
         "Rounds of a plan, newest first.", (200, JSON, {"type": "array", "items": _ANY_OBJECT}), None, _ADMIN

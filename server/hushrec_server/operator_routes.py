@@ -56,7 +56,7 @@ _ADMIN: dict[str, Any] = {"guards": [_administrator]}
 
 @get(litestar_path("admin-status"), name="admin-status", **_ADMIN)
 async def status(request: Asked) -> Response[bytes]:
-    """Plans, their rounds by state, epsilon spent, the newest release."""
+    """Plans, their rounds by state, epsilon spent, the newest release, and what waits to become one."""
     front = front_of(request)
     return Response(json_bytes(await front.run(front.fleet.status)), media_type=JSON)
 
@@ -128,6 +128,9 @@ def _set_gauges(front: Front) -> None:
     front.metrics.replace("hushrec_rounds", states)
     front.metrics.replace("hushrec_epsilon_spent", spent)
     front.metrics.replace("hushrec_release", {(): _number(found.get("release"))})
+    candidate = found.get("candidate")
+    waits = _number(candidate["model_version"]) if isinstance(candidate, Mapping) else 0.0
+    front.metrics.replace("hushrec_candidate", {(): waits})
 
 
 def _mappings(value: object) -> list[Mapping[str, object]]:

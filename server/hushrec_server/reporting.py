@@ -1,6 +1,6 @@
 """What the shop is shown of its plans, rounds and counts: plain values for JSON, nothing of any device."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,13 @@ from hushrec_privacy.ledger.openings import guarantee_after
 from hushrec_privacy.plans.schema import UPDATE
 from sqlalchemy import Connection, Select, select
 
-from hushrec_server.plans import SignedPlan
+from hushrec_server.plans import PlanStatus, SignedPlan
+from hushrec_server.publishing import Newest
 from hushrec_server.rounds.states import State
 from hushrec_server.rounds.store import Round
 from hushrec_server.schema import RESULT, ROUND
 
-__all__ = ["counts_report", "plan_report", "round_report"]
+__all__ = ["candidate_report", "counts_report", "plan_report", "round_report"]
 
 RESULTS_SHOWN = 100
 
@@ -44,6 +45,23 @@ def plan_report(signed: SignedPlan, spent: PlanTotals, states: Mapping[str, int]
         "epsilon_spent": number(reached.epsilon),
         "epsilon_planned": float(signed.plan.epsilon),
         "delta": float(signed.plan.delta),
+    }
+
+
+def candidate_report(candidate: Newest, plans: Sequence[SignedPlan]) -> dict[str, Any] | None:
+    """What is not out before devices have compared it, and whose rounds it waits for; None: nothing waits.
+
+    Args:
+        candidate: Of the publisher.
+        plans: All of them.
+    """
+    if not candidate.version:
+        return None
+    comparing = [signed.plan_id for signed in plans if signed.plan.compares and signed.status is PlanStatus.OPEN]
+    return {
+        "model_version": candidate.version,
+        "bundle": candidate.bundle,
+        "waits_for": f"a round of {' or '.join(comparing)}" if comparing else "a plan that compares: none is open",
     }
 
 

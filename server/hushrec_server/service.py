@@ -20,7 +20,7 @@ from hushrec_server.ledger_store import DatabaseLedgerStore
 from hushrec_server.plans import Plans, PlanStatus, SignedPlan
 from hushrec_server.publishing import Publisher, StoredResults
 from hushrec_server.refusals import Reason, refusal
-from hushrec_server.reporting import counts_report, plan_report, round_report
+from hushrec_server.reporting import candidate_report, counts_report, plan_report, round_report
 from hushrec_server.rounds import store
 from hushrec_server.rounds.admission import Admission, CheckIn
 from hushrec_server.rounds.aggregation import Aggregation
@@ -156,7 +156,8 @@ class FleetService:
         found = verified_certificate(certificate, bytes.fromhex(signed.plan.authority), plan_id=plan_id)
         if found.pseudonym != pseudonym:
             raise EnrolmentError("the certificate is for another pseudonym; enrol again")
-        return self._admission.check_in(plan_id, pseudonym, found.identity, lambda: self._publisher.newest().bundle)
+        offered = self._publisher.candidate if signed.plan.compares else self._publisher.newest
+        return self._admission.check_in(plan_id, pseudonym, found.identity, lambda: offered().bundle)
 
     def identity(self, plan_id: str, round_number: int, pseudonym: str) -> bytes | None:
         """The public key that a device of a running round checked in with; None: it has no place in it.
@@ -231,10 +232,11 @@ class FleetService:
         return wait
 
     def status(self) -> Mapping[str, object]:
-        """What the operator sees: plans with their rounds by state and epsilon spent, and the newest release.
+        """What the operator sees: plans with their rounds by state and epsilon spent, the newest release, what waits.
 
         Raises:
             LedgerError: The ledger cannot be read.
+            ReleaseError: The releases cannot be read.
             StorageError: The database cannot be used.
         """
         plans = self._plans.all()
@@ -248,6 +250,7 @@ class FleetService:
         return {
             "plans": [plan_report(signed, totals.plans[signed.plan_id], states[signed.plan_id]) for signed in plans],
             "release": self._publisher.newest().version,
+            "candidate": candidate_report(self._publisher.candidate(), plans),
             "ledger": str(totals.head),
         }
 

@@ -31,7 +31,7 @@ class CheckIn:
         round_number: Of the round.
         index: The place, from 0.
         session: What secure aggregation starts from.
-        release: Bundle that the round trains from.
+        release: Bundle that the round trains from; of a plan that compares, the candidate.
         deadline_at: When the phase that is open closes at the latest, seconds since 1970-01-01 UTC.
     """
 
@@ -56,7 +56,8 @@ class Admission:
             plan_id: Of which plan. Untrusted.
             pseudonym: From a certificate that was checked.
             identity: Public key, from the same certificate.
-            release: Gives the bundle that a new round starts from.
+            release: Gives the bundle that a new round starts from, or of a plan that compares, the candidate; empty:
+                there is none.
 
         Raises:
             FleetError: It gets none.
@@ -69,6 +70,8 @@ class Admission:
         if found is not None:
             return found
         new = self._new_round(signed, now, release())
+        if signed.plan.compares and not new.release:
+            raise refusal(Reason.NOT_NOW, _ask_again_s(Schedule(signed.plan), new.number, now))
         with self._database.transaction() as connection:
             self._plans.get(connection, plan_id, lock=True)
             return self._admit(connection, signed, Device(-1, pseudonym, identity), now, new)
@@ -102,6 +105,8 @@ class Admission:
             store.open_round(connection, opened)
             round_ = opened
         schedule = Schedule(signed.plan)
+        if signed.plan.compares and round_.release != opened.release:  # what it compares is no candidate any more
+            raise refusal(Reason.NOT_NOW, _come_back_s(schedule, round_.number, now))
         place = self._place(connection, round_, schedule, now)
         if place is None or not _open_for(round_, round_.number, now, schedule):
             raise refusal(Reason.ROUND_FULL, _come_back_s(schedule, round_.number, now))
@@ -155,6 +160,14 @@ def _come_back_s(schedule: Schedule, number: int, now: int) -> int:
     wait = schedule.start(number + 1) - now
     quarter = (schedule.admit_until(number + 1) - schedule.start(number + 1)) // 4
     return wait + secrets.randbelow(max(1, quarter))
+
+
+def _ask_again_s(schedule: Schedule, number: int, now: int) -> int:
+    """Some time before this round's admission is half over from now on; the next round, if it is over soon."""
+    left = schedule.admit_until(number) - now
+    if left <= schedule.answer_s:
+        return _come_back_s(schedule, number, now)
+    return max(1, left // 4 + secrets.randbelow(max(1, left // 4)))
 
 
 def _answer(round_: Round, place: int) -> CheckIn:

@@ -24,7 +24,7 @@ from sqlalchemy import Connection, insert, select, update
 from hushrec_server.database import Database
 from hushrec_server.noise_rows import DatabaseNoiseStore
 from hushrec_server.plans import noise_plan
-from hushrec_server.publishing import Publisher, RoundResult
+from hushrec_server.publishing import Publisher, RoundResult, Verdict
 from hushrec_server.rounds import store
 from hushrec_server.rounds.aggregation import Aggregation
 from hushrec_server.rounds.states import State
@@ -81,11 +81,11 @@ class Finishing:
         with self._database.transaction() as connection:
             self._advance(connection, round_)
 
-    def publish(self, round_: Round, plan: Plan) -> str:
+    def publish(self, round_: Round, plan: Plan) -> Verdict:
         """Step 4.
 
         Returns:
-            Why the result is refused for good; empty: it is published.
+            What became of the result; a round whose result waits stays where it is.
 
         Raises:
             HushrecError: It could not be published now.
@@ -95,19 +95,21 @@ class Finishing:
         with self._database.reading() as connection:
             found = connection.execute(select(RESULT).where(*of_round)).one()
         if found.noised is None:  # another process was faster
-            return ""
+            return Verdict()
         noised = np.frombuffer(found.noised, "<i8").astype(np.int64)
         anchor = Anchor.parse(found.anchor)
         verdict = self._publisher.publish(
             RoundResult(plan, round_.number, round_.release, noised, found.survivors, anchor)
         )
+        if verdict.waiting:
+            return verdict
         ended = {"ended_at": self._clock(), "reason": verdict.refused[:200]}
         if verdict.refused:
             ended["state"] = State.ABORTED
         with self._database.transaction() as connection:
             if self._advance(connection, round_, **ended) and not verdict.keep:
                 connection.execute(update(RESULT).where(*of_round).values(noised=None))
-        return verdict.refused
+        return verdict
 
     def end(self, plan: Plan) -> None:
         """Let nothing more be spent in a plan, and delete what is left of its noise. Again is nothing.

@@ -57,7 +57,7 @@ class Progress:
             self._end_plans({round_.plan for round_ in found})
             if faults:
                 raise faults[0]
-            return BUSY_S if found else IDLE_S
+            return BUSY_S if any(not _rests(round_, self._clock()) for round_ in found) else IDLE_S
         finally:
             self._working.release()
 
@@ -97,7 +97,8 @@ class Progress:
             round_, plan = claimed
             named: dict[str, str | int] = {"plan": key.plan, "round": key.number, "state": round_.state.value}
             try:
-                self._step(round_, plan)
+                if not self._step(round_, plan):
+                    return
                 log_progress("round advanced", **named)
             except SecAggError as error:
                 self.abort(key, error.message, seen=round_.state)
@@ -146,7 +147,8 @@ class Progress:
             return False
         return round_.state not in PHASES or is_complete(round_, count, now)
 
-    def _step(self, round_: Round, plan: Plan) -> None:
+    def _step(self, round_: Round, plan: Plan) -> bool:
+        """Take a step; whether the round has gone on: the next lease asks again for one whose result waits."""
         if round_.state in PHASES:
             self._closing.close(round_, plan)
         elif round_.state is State.SUMMED:
@@ -154,11 +156,27 @@ class Progress:
         elif round_.state is State.NOISED:
             self._finishing.erase(round_)
         elif round_.state is State.ERASED:
-            refused = self._finishing.publish(round_, plan)
-            if refused:
-                log_event("release refused", plan=round_.plan, round=round_.number, reason=refused)
+            verdict = self._finishing.publish(round_, plan)
+            if verdict.waiting:
+                self._wait(round_, verdict.waiting)
+                return False
+            if verdict.refused:
+                log_event("release refused", plan=round_.plan, round=round_.number, reason=verdict.refused)
         else:
             self._erase_aborted(round_.key)
+        return True
+
+    def _wait(self, round_: Round, waiting: str) -> None:
+        """Tell the operator, once, why a round is not published."""
+        if not any(signed.plan.compares and signed.status is PlanStatus.OPEN for signed in self._plans.all()):
+            waiting += "; no plan that compares is open: add one"
+        if waiting == round_.reason:
+            return
+        with self._database.transaction() as connection:
+            found = store.locked(connection, round_.key)
+            if found is not None and found.state is round_.state:
+                store.change(connection, round_.key, reason=waiting[:200])
+        log_event("release waits", plan=round_.plan, round=round_.number, reason=waiting)
 
     def _erase_aborted(self, key: Key) -> None:
         store.erase(self._database, key)
@@ -175,3 +193,8 @@ class Progress:
                 with self._database.transaction() as connection:
                     self._plans.change(connection, signed.plan_id, PlanStatus.ENDED)
                 log_progress("plan ended", plan=signed.plan_id)
+
+
+def _rests(round_: Round, now: int) -> bool:
+    """Whether nothing is left to do for a round but to ask again whether its result is decided."""
+    return round_.state is State.ERASED and round_.lease_until > now

@@ -47,6 +47,7 @@ def test_every_value_can_be_set(tmp_path: Path) -> None:
     run_authority = "authority"
     [releases]
     held_out = "held_out.jsonl"
+    evaluated_by_devices = true
     most_loss = 0.5
     [limits]
     address_per_minute = 1
@@ -62,6 +63,7 @@ def test_every_value_can_be_set(tmp_path: Path) -> None:
     assert found.plan_key_file == Path("/etc/hushrec/plan.pub")
     assert found.trust.run_authority == str(tmp_path / "authority")
     assert (found.releases.held_out, found.releases.most_loss) == (str(tmp_path / "held_out.jsonl"), 0.5)
+    assert found.releases.evaluated_by_devices is True
     assert msgspec.structs.astuple(found.limits) == (1, 2, 3, 4, 5, 6, 7)
     assert found.database_url({}) == "postgresql+psycopg://shop@localhost/fleet"
 

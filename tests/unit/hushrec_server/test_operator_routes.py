@@ -4,8 +4,6 @@ import base64
 import dataclasses
 import io
 import json
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -14,7 +12,6 @@ from hushrec.messages import ROUTES, PlanBody, SignedDocument, path_of
 from hushrec_privacy.errors import StorageError
 from hushrec_server.app import server_app
 from hushrec_server.config import LimitSettings
-from hushrec_server.logs import start_logging
 from hushrec_server.readiness import Readiness
 
 from tests.fake_fleet import PLAN, TOKEN, Device, World
@@ -23,18 +20,6 @@ from tests.fake_fleet import PLAN, TOKEN, Device, World
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return World(tmp_path)
-
-
-@pytest.fixture
-def log() -> Iterator[io.StringIO]:
-    loggers = [logging.getLogger(name) for name in ("", "hushrec_server")]
-    before = [(list(logger.handlers), logger.level) for logger in loggers]
-    stream = io.StringIO()
-    start_logging(stream)
-    yield stream
-    for logger, (handlers, level) in zip(loggers, before, strict=True):
-        logger.handlers, logger.propagate = handlers, True
-        logger.setLevel(level)
 
 
 ADMIN = [name for name in ROUTES if name.startswith("admin-")]
@@ -116,8 +101,12 @@ def test_metrics_count_requests_refusals_uploads_rounds_and_epsilon(world: World
         f'hushrec_rounds{{plan="{PLAN[:16]}",state="mask"}} 1',
         f'hushrec_epsilon_spent{{plan="{PLAN[:16]}"}} 1.25',
         "hushrec_release 3",
+        "hushrec_candidate 4",
     ):
         assert line in lines
+    world.fleet.waits = False
+    lines = world.ask("GET", path_of("metrics")).body.decode().splitlines()
+    assert "hushrec_candidate 0" in lines
 
 
 def test_the_log_has_a_line_a_request_and_nothing_of_any_device(world: World, log: io.StringIO) -> None:

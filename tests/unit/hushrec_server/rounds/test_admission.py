@@ -1,14 +1,30 @@
 """Places are given in a round's time, to as many as the cohort, once each; whoever gets none is told when to come."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hushrec_privacy.enrolment import AuthorityKey
 from hushrec_privacy.errors import EnrolmentError, FleetError
+from hushrec_server.publishing import Newest, StoredResults
 from hushrec_server.rounds.admission import CheckIn
 from hushrec_server.service import FleetService
 
+from tests.learning_shop import comparing_plan
 from tests.small_fleet import ROUND_S, START, SmallFleet
+
+
+class Compares(StoredResults):
+    """A publisher with a release and a candidate."""
+
+    def __init__(self) -> None:
+        self.staged = Newest(2, "cc" * 32)
+
+    def newest(self) -> Newest:
+        return Newest(1, "aa" * 32)
+
+    def candidate(self) -> Newest:
+        return self.staged
 
 
 def check_in(fleet: SmallFleet, service: FleetService, number: int) -> CheckIn:
@@ -181,3 +197,72 @@ def test_the_identity_is_the_certificates(fleet: SmallFleet, service: FleetServi
     check_in(fleet, service, 3)
     assert service.identity(fleet.plan.plan_id, 1, fleet.pseudonym(3)) == fleet.identity(3).public()
     assert service.identity(fleet.plan.plan_id, 1, fleet.pseudonym(4)) is None
+
+
+class TestComparing:
+    """Rounds of a plan that compares are about the candidate."""
+
+    @pytest.fixture
+    def publisher(self) -> Compares:
+        return Compares()
+
+    @pytest.fixture
+    def service(self, fleet: SmallFleet, publisher: Compares) -> Iterator[FleetService]:
+        authority = fleet.authority.public().hex()
+        fleet.plan = comparing_plan(authority, first_round_at=START, round_seconds=ROUND_S)
+        service = fleet.service(publisher)
+        yield service
+        service.database.close()
+
+    def test_a_round_names_the_candidate_and_not_the_release_in_use(
+        self, fleet: SmallFleet, service: FleetService
+    ) -> None:
+        assert check_in(fleet, service, 0).release == "cc" * 32
+        fleet.run(service, *range(5))
+        assert service.rounds(fleet.plan.plan_id)[0]["release"] == "cc" * 32
+
+    @pytest.mark.parametrize("into", [0, 100, 300, 379])
+    def test_without_a_candidate_a_device_comes_back_while_this_round_lets_devices_in(
+        self, fleet: SmallFleet, service: FleetService, publisher: Compares, into: int
+    ) -> None:
+        publisher.staged = Newest()
+        fleet.clock.now = START + into
+        for _ in range(20):
+            error = refused(fleet, service)
+            assert error.reason == "not-now"
+            assert error.retry_after_s is not None
+            assert 440 - into > error.retry_after_s >= (440 - into) // 4
+        assert service.rounds(fleet.plan.plan_id) == []
+        publisher.staged = Newest(2, "cc" * 32)
+        assert check_in(fleet, service, 99).round_number == 1
+
+    def test_without_a_candidate_near_the_end_of_admission_a_device_comes_to_the_next_round(
+        self, fleet: SmallFleet, service: FleetService, publisher: Compares
+    ) -> None:
+        publisher.staged = Newest()
+        fleet.clock.now = START + 380
+        error = refused(fleet, service)
+        assert error.retry_after_s is not None
+        assert START + ROUND_S <= fleet.clock.now + error.retry_after_s < START + ROUND_S + ROUND_S // 4
+
+    @pytest.mark.parametrize("now", [Newest(), Newest(3, "dd" * 32)])
+    def test_a_round_about_what_is_no_candidate_any_more_lets_nobody_else_in(
+        self, fleet: SmallFleet, service: FleetService, publisher: Compares, now: Newest
+    ) -> None:
+        first = check_in(fleet, service, 0)
+        publisher.staged = now
+        assert refused(fleet, service).reason == "not-now"
+        assert check_in(fleet, service, 0) == first, "whoever has a place keeps it"
+        fleet.clock.now = START + ROUND_S
+        service.tick()
+        if now.version:
+            assert check_in(fleet, service, 1).release == now.bundle
+
+    def test_the_same_candidate_is_compared_by_the_next_round_when_one_was_given_up(
+        self, fleet: SmallFleet, service: FleetService
+    ) -> None:
+        check_in(fleet, service, 0)
+        service.abort(fleet.plan.plan_id, 1)
+        fleet.clock.now = START + ROUND_S
+        found = check_in(fleet, service, 0)
+        assert (found.round_number, found.release) == (2, "cc" * 32)
