@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from hushrec_privacy.accounting.guarantee import number
-from hushrec_privacy.encoding.readings import read_counts, read_evaluation
+from hushrec_privacy.encoding.readings import read_counts, read_evaluation, read_gain
 from hushrec_privacy.encoding.sums import decode_sum
 from hushrec_privacy.ledger import PlanTotals
 from hushrec_privacy.ledger.openings import guarantee_after
@@ -87,7 +87,7 @@ def counts_report(connection: Connection, signed: SignedPlan) -> dict[str, Any]:
     for found in connection.execute(_kept_results(signed.plan_id)) if plan.purpose != UPDATE else ():
         decoded = decode_sum(plan, np.frombuffer(found.noised, "<i8").astype(np.int64))
         readings = read_counts(plan, decoded)
-        evaluation = read_evaluation(readings)
+        evaluation, gain = read_evaluation(readings), read_gain(readings)
         rounds.append(
             {
                 "round": found.number,
@@ -98,6 +98,7 @@ def counts_report(connection: Connection, signed: SignedPlan) -> dict[str, Any]:
                     for name, reading in readings.items()
                 },
                 **({} if evaluation is None else {"evaluation": evaluation._asdict()}),
+                **({} if gain is None else {"gain": gain._asdict()}),
             }
         )
     return {"plan": signed.plan_id, "purpose": plan.purpose, "cohort": plan.cohort, "rounds": rounds}

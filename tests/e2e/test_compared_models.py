@@ -151,6 +151,7 @@ def test_a_candidate_is_compared_and_goes_out_and_the_next_round_trains_from_it(
     counts = shop.server.service.counts(shop.comparing.plan_id)["rounds"]
     assert isinstance(counts, list)
     assert counts[0]["segments"][GAIN]["values"][1] == pytest.approx(0.5, abs=0.3)
+    assert counts[0]["gain"]["ndcg"] == pytest.approx(0.1, abs=0.06)
 
     assert shop.train(2) == "erased"
     assert shop.server.service.rounds(shop.training.plan_id)[0]["release"] == candidate.bundle
