@@ -151,7 +151,7 @@ class CheckInAnswer(msgspec.Struct, frozen=True):
         round: Its number.
         index: The device's place in it, from 0.
         session: Bytes of `hushrec_privacy.secagg.Session`.
-        release: sha256 of the bundle that the round starts from, hexadecimal.
+        release: sha256 of the bundle that the round starts from, hexadecimal; of a plan that compares, the candidate's.
         deadline_at: When the phase that is open now closes, seconds since 1970-01-01 UTC.
     """
 

@@ -8,6 +8,7 @@ lets it out. One lock over all processes: none stages what another one has refus
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 from hushrec.file_lock import file_lock
@@ -23,7 +24,7 @@ from hushrec_server.offered import Offered, OfRound
 from hushrec_server.publishing import RoundResult, Verdict
 from hushrec_server.releases import ReleaseRepository
 
-__all__ = ["Candidates", "Refused"]
+__all__ = ["Candidates", "Refused", "Seen"]
 
 _WAIT_S = 120.0
 _NDCG = 1  # place in both segments
@@ -47,6 +48,14 @@ class Refused(msgspec.Struct, frozen=True):
     number: int
     ledger: str
     reason: str
+
+
+class Seen(NamedTuple):
+    """A round whose model devices could fetch: plan, number, and where the ledger stood."""
+
+    plan: str
+    number: int
+    ledger: str
 
 
 class Candidates:
@@ -139,21 +148,17 @@ class Candidates:
             self._write(candidate, self._offered.round_of(candidate), str(result.anchor), reason)
             self._repository.withdraw()
 
-    def rounds(self) -> list[OfRound]:
+    def seen(self) -> list[Seen]:
         """The rounds whose models devices could fetch since the newest release, though none of them is out.
 
         Raises:
             ReleaseError: The repository is damaged, or what is kept of refusals cannot be read.
         """
         newest = max((release.model_version for release in self._offered.releases()), default=0)
-        found = [
-            OfRound(each.plan, each.number, each.version - 1, each.ledger)
-            for each in self._refused()
-            if each.version > newest
-        ]
+        found = [Seen(each.plan, each.number, each.ledger) for each in self._refused() if each.version > newest]
         staged = self._offered.candidate()
         came_of = None if staged is None else self._offered.round_of(staged)
-        return found if came_of is None else [*found, came_of]
+        return found if came_of is None else [*found, Seen(came_of.plan, came_of.number, came_of.ledger)]
 
     def forget(self) -> None:
         """Delete refusals of what cannot be staged any more, since a release of that version is out."""

@@ -96,7 +96,7 @@ class ModelReleases:
         Raises:
             ReleaseError: The repository is damaged.
         """
-        heads = {found.ledger for found in self._candidates.rounds()}
+        heads = {found.ledger for found in self._candidates.seen()}
         for release in self._offered.releases():
             found = self._offered.round_of(release)
             if found is not None:
@@ -113,7 +113,7 @@ class ModelReleases:
         Raises:
             ReleaseError: The repository is damaged.
         """
-        seen = [found.number for found in self._candidates.rounds() if found.plan == plan_id]
+        seen = [found.number for found in self._candidates.seen() if found.plan == plan_id]
         return max([self._last_out(plan_id), *seen])
 
     def publish(self, result: RoundResult) -> Verdict:
