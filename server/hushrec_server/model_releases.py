@@ -98,13 +98,12 @@ class ModelReleases:
         """
         heads = {found.ledger for found in self._candidates.seen()}
         for release in self._offered.releases():
-            found = self._offered.round_of(release)
-            if found is not None:
-                heads.add(found.ledger)
-                if (
-                    found.compared and release.model_version == found.base + 1
-                ):  # no roll-back: its head may be another's
-                    heads.add(release.ledger_head or found.ledger)
+            came_of = self._offered.round_of(release)
+            if came_of is not None:
+                heads.add(came_of.ledger)
+                # Of the round that compared it; of a roll-back the head may be another ledger's.
+                if came_of.compared and came_of.base + 1 == release.model_version and release.ledger_head:
+                    heads.add(release.ledger_head)
         return max(map(Anchor.parse, heads), key=lambda head: head.index, default=None)
 
     def last_published(self, plan_id: str) -> int:
