@@ -13,13 +13,25 @@ from hushrec_privacy.errors import ConfigError, ReleaseError
 
 from hushrec.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES
 
-__all__ = ["FORMAT", "MAX_RELEASE_BYTES", "NEWEST", "Release", "ReleaseFile", "blob_target", "release_target"]
+__all__ = [
+    "CANDIDATE",
+    "FORMAT",
+    "MAX_RELEASE_BYTES",
+    "NEWEST",
+    "Release",
+    "ReleaseFile",
+    "blob_target",
+    "release_target",
+]
 
 FORMAT = 1
 """A reader refuses another format, and ignores fields that it does not know."""
 
 NEWEST = "release.json"
 """Target that holds the newest release; the same bytes as its numbered target."""
+
+CANDIDATE = "candidate.json"
+"""Target of a release that is not out: devices compare it with the newest one before it may be. At most one."""
 
 MAX_RELEASE_BYTES = 1 << 18
 MAX_FILES = 1_000

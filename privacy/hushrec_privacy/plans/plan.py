@@ -19,7 +19,7 @@ from hushrec_privacy.accounting.privacy_loss import PrivacyLoss
 from hushrec_privacy.accounting.toeplitz import most_participations, sensitivity_squared
 from hushrec_privacy.errors import ConfigError, PlanError
 from hushrec_privacy.mechanisms.norm_bound import rounded_norm_bound
-from hushrec_privacy.plans.schema import UPDATE, DirectPayload, Segment, check_schema
+from hushrec_privacy.plans.schema import GAIN, UPDATE, DirectPayload, Segment, check_schema
 
 __all__ = ["FORMAT", "MAX_PARAMETERS", "MAX_PLAN_BYTES", "NO_PARTS", "PARTS", "SECAGG", "Plan"]
 
@@ -194,6 +194,11 @@ class Plan:
     def noise_multiplier(self) -> float:
         """z: standard deviation of the uncorrelated noise over the clip norm."""
         return self.noise_deviation / (self.clip_steps << self.lattice_bits)
+
+    @property
+    def compares(self) -> bool:
+        """Whether its rounds compare a candidate with the release in use: such a round names the candidate."""
+        return any(segment.name == GAIN for segment in self.schema)
 
     def mu(self) -> float:
         """How far the whole run separates neighbours, in standard deviations, all rounding included; rounded up."""

@@ -19,6 +19,7 @@ from hushrec_privacy.errors import ConfigError
 
 __all__ = [
     "EVALUATION",
+    "GAIN",
     "MOST_SEGMENTS",
     "PURPOSES",
     "TRENDING",
@@ -35,9 +36,10 @@ PURPOSES = ("update", "counts", "features")
 UPDATE = "update"
 """Name of the one segment of a plan that trains, and its purpose."""
 
-TRENDING, EVALUATION = "trending", "evaluation"
+TRENDING, EVALUATION, GAIN = "trending", "evaluation", "gain"
 """Segments that hushrec counts by itself: items looked at, by catalogue index (several windows: trending-7d, …); sums
-of hits@10 and NDCG@10 and the number of events they are over. Any other name is the app's to fill."""
+of hits@10 and NDCG@10 and the number of events they are over; hits@10 and NDCG@10 of a candidate less those of the
+release in use, over the same events. Any other name is the app's to fill."""
 
 MOST_SEGMENTS = 16
 _LONGEST_PURPOSE = 160  # characters
@@ -216,8 +218,19 @@ def check_schema(purpose: str, schema: Sequence[Segment], direct: Sequence[Direc
         raise ConfigError("only a plan that trains has a segment named 'update'")
     if any(row.name == EVALUATION and row.length != 3 for row in schema):
         raise ConfigError("the segment 'evaluation' has 3 numbers: hits, NDCG, events")
+    if GAIN in names:
+        _check_gain(purpose, schema)
     if direct and purpose != "features":
         raise ConfigError("only a plan for features has direct payloads")
+
+
+def _check_gain(purpose: str, schema: Sequence[Segment]) -> None:
+    """A gain alone says nothing: what it is a share of stands in the evaluation beside it."""
+    lengths = {row.name: row.length for row in schema}
+    if purpose != "counts" or EVALUATION not in lengths:
+        raise ConfigError("the segment 'gain' needs a plan for counts that has the segment 'evaluation', too")
+    if lengths.get(GAIN) != 2:
+        raise ConfigError("the segment 'gain' has 2 numbers: hits and NDCG of a candidate less those of the release")
 
 
 def _check_row(name: str, length: int, clip: str, purpose: str) -> None:

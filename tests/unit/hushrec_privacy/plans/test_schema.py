@@ -9,7 +9,7 @@ from hushrec_privacy import canonical
 from hushrec_privacy.accounting.claims import CURIOUS_TRUST, ROUNDS_TRUST
 from hushrec_privacy.errors import ConfigError, PlanError
 from hushrec_privacy.plans.plan import MAX_PARAMETERS, Plan
-from hushrec_privacy.plans.schema import DirectPayload, Segment, Vector
+from hushrec_privacy.plans.schema import GAIN, DirectPayload, Segment, Vector
 
 from tests.fleet_plans import COUNTS, FEATURES, a_fleet_plan
 
@@ -119,6 +119,39 @@ def test_rows_that_do_not_fit_each_other_are_refused() -> None:
         Vector("counts", (replace(one, name="update"),))
     with pytest.raises(ConfigError, match="16 segments"):
         Vector("counts", tuple(replace(one, name=f"c{n}") for n in range(17)))
+
+
+EVALUATED = Segment("evaluation", 3, "1.5", "how well the model does on this device's latest events")
+COMPARED = Segment("gain", 2, "0.5", "whether a new model would do better on them")
+
+
+@pytest.mark.parametrize(
+    ("purpose", "schema", "message"),
+    [
+        ("counts", (COMPARED,), "needs a plan for counts that has the segment 'evaluation'"),
+        ("counts", (COUNTS.schema[0], COMPARED), "needs a plan for counts that has the segment 'evaluation'"),
+        ("features", (EVALUATED, COMPARED), "needs a plan for counts"),
+        ("counts", (EVALUATED, replace(COMPARED, length=3)), "2 numbers"),
+        ("counts", (EVALUATED, replace(COMPARED, length=1)), "2 numbers"),
+    ],
+)
+def test_a_gain_stands_beside_the_evaluation_that_gives_its_scale(
+    purpose: str, schema: tuple[Segment, ...], message: str
+) -> None:
+    assert Vector("counts", (EVALUATED, COMPARED)).schema[1].name == GAIN
+    with pytest.raises(ConfigError, match=message):
+        Vector(purpose, schema)
+
+
+def test_no_direct_payload_is_named_gain() -> None:
+    with pytest.raises(ConfigError, match="'gain' needs a plan for counts"):
+        Vector("features", (EVALUATED,), (replace(FEATURES.direct[0], name=GAIN),))
+
+
+def test_only_a_plan_with_a_gain_compares() -> None:
+    assert a_fleet_plan(vector=Vector("counts", (EVALUATED, COMPARED))).compares
+    for other in (None, Vector("counts", (EVALUATED,)), COUNTS, FEATURES):
+        assert not a_fleet_plan(vector=other).compares
 
 
 UPDATE_PLAN, COUNTS_PLAN = a_fleet_plan(), a_fleet_plan(vector=COUNTS)
