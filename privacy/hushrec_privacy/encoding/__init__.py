@@ -10,13 +10,14 @@ readings   counts and evaluations of a round, with the noise beside each
     mean = decode_sum(plan, to_lattice(plan, total) + noise)
 """
 
-from hushrec_privacy.encoding.readings import Evaluation, Reading, read_counts, read_evaluation
+from hushrec_privacy.encoding.readings import Evaluation, Gain, Reading, read_counts, read_evaluation, read_gain
 from hushrec_privacy.encoding.rotation import Rotation
 from hushrec_privacy.encoding.sums import decode_sum, noise_deviation, rounding_deviation, split_segments, to_lattice
 from hushrec_privacy.encoding.vectors import encode_update, join_segments
 
 __all__ = [
     "Evaluation",
+    "Gain",
     "Reading",
     "Rotation",
     "decode_sum",
@@ -25,6 +26,7 @@ __all__ = [
     "noise_deviation",
     "read_counts",
     "read_evaluation",
+    "read_gain",
     "rounding_deviation",
     "split_segments",
     "to_lattice",

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from hushrec_privacy.encoding.sums import noise_deviation, rounding_deviation, split_segments
 from hushrec_privacy.errors import ConfigError
 from hushrec_privacy.plans.plan import Plan
-from hushrec_privacy.plans.schema import EVALUATION, UPDATE
+from hushrec_privacy.plans.schema import EVALUATION, GAIN, UPDATE
 
-__all__ = ["Evaluation", "Reading", "read_counts", "read_evaluation"]
+__all__ = ["Evaluation", "Gain", "Reading", "read_counts", "read_evaluation", "read_gain"]
 
 _LEAST_DEVIATIONS = 3.0  # of a count of events, below which its ratio to another is no number
 
@@ -32,7 +32,7 @@ class Reading(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """How well a candidate guesses what shoppers took next.
+    """How well the release in use guesses what shoppers took next.
 
     Attributes:
         hit_rate: HR@10.
@@ -45,6 +45,21 @@ class Evaluation(NamedTuple):
     hit_rate: float
     ndcg: float
     evaluated: float
+    deviation: float
+
+
+class Gain(NamedTuple):
+    """How much better a candidate guesses than the release in use, on the very events of the evaluation beside it.
+
+    Attributes:
+        hit_rate: HR@10 of the candidate less that of the release.
+        ndcg: NDCG@10 of the candidate less that of the release.
+        deviation: Standard deviation of the noise in each of the two, to first order: no less than it is. How far
+            chance moves the events themselves is not in it, nor what clipping took: see docs/plan.md.
+    """
+
+    hit_rate: float
+    ndcg: float
     deviation: float
 
 
@@ -98,3 +113,25 @@ def read_evaluation(readings: dict[str, Reading]) -> Evaluation | None:
         evaluated=float(evaluated),
         deviation=float(deviation / evaluated * math.hypot(1.0, rate)),
     )
+
+
+def read_gain(readings: dict[str, Reading]) -> Gain | None:
+    """What a round that compared found out about its candidate.
+
+    Args:
+        readings: From `read_counts`.
+
+    Returns:
+        None where the round compared nothing, or evaluated so few events that noise may have made them up.
+
+    >>> found = read_gain({"evaluation": Reading(np.array([20.0, 10.0, 200.0]), 2.0),
+    ...                    "gain": Reading(np.array([-4.0, -2.0]), 1.0)})
+    >>> found and (found.hit_rate, found.ndcg, round(found.deviation, 4))
+    (-0.02, -0.01, 0.005)
+    """
+    if GAIN not in readings or read_evaluation(readings) is None:
+        return None
+    evaluated, noise = float(readings[EVALUATION].values[2]), readings[EVALUATION].deviation
+    hits, gains = (float(value / evaluated) for value in readings[GAIN].values)
+    moved = math.hypot(readings[GAIN].deviation, max(abs(hits), abs(gains)) * noise)
+    return Gain(hit_rate=hits, ndcg=gains, deviation=moved / evaluated)

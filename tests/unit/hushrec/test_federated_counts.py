@@ -9,7 +9,16 @@ from hushrec.bundle import Bundle
 from hushrec.federated_counts import Events, evaluation, own_events, own_segments, trending
 from hushrec.profile import Profile
 from hushrec.ranking import Ranked, Request
-from hushrec_privacy.encoding import decode_sum, encode_update, join_segments, read_counts, read_evaluation, to_lattice
+from hushrec_privacy.encoding import (
+    Reading,
+    decode_sum,
+    encode_update,
+    join_segments,
+    read_counts,
+    read_evaluation,
+    read_gain,
+    to_lattice,
+)
 from hushrec_privacy.errors import ConfigError
 from hushrec_privacy.plans.schema import Segment, Vector
 from numpy.typing import NDArray
@@ -177,6 +186,48 @@ def test_a_ratio_of_noise_is_no_metric() -> None:
     empty = read_counts(plan, np.zeros(plan.parameters))
     assert read_evaluation(empty) is None
     assert read_evaluation({"visits": empty["visits"]}) is None
+
+
+def test_a_gain_is_read_by_event_beside_its_noise() -> None:
+    readings = {
+        "evaluation": Reading(np.array([30.0, 20.0, 200.0]), 8.0),
+        "gain": Reading(np.array([-6.0, 1.0]), 3.0),
+    }
+    found = read_gain(readings)
+    assert found is not None
+    assert (found.hit_rate, found.ndcg) == (-0.03, 0.005)
+    assert found.deviation == pytest.approx(math.sqrt(3.0**2 + (0.03 * 8.0) ** 2) / 200)
+    evaluated = read_evaluation(readings)
+    assert evaluated is not None
+    assert (found.ndcg < -0.02 * evaluated.ndcg) == (1.0 < -0.02 * 20.0), "as sums and as rates it decides the same"
+
+
+def test_a_gain_over_as_many_events_as_noise_makes_up_is_none() -> None:
+    gain = Reading(np.array([5.0, 5.0]), 1.0)
+    assert read_gain({"evaluation": Reading(np.array([1.0, 1.0, 24.0]), 8.0), "gain": gain}) is None
+    assert read_gain({"evaluation": Reading(np.array([1.0, 1.0, 24.1]), 8.0), "gain": gain}) is not None
+    assert read_gain({"evaluation": Reading(np.array([1.0, 1.0, 24.1]), 8.0)}) is None
+    assert read_gain({"gain": gain}) is None
+
+
+def test_the_noise_of_a_gain_is_as_large_as_it_is_read() -> None:
+    """Many noised rounds of the same devices: the deviation that one of them states is that of all."""
+    plan = a_fleet_plan(
+        vector=Vector("counts", (Segment("evaluation", 3, "1.5", "how well"), Segment("gain", 2, "0.5", "how much")))
+    )
+    own: dict[str, NDArray[np.floating]] = {"evaluation": np.array([1.0, 0.5, 1.0]), "gain": np.array([-0.3, 0.2])}
+    total = sum(encode_update(plan, join_segments(plan, own), FixedRandom(n)) for n in range(160))
+    rng, found = np.random.default_rng(3), []
+    for _ in range(200):
+        noise = np.rint(rng.normal(scale=plan.noise_deviation, size=plan.coordinates)).astype(np.int64)
+        gain = read_gain(read_counts(plan, decode_sum(plan, to_lattice(plan, np.asarray(total)) + noise)))
+        assert gain is not None
+        found.append(gain)
+    assert np.mean([gain.hit_rate for gain in found]) == pytest.approx(-0.3, abs=0.01)
+    assert np.mean([gain.ndcg for gain in found]) == pytest.approx(0.2, abs=0.01)
+    stated = float(np.mean([gain.deviation for gain in found]))
+    for values in ([gain.hit_rate for gain in found], [gain.ndcg for gain in found]):
+        assert 2 / 3 * stated < np.std(values) < 1.1 * stated
 
 
 def test_an_update_holds_no_counts() -> None:
