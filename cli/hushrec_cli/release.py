@@ -67,14 +67,17 @@ def init(
 def list_releases(repository: Repository, as_json: Json = False) -> None:
     """List the releases that are kept, the last one being what devices get, and when each role expires.
 
+    A candidate, if there is one, is not out: devices compare it with the newest release first.
+
     Example: hushrec release list releases
     """
     from hushrec_server.releases import ReleaseKeys
 
     opened = _opened(repository, ReleaseKeys())
-    releases, expires_at = opened.list(), _times(opened.expires_at())
+    candidate, releases, expires_at = opened.candidate(), opened.list(), _times(opened.expires_at())
     if as_json:
-        print_json({"releases": [_facts(one) for one in releases], "expires_at": expires_at})
+        told = None if candidate is None else _facts(candidate)
+        print_json({"releases": [_facts(one) for one in releases], "candidate": told, "expires_at": expires_at})
         return
     say("; ".join(f"{role} expires {when}" for role, when in expires_at.items()))
     print_table(
@@ -90,6 +93,8 @@ def list_releases(repository: Repository, as_json: Json = False) -> None:
             for one in releases
         ],
     )
+    if candidate is not None:
+        say(f"not out: candidate {candidate.model_version}, bundle {candidate.bundle[:16]}; devices compare it first")
 
 
 @app.command()

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from hushrec.bundle import Bundle, write_bundle
 from hushrec.updates import Updater
 from hushrec_privacy import errors
+from hushrec_server.releases import ReleaseKeys, ReleaseRepository
 
 from tests.e2e.commands import hushrec
 from tests.release_shop import serving
@@ -68,9 +70,21 @@ def test_the_releases_are_listed_with_what_they_carry(shop: Path) -> None:
         (1, False, HEAD),
         (2, True, None),
     ]
+    assert listed["candidate"] is None
     assert set(listed["expires_at"]) == {"root", "targets", "snapshot", "timestamp"}
     shown = hushrec("release", "list", "releases", cwd=shop)
     assert [line.split("\t")[0] for line in shown.stdout.splitlines()] == ["release", "1", "2"]
+
+
+def test_a_candidate_is_shown_beside_the_releases(shop: Path) -> None:
+    keys = ReleaseKeys.read(shop / "safe", shop / "online")
+    ReleaseRepository(shop / "releases", keys, clock=time.time).stage(shop / "3.hush", ledger_head=HEAD, demo=True)
+    listed = run(shop, "list", "releases")
+    assert [one["model_version"] for one in listed["releases"]] == [1, 2]
+    assert (listed["candidate"]["model_version"], listed["candidate"]["ledger_head"]) == (3, HEAD)
+    shown = hushrec("release", "list", "releases", cwd=shop)
+    assert [line.split("\t")[0] for line in shown.stdout.splitlines()] == ["release", "1", "2"]
+    assert f"not out: candidate 3, bundle {listed['candidate']['bundle'][:16]}" in shown.stderr
 
 
 def test_a_device_follows_the_commands(shop: Path, tmp_path: Path) -> None:

@@ -3,17 +3,22 @@
 A change writes new files beside the old ones and then replaces timestamp.json, the only file whose content ever
 changes. Whoever is killed before that has changed nothing; what is left over is written again or tidied up by the next
 writer. All writers hold one lock, so any number of processes may publish and refresh.
+
+Beside the releases there may be one candidate: signed, there to be fetched, and not in use. It is staged over the
+newest release, and gone with the next one, whichever that is.
 """
 
+import contextlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 from hushrec.bundle import Bundle, write_bundle
 from hushrec.manifest import MANIFEST_NAME, decode_manifest
-from hushrec.releases import NEWEST, Release, ReleaseFile, blob_target, release_target
+from hushrec.releases import CANDIDATE, NEWEST, Release, ReleaseFile, blob_target, release_target
 from hushrec_privacy import checks
 from hushrec_privacy.errors import ReleaseError
 from tuf.api.exceptions import LengthOrHashMismatchError
@@ -25,6 +30,8 @@ from hushrec_server.releases.roles import ROLES, Lifetimes, State, read_state
 from hushrec_server.releases.writer import RoleWriter
 
 __all__ = ["Refreshed", "ReleaseRepository"]
+
+_Seen = TypeVar("_Seen")
 
 WARNED_S = 14 * 24 * 3600
 """So long before an offline role expires, or a quarter of its life if that is shorter, `refresh` starts to complain."""
@@ -76,12 +83,10 @@ class ReleaseRepository:
         repository = cls(folder, keys, clock=clock, lifetimes=lifetimes)
         for need in (keys.need_root, keys.need_targets, keys.need_online):  # before anything is written
             need()
-        try:
+        with _written(folder):
             repository._files.create()
             with repository._files.alone():
                 repository._writer.first(keys)
-        except OSError as error:
-            raise _unwritten(folder, error) from error
         return repository
 
     @property
@@ -103,10 +108,15 @@ class ReleaseRepository:
         Raises:
             ReleaseError: The repository is damaged.
         """
-        try:
-            return self._releases(read_state(self._files))
-        except ReleaseError:  # or another process pruned between the two: it takes no lock
-            return self._releases(read_state(self._files))
+        return self._seen(self._releases)
+
+    def candidate(self) -> Release | None:
+        """What devices compare with the newest release before it may go out; None: there is nothing to compare.
+
+        Raises:
+            ReleaseError: The repository is damaged.
+        """
+        return self._seen(self._candidate)
 
     def expires_at(self) -> dict[str, int]:
         """When each role expires, in seconds since 1970-01-01 UTC; signs nothing.
@@ -134,13 +144,77 @@ class ReleaseRepository:
                 refused.
         """
         opened = Bundle.open(bundle, verify=True)
-        release = _described(opened, ledger_head or "", demo)
-        release.encode()  # refuses before anything is written
-        try:
-            with self._files.alone():
-                return self._publish(opened.root, release)
-        except OSError as error:
-            raise _unwritten(self.folder, error) from error
+        release = _described(opened, ledger_head, demo)
+        with self._writing():
+            return self._publish(opened.root, release)
+
+    def stage(self, bundle: Path, *, ledger_head: str | None, demo: bool) -> Release:
+        """Make a bundle the candidate: devices can fetch it, and none uses it. Needs targets and online key.
+
+        Guarantee:
+            As for `publish`. Staging the same bundle once more, as after a crash, changes nothing.
+
+        Args:
+            bundle: As for `publish`.
+            ledger_head: As for `publish`; `accept` replaces it.
+            demo: As for `publish`.
+
+        Raises:
+            BundleError: The bundle is damaged.
+            ReleaseError: There is another candidate, or no release to compare it with; or as for `publish`.
+        """
+        opened = Bundle.open(bundle, verify=True)
+        release = _described(opened, ledger_head, demo)
+        with self._writing():
+            state = read_state(self._files)
+            releases, candidate = self._releases(state), self._candidate(state)
+            if candidate is not None and (candidate.bundle, candidate.demo) == (release.bundle, release.demo):
+                return candidate
+            if candidate is not None:
+                raise ReleaseError(
+                    f"{self.folder}: there is a candidate already, model version {candidate.model_version}; accept or "
+                    "withdraw it first"
+                )
+            if not releases:
+                raise ReleaseError(f"{self.folder}: there is no release to compare a candidate with; publish one first")
+            self._take_in(opened.root, release, releases)
+            self._commit(state, releases, release)
+            return release
+
+    def accept(self, bundle: str, *, ledger_head: str | None) -> Release:
+        """Make the candidate the newest release; nothing is copied. Needs the targets key and the online key.
+
+        Guarantee:
+            As for `publish`. Accepting the newest release once more changes nothing.
+
+        Args:
+            bundle: Hash that names the candidate's bundle.
+            ledger_head: As for `publish`, after the round in which devices compared it.
+
+        Raises:
+            ReleaseError: It is not the candidate, or as for `publish`.
+        """
+        with self._writing():
+            state = read_state(self._files)
+            releases, candidate = self._releases(state), self._candidate(state)
+            if releases and releases[-1].bundle == bundle:
+                return releases[-1]
+            if candidate is None or candidate.bundle != bundle:
+                raise ReleaseError(f"{self.folder}: bundle {bundle[:16]} is not the candidate; stage it first")
+            release = msgspec.structs.replace(candidate, ledger_head=ledger_head or "")
+            self._commit(state, (*releases, release))
+            return release
+
+    def withdraw(self) -> None:
+        """Let there be no candidate; again is nothing. Its blobs stay until `prune`. Needs targets and online key.
+
+        Raises:
+            ReleaseError: As for `publish`.
+        """
+        with self._writing():
+            state = read_state(self._files)
+            if self._candidate(state) is not None:
+                self._commit(state, self._releases(state))
 
     def rollback(self, to_version: int) -> Release:
         """Publish the content of an earlier release under a version above the newest, which is how devices take it.
@@ -153,21 +227,18 @@ class ReleaseRepository:
         Raises:
             ReleaseError: There is no such release or it is the newest, or as for `publish`.
         """
-        try:
-            with self._files.alone():
-                releases = self._releases(read_state(self._files))
-                old = next((release for release in releases if release.model_version == to_version), None)
-                if old is None or old is releases[-1]:
-                    kept = ", ".join(str(release.model_version) for release in releases[:-1]) or "none"
-                    raise ReleaseError(f"release {to_version} cannot be rolled back to; these can: {kept}")
-                part = self._files.part()
-                try:
-                    bundle = self._restored(old, releases[-1].model_version + 1, part / "shop.hush")
-                    return self._publish(bundle.root, _described(bundle, releases[-1].ledger_head, old.demo))
-                finally:
-                    shutil.rmtree(part, ignore_errors=True)
-        except OSError as error:
-            raise _unwritten(self.folder, error) from error
+        with self._writing():
+            releases = self._releases(read_state(self._files))
+            old = next((release for release in releases if release.model_version == to_version), None)
+            if old is None or old is releases[-1]:
+                kept = ", ".join(str(release.model_version) for release in releases[:-1]) or "none"
+                raise ReleaseError(f"release {to_version} cannot be rolled back to; these can: {kept}")
+            part = self._files.part()
+            try:
+                bundle = self._restored(old, releases[-1].model_version + 1, part / "shop.hush")
+                return self._publish(bundle.root, _described(bundle, releases[-1].ledger_head, old.demo))
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
 
     def refresh(self) -> Refreshed:
         """Sign timestamp and snapshot again once half of their life is over; targets too, if its key is at hand.
@@ -178,15 +249,12 @@ class ReleaseRepository:
             ReleaseError: Root or targets has expired or will soon, after what could be renewed was renewed; or the
                 repository is damaged, or the disk refused.
         """
-        try:
-            with self._files.alone():
-                state, now = read_state(self._files), int(self._clock())
-                roles = self._due(state, now)
-                if roles:
-                    self._writer.resign(state, roles, self._keys)
-                    state = read_state(self._files)
-        except OSError as error:
-            raise _unwritten(self.folder, error) from error
+        with self._writing():
+            state, now = read_state(self._files), int(self._clock())
+            roles = self._due(state, now)
+            if roles:
+                self._writer.resign(state, roles, self._keys)
+                state = read_state(self._files)
         self._check_offline_roles(state, now)
         return Refreshed(roles, state.expires_at())
 
@@ -204,13 +272,10 @@ class ReleaseRepository:
             ReleaseError: A key is missing or the old root key is not the one that root names; or the disk refused.
         """
         new = new_keys or self._keys
-        try:
-            with self._files.alone():
-                self._writer.rotate(read_state(self._files), self._keys, new)
-                self._keys = new
-                return Refreshed(("root", *ROLES), read_state(self._files).expires_at())
-        except OSError as error:
-            raise _unwritten(self.folder, error) from error
+        with self._writing():
+            self._writer.rotate(read_state(self._files), self._keys, new)
+            self._keys = new
+            return Refreshed(("root", *ROLES), read_state(self._files).expires_at())
 
     def prune(self, keep: int) -> int:
         """Forget all but the newest releases, and remove the blobs that only they used. Needs targets and online key.
@@ -226,62 +291,86 @@ class ReleaseRepository:
             ReleaseError: As for `publish`.
         """
         checks.at_least(1, keep=keep)
-        try:
-            with self._files.alone():
+        with self._writing():
+            state = read_state(self._files)
+            releases = self._releases(state)
+            if len(releases) > keep:
+                self._commit(state, releases[-keep:], self._candidate(state))
                 state = read_state(self._files)
-                releases = self._releases(state)
-                if len(releases) > keep:
-                    self._commit(state, releases[-keep:])
-                    state = read_state(self._files)
-                named = state.targets.signed.targets.values()
-                return self._files.drop_targets_except(
-                    {self._files.target_path(target.path, target.hashes["sha256"]) for target in named}
-                )
-        except OSError as error:
-            raise _unwritten(self.folder, error) from error
+            named = state.targets.signed.targets.values()
+            return self._files.drop_targets_except(
+                {self._files.target_path(target.path, target.hashes["sha256"]) for target in named}
+            )
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Keep every other writer out."""
+        with _written(self.folder), self._files.alone():
+            yield
+
+    def _seen(self, read: Callable[[State], _Seen]) -> _Seen:
+        """Read something without the lock."""
+        try:
+            return read(read_state(self._files))
+        except ReleaseError:  # or another process pruned between the two
+            return read(read_state(self._files))
 
     def _publish(self, root: Path, release: Release) -> Release:
         state = read_state(self._files)
         releases = self._releases(state)
         if releases and (releases[-1].bundle, releases[-1].demo) == (release.bundle, release.demo):
             return releases[-1]
-        if releases and release.model_version <= releases[-1].model_version:
+        self._take_in(root, release, releases)
+        self._commit(state, (*releases, release))
+        return release
+
+    def _take_in(self, root: Path, release: Release, before: tuple[Release, ...]) -> None:
+        """Check that a bundle may come after these releases, and copy what is new of it."""
+        if before and release.model_version <= before[-1].model_version:
             raise ReleaseError(
-                f"model version {release.model_version} does not rise: release {releases[-1].model_version} is out; "
+                f"model version {release.model_version} does not rise: release {before[-1].model_version} is out; "
                 "devices would refuse it. Give the bundle a higher one"
             )
         for file in release.files:
             self._files.put_blob(blob_target(file.sha256), file.sha256, root / file.name)
-        self._commit(state, (*releases, release))
-        return release
 
-    def _commit(self, state: State, releases: tuple[Release, ...]) -> None:
-        """Make these releases all that there is, the last of them the newest."""
+    def _commit(self, state: State, releases: tuple[Release, ...], candidate: Release | None = None) -> None:
+        """Make these releases all that there is, the last of them the newest, and this the candidate."""
         targets: dict[str, TargetFile] = {}
-        for release in releases:
+        named = [(release, [release_target(release.model_version), NEWEST]) for release in releases]
+        named += [] if candidate is None else [(candidate, [CANDIDATE])]
+        for release, names in named:
             for file in release.files:
                 name = blob_target(file.sha256)
                 targets[name] = TargetFile(file.size, {"sha256": file.sha256}, name)
             data = release.encode()
-            for name in (release_target(release.model_version), NEWEST):
+            for name in names:
                 targets[name] = TargetFile.from_data(name, data, ["sha256"])
-                if release is releases[-1]:
+                if release is releases[-1] or release is candidate:
                     self._files.put_target(name, data)
         state.targets.signed.targets = targets
         self._writer.resign(state, ROLES, self._keys)
 
     def _releases(self, state: State) -> tuple[Release, ...]:
-        found = []
-        for name, target in state.targets.signed.targets.items():
-            if name.startswith("releases/"):
-                path = self._files.target_path(name, target.hashes["sha256"])
-                try:
-                    data = path.read_bytes()
-                except OSError as error:
-                    raise ReleaseError(f"{path}: cannot be read ({error.strerror}); restore the repository") from error
-                _check_target(target, data, path)
-                found.append(Release.decode(data))
+        targets = state.targets.signed.targets
+        found = [self._read(target) for name, target in targets.items() if name.startswith("releases/")]
         return tuple(sorted(found, key=lambda release: release.model_version))
+
+    def _candidate(self, state: State) -> Release | None:
+        target = state.targets.signed.targets.get(CANDIDATE)
+        return None if target is None else self._read(target)
+
+    def _read(self, target: TargetFile) -> Release:
+        path = self._files.target_path(target.path, target.hashes["sha256"])
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise ReleaseError(f"{path}: cannot be read ({error.strerror}); restore the repository") from error
+        try:
+            target.verify_length_and_hashes(data)
+        except LengthOrHashMismatchError as error:
+            raise ReleaseError(f"{path}: is damaged; restore the repository from its backup") from error
+        return Release.decode(data)
 
     def _restored(self, release: Release, model_version: int, out: Path) -> Bundle:
         """The bundle of a release, from its blobs, under another version."""
@@ -314,28 +403,30 @@ class ReleaseRepository:
                 raise ReleaseError(f"{self.folder}: the {role} metadata {when}; {what}")
 
 
-def _described(bundle: Bundle, ledger_head: str, demo: bool) -> Release:
+def _described(bundle: Bundle, ledger_head: str | None, demo: bool) -> Release:
+    """What a repository says of a bundle; refused before anything is written."""
     from hashlib import sha256
 
     manifest = (bundle.root / MANIFEST_NAME).read_bytes()
     files = [ReleaseFile(name, info.sha256, info.size) for name, info in bundle.manifest.files.items()]
     files.append(ReleaseFile(MANIFEST_NAME, sha256(manifest).hexdigest(), len(manifest)))
-    return Release(
+    release = Release(
         model_version=bundle.manifest.model_version,
         bundle=bundle.sha256,
         files=tuple(sorted(files, key=lambda file: file.name)),
         demo=demo,
-        ledger_head=ledger_head,
+        ledger_head=ledger_head or "",
     )
+    release.encode()
+    return release
 
 
-def _check_target(target: TargetFile, data: bytes, path: Path) -> None:
+@contextlib.contextmanager
+def _written(folder: Path) -> Iterator[None]:
     try:
-        target.verify_length_and_hashes(data)
-    except LengthOrHashMismatchError as error:
-        raise ReleaseError(f"{path}: is damaged; restore the repository from its backup") from error
-
-
-def _unwritten(folder: Path, error: OSError) -> ReleaseError:
-    reason = error.strerror or type(error).__name__
-    return ReleaseError(f"{folder}: cannot be read or written ({reason}); what devices see is whole: try again")
+        yield
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ReleaseError(
+            f"{folder}: cannot be read or written ({reason}); what devices see is whole: try again"
+        ) from error

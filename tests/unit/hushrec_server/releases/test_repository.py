@@ -331,3 +331,138 @@ def test_a_full_disk_leaves_clients_what_they_had(shop: Shop, monkeypatch: pytes
     assert timestamp(shop) == before
     assert isinstance(shop.repository.publish(bundle, ledger_head=None, demo=False), Release)
     assert shop.repository.expires_at()["timestamp"] == NOON + DAY_S
+
+
+class TestCandidate:
+    """A bundle that is signed and can be fetched, and that no device uses yet."""
+
+    def stage(self, shop: Shop, version: int, seed: int, *, demo: bool = False) -> Release:
+        return shop.repository.stage(shop.bundle(version, seed), ledger_head=HEAD, demo=demo)
+
+    def blob(self, shop: Shop, sha256: str) -> Path:
+        return shop.repository.folder / "targets" / "blobs" / f"{sha256}.{sha256}"
+
+    def blobs(self, shop: Shop) -> set[tuple[str, int, int]]:
+        found = [(path.name, path.stat()) for path in (shop.repository.folder / "targets" / "blobs").iterdir()]
+        return {(name, stat.st_ino, stat.st_mtime_ns) for name, stat in found}
+
+    def test_it_lies_beside_the_releases_with_all_its_files(self, shop: Shop) -> None:
+        first = shop.publish(1)
+        assert shop.repository.candidate() is None
+        candidate = self.stage(shop, 2, 9)
+        assert shop.repository.candidate() == candidate
+        assert (candidate.model_version, candidate.ledger_head, candidate.demo) == (2, HEAD, False)
+        assert shop.repository.list() == (first,)
+        for file in candidate.files:
+            assert self.blob(shop, file.sha256).stat().st_size == file.size
+
+    def test_staging_it_once_more_changes_nothing_and_another_one_is_refused(self, shop: Shop) -> None:
+        shop.publish(1)
+        candidate, before = self.stage(shop, 2, 9), timestamp(shop)
+        assert self.stage(shop, 2, 9) == candidate
+        assert timestamp(shop) == before
+        for version, seed, demo in ((2, 8, False), (3, 9, False), (2, 9, True)):
+            with pytest.raises(ReleaseError, match="there is a candidate already, model version 2"):
+                self.stage(shop, version, seed, demo=demo)
+        assert shop.repository.candidate() == candidate
+
+    def test_there_must_be_something_to_compare_it_with_and_its_version_must_rise(self, shop: Shop) -> None:
+        with pytest.raises(ReleaseError, match="no release to compare"):
+            self.stage(shop, 1, 9)
+        shop.publish(5)
+        for version in (4, 5):
+            with pytest.raises(ReleaseError, match=f"model version {version} does not rise"):
+                self.stage(shop, version, 9)
+        assert shop.repository.candidate() is None
+
+    def test_accepted_it_is_the_newest_release_with_the_head_of_the_round_that_compared_it(self, shop: Shop) -> None:
+        shop.publish(1)
+        candidate = self.stage(shop, 2, 9, demo=True)
+        blobs = self.blobs(shop)
+        later = "8:" + "0b" * 32
+        accepted = shop.repository.accept(candidate.bundle, ledger_head=later)
+        assert (accepted.bundle, accepted.ledger_head, accepted.demo) == (candidate.bundle, later, True)
+        assert shop.repository.list()[-1] == accepted
+        assert shop.repository.candidate() is None
+        assert self.blobs(shop) == blobs
+        before = timestamp(shop)
+        assert shop.repository.accept(candidate.bundle, ledger_head=None) == accepted, "asked again after a crash"
+        assert timestamp(shop) == before
+
+    def test_only_the_candidate_can_be_accepted(self, shop: Shop) -> None:
+        shop.publish(1)
+        with pytest.raises(ReleaseError, match="is not the candidate"):
+            shop.repository.accept("ab" * 32, ledger_head=None)
+        candidate = self.stage(shop, 2, 9)
+        with pytest.raises(ReleaseError, match="is not the candidate"):
+            shop.repository.accept("ab" * 32, ledger_head=None)
+        shop.repository.withdraw()
+        with pytest.raises(ReleaseError, match="is not the candidate"):
+            shop.repository.accept(candidate.bundle, ledger_head=None)
+        assert [release.model_version for release in shop.repository.list()] == [1]
+
+    def test_withdrawn_it_is_gone_and_makes_room_for_the_next_one(self, shop: Shop) -> None:
+        shop.publish(1)
+        candidate = self.stage(shop, 2, 9)
+        shop.repository.withdraw()
+        assert shop.repository.candidate() is None
+        before = timestamp(shop)
+        shop.repository.withdraw()
+        assert timestamp(shop) == before
+        assert self.stage(shop, 2, 8) != candidate
+        shop.repository.prune(10)
+        changed = [file for file in candidate.files if file.name in ("manifest.json", "neighbours.bin")]
+        assert not any(self.blob(shop, file.sha256).exists() for file in changed)
+
+    @pytest.mark.parametrize("how", ["publish", "rollback"])
+    def test_another_release_takes_its_place(self, shop: Shop, how: str) -> None:
+        shop.publish(1)
+        shop.publish(2, seed=3)
+        candidate = self.stage(shop, 3, 9)
+        shop.publish(3, seed=8) if how == "publish" else shop.repository.rollback(1)
+        assert shop.repository.candidate() is None
+        assert shop.repository.list()[-1].bundle != candidate.bundle
+
+    def test_published_by_hand_it_is_a_release_and_no_candidate_any_more(self, shop: Shop) -> None:
+        shop.publish(1)
+        candidate = self.stage(shop, 2, 9)
+        assert shop.publish(2, seed=9).bundle == candidate.bundle
+        assert shop.repository.candidate() is None
+
+    def test_what_makes_no_release_keeps_it(self, shop: Shop) -> None:
+        for version in (1, 2, 3):
+            shop.publish(version, seed=version)
+        candidate = self.stage(shop, 4, 9)
+        shop.publish(3, seed=3)  # once more: nothing
+        assert shop.repository.prune(1) > 0
+        shop.clock.now += 60 * DAY_S
+        assert shop.repository.refresh().renewed == ("targets", "snapshot", "timestamp")
+        shop.repository.rotate_root()
+        assert shop.repository.candidate() == candidate
+        assert [release.model_version for release in shop.repository.list()] == [3]
+        for file in candidate.files:
+            assert self.blob(shop, file.sha256).is_file()
+        assert shop.repository.accept(candidate.bundle, ledger_head=None).model_version == 4
+
+    @pytest.mark.parametrize("missing", ["targets", "online"])
+    def test_each_step_needs_both_keys_and_changes_nothing_without(self, shop: Shop, missing: str) -> None:
+        shop.publish(1)
+        poor = with_keys(shop, **{missing: None})
+        with pytest.raises(ReleaseError, match=f"needs {missing}.key"):
+            poor.stage(shop.bundle(2, 9), ledger_head=None, demo=False)
+        candidate = self.stage(shop, 2, 9)
+        for step in (poor.withdraw, lambda: poor.accept(candidate.bundle, ledger_head=None)):
+            with pytest.raises(ReleaseError, match=f"needs {missing}.key"):
+                step()
+        assert shop.repository.candidate() == candidate
+        assert len(shop.repository.list()) == 1
+
+    def test_its_damaged_text_is_found_and_another_release_can_still_go_out(self, shop: Shop) -> None:
+        shop.publish(1)
+        self.stage(shop, 2, 9)
+        (path,) = (shop.repository.folder / "targets").glob("*.candidate.json")
+        path.write_bytes(path.read_bytes().replace(b"false", b"true "))
+        with pytest.raises(ReleaseError, match="damaged"):
+            shop.repository.candidate()
+        assert shop.publish(2, seed=8).model_version == 2
+        assert shop.repository.candidate() is None
