@@ -59,6 +59,7 @@ class Contribution:
     def __init__(self, profile: Profile, features: Features, clock: Callable[[], float]) -> None:
         self._profile, self._features, self._clock = profile, features, clock
         self._source = OsRandom()
+        self._given: dict[str, NDArray[np.float32]] = {}  # what the last vector of the app's own was made of
 
     def fits(self, plan: Plan, bundle: Bundle | None) -> bool:
         """See `Contributor`."""
@@ -98,12 +99,13 @@ class Contribution:
     def sent(self, plan: Plan) -> None:
         """See `Contributor`."""
         if plan.purpose != "update":
-            self._features.taken(plan)
+            self._features.taken(self._given)
+            self._given = {}
 
     def _segments(self, plan: Plan, bundle: Bundle) -> NDArray[np.float32]:
         from hushrec.federated_counts import own_segments
 
-        given = self._features.waiting(plan)
+        self._given = given = self._features.waiting(plan)
         if plan.purpose == "features":
             return join_segments(plan, dict(given))
         now_us = int(self._clock() * 1e6)
