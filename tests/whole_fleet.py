@@ -125,9 +125,14 @@ class Given:
         return True
 
     def vector(
-        self, accepted: Accepted, round_number: int, bundle: Bundle | None, stop: Callable[[], bool]
+        self,
+        accepted: Accepted,
+        round_number: int,
+        bundle: Bundle | None,
+        candidate: Bundle | None,
+        stop: Callable[[], bool],
     ) -> NDArray[np.int64] | None:
-        del bundle
+        del bundle, candidate
         if any(stop() for _ in range(self.batches)):
             return None
         plan = accepted.plan

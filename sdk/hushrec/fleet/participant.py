@@ -9,7 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from hushrec_privacy.errors import BudgetError, EnrolmentError, FleetError, HushrecError, SecAggError
+from hushrec_privacy.errors import (
+    BudgetError,
+    BundleError,
+    EnrolmentError,
+    FleetError,
+    HushrecError,
+    ReleaseError,
+    SecAggError,
+)
 from hushrec_privacy.ledger import ParticipationRecord
 from hushrec_privacy.ledger.rules import Totals
 from hushrec_privacy.plans.limits import DeviceLimits
@@ -24,7 +32,7 @@ from hushrec.fleet.features import Features
 from hushrec.fleet.gate import GATED, Gate
 from hushrec.fleet.joining import Accepted, accepted_plan, check_round, earliest_round_in_s, refuse
 from hushrec.fleet.membership import Membership
-from hushrec.fleet.models import Models
+from hushrec.fleet.models import Compared, Models
 from hushrec.fleet.pacing import Pace
 from hushrec.fleet.round_run import Outcome, RoundRun
 from hushrec.fleet.server import FleetServer, Member, RoundLink
@@ -223,7 +231,7 @@ class Participant:
             self._postpone(offer, error.retry_after_s)
             if error.reason in _STALE:
                 self._look_at = min(self._look_at, now + self._looks.wait_s())
-        except (BudgetError, EnrolmentError, SecAggError) as error:
+        except (BudgetError, BundleError, EnrolmentError, ReleaseError, SecAggError) as error:
             self._refused(error)
             self._postpone(offer, None)
         return 0.0
@@ -256,6 +264,7 @@ class Participant:
         from hushrec_privacy.secagg import Phase, SecAggDevice, Session, message_size
 
         parts, accepted = self._parts, offer.accepted
+        compared = self._candidate() if accepted.plan.compares else None
         answer = parts.server.check_in(member)
         try:
             session = Session.decode(answer.session)
@@ -263,7 +272,8 @@ class Participant:
             refuse("session")
         parts.record.join(accepted.opened)
         rho = check_round(accepted, session, record=parts.record, at_s=parts.clock(), round_number=answer.round)
-        bundle = self._start_of(answer, accepted.plan)
+        bundle = self._start_of(answer, accepted.plan, compared)
+        candidate = compared.bundle if compared else None
         sizes = {int(phase): padded_bytes(message_size(session, phase)) for phase in Phase}
         link = RoundLink(
             parts.server, member, answer.round, sizes=sizes, largest_reply=_REPLY_BYTES + 512 * accepted.plan.cohort
@@ -272,15 +282,37 @@ class Participant:
         self.run = RoundRun(
             link,
             SecAggDevice(session, member.identity, member.certificate, cohort_floor=parts.limits.cohort_floor),
-            work=lambda stop: parts.contributor.vector(accepted, answer.round, bundle, stop),
+            work=lambda stop: parts.contributor.vector(accepted, answer.round, bundle, candidate, stop),
             spend=lambda: self._spend(accepted, answer.round, rho),
             pace=Pace(accepted.plan.round_seconds),
             clock=parts.timer,
         )
 
-    def _start_of(self, answer: CheckInAnswer, plan: Plan) -> Bundle | None:
-        """The bundle that the round starts from; counts of a shop without releases start from whatever is here."""
+    def _candidate(self) -> Compared:
+        """What a round of a plan that compares is about; nothing of it is ever in use."""
+        gate = self._parts.gate
+        gate.check()
+        try:
+            found = self._parts.models.candidate(lambda: gate.closed() is not None)
+        except FleetError as error:
+            if error.reason == "release":
+                self._look_at = self._update_at = -math.inf
+            raise
+        gate.check()  # or it was stopped
+        if found is None:
+            refuse("candidate")
+        return found
+
+    def _start_of(self, answer: CheckInAnswer, plan: Plan, compared: Compared | None) -> Bundle | None:
+        """The bundle that the round starts from; counts of a shop without releases start from whatever is here.
+
+        A round that compares names the candidate instead, and the device has just seen that its bundle is the newest.
+        """
         bundle = self._parts.models.newest()
+        if compared is not None:
+            if answer.release != compared.sha256:
+                refuse("release", retry_after_s=0)  # there is another candidate since; the next look finds it
+            return bundle
         if answer.release and (bundle is None or bundle.sha256 != answer.release):
             self._look_at, self._update_at = -math.inf, -math.inf
             refuse("release", retry_after_s=0)
