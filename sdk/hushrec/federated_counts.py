@@ -228,9 +228,11 @@ def own_segments(
             found[segment.name] = trending(events, length=segment.length, days=segment.days, now_us=now_us)
     if EVALUATION in names:
         question = _question(profile, bundle, now_us)
-        found[EVALUATION] = np.zeros(3, np.float32) if question is None else np.append(_answer(question, bundle), 1.0)
+        found[EVALUATION] = (
+            np.zeros(3, np.float32) if question is None else np.append(_answer(question, bundle, profile), 1.0)
+        )
         if GAIN in names:
-            found[GAIN] = _candidate_answer(question, candidate) - found[EVALUATION][:2]
+            found[GAIN] = _candidate_answer(question, candidate, profile) - found[EVALUATION][:2]
     return {segment.name: found[segment.name] for segment in plan.schema if segment.name in found}
 
 
@@ -271,8 +273,11 @@ def _question(profile: Profile, bundle: Bundle, now_us: int) -> _Question | None
     return _Question(kept[:place], kept[place].item) if _moment(kept, place) > _trained_until(profile) else None
 
 
-def _answer(question: _Question, bundle: Bundle) -> Floats:
-    """Hits@10 and NDCG@10 of a bundle; an item that it does not have it does not find."""
+def _answer(question: _Question, bundle: Bundle, memory: Profile) -> Floats:
+    """Hits@10 and NDCG@10 of a bundle; an item that it does not have it does not find.
+
+    What the profile remembers is which scorer is used: the app's own, and the same for both bundles.
+    """
     from hushrec.engine import Engine  # loads ONNX Runtime
     from hushrec.ranking import bundle_ranking
 
@@ -281,14 +286,14 @@ def _answer(question: _Question, bundle: Bundle) -> Floats:
     if item is None:
         return np.zeros(2, np.float32)
     before, filter_seen = _on_items(question.before, bundle)[0], bundle.manifest.model.filter_seen
-    return _guessed(bundle_ranking(bundle, Engine(bundle)), before, item, filter_seen=filter_seen)
+    return _guessed(bundle_ranking(bundle, Engine(bundle, memory)), before, item, filter_seen=filter_seen)
 
 
-def _candidate_answer(question: _Question | None, candidate: Bundle | None) -> Floats:
+def _candidate_answer(question: _Question | None, candidate: Bundle | None, memory: Profile) -> Floats:
     if question is None or candidate is None:
         return np.zeros(2, np.float32)
     try:
-        return _answer(question, candidate)
+        return _answer(question, candidate, memory)
     except Exception:  # noqa: BLE001  whatever ONNX Runtime or NumPy raised: what does not work here finds nothing
         return np.zeros(2, np.float32)
 

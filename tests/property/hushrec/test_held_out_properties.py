@@ -77,7 +77,7 @@ def told(story: Sequence[Did | Trained | Asked], bundles: list[Bundle]) -> tuple
     asked: list[Key] = []
     trained, keys = set[Key](), set[Key]()
 
-    def answer(question: federated_counts._Question, _bundle: Bundle) -> NDArray[np.float32]:
+    def answer(question: federated_counts._Question, *_: object) -> NDArray[np.float32]:
         event = profile.events(story_now)[len(question.before)]
         assert event.item == question.item
         asked.append((event.item, event.at_us))

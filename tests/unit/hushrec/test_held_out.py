@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hushrec import ort
 from hushrec.bundle import Bundle
 from hushrec.engine import Engine
 from hushrec.federated.trainer import LocalTrainer
@@ -225,7 +226,7 @@ def compared(
 ) -> dict[str, list[float]]:
     """What a device sends if its bundles rank like this."""
     rankers = {bundle.root: ranker for bundle, ranker in (release, *([candidate] if candidate else []))}
-    monkeypatch.setattr("hushrec.engine.Engine", lambda bundle: bundle)
+    monkeypatch.setattr("hushrec.engine.Engine", lambda bundle, _memory: bundle)
     monkeypatch.setattr("hushrec.ranking.bundle_ranking", lambda bundle, _engine: rankers[bundle.root])
     other = None if candidate is None else candidate[0]
     found = own_segments(COMPARING, release[0], kept, now_us=NOW_US, candidate=other)
@@ -330,7 +331,7 @@ def test_the_gain_of_real_bundles_is_the_difference_of_two_plain_evaluations(
     paths = [write_tiny_bundle(tmp_path / f"{seed}.hush", seed=seed, filter_seen=filter_seen) for seed in (7, 9)]
     bundles = [Bundle.open(path) for path in paths]
     engines = {bundle.root: Engine(bundle) for bundle in bundles}
-    monkeypatch.setattr("hushrec.engine.Engine", lambda bundle: engines[bundle.root])
+    monkeypatch.setattr("hushrec.engine.Engine", lambda bundle, _memory: engines[bundle.root])
     rng, gains = np.random.default_rng(4), []
     for _ in range(60):
         with profile(*(f"item-{number}" for number in rng.integers(1, 61, rng.integers(0, 9)))) as kept:
@@ -347,6 +348,23 @@ def test_the_gain_of_real_bundles_is_the_difference_of_two_plain_evaluations(
         np.testing.assert_array_equal(found["gain"], plain[1][:2] - plain[0][:2])
         gains.append(float(found["gain"][0]))
     assert {-1.0, 0.0, 1.0} == set(gains), "or nothing was compared"
+
+
+def test_both_bundles_are_asked_through_the_scorer_that_the_app_uses(release: Bundle, candidate: Bundle) -> None:
+    """Two scorers round differently: what differs must be the models."""
+    with profile("item-4", "item-9") as kept:
+        for scorer in ("plain", "packed"):
+            kept.put(f"scorer/onnxruntime-{ort.version()}", scorer.encode())
+            engines: list[str] = []
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("hushrec.ranking.bundle_ranking", lambda _bundle, engine: noted(engine, engines))  # noqa: B023
+                own_segments(COMPARING, release, kept, now_us=NOW_US, candidate=candidate)
+            assert engines == [scorer] * 2
+
+
+def noted(engine: Engine, engines: list[str]) -> Fixed:
+    engines.append(engine.scorer)
+    return Fixed(9)
 
 
 def test_reserved_names_are_those_that_are_counted() -> None:
