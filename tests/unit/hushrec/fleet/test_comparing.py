@@ -249,6 +249,7 @@ def test_a_candidate_that_cannot_be_had_is_asked_for_again_later(
     repository.before = failing
     fleet.play(devices[0], until=lambda: repository.asked == 3)
     assert devices[0].status().refusal.reason == reason  # type: ignore[union-attr]
+    assert devices[0]._participant._agenda.due(fleet.clock.now, lambda _: True) is None, "other plans have their turn"
     assert paths(devices[0]) == {"fleet", "certificates"}
     repository.before = lambda _stop: None
     fleet.play(*devices, until=lambda: bool(fleet.publisher.results), seconds=2 * ROUND_S)
@@ -274,9 +275,10 @@ def test_a_download_that_conditions_or_consent_end_is_followed_by_no_check_in(
         assert stop()
 
     repository.before = ending
+    fleet.play(device, until=lambda: repository.asked == 1)
+    assert device.status().refusal.reason == ("no-consent" if ends == "consent" else "conditions")  # type: ignore[union-attr]
     fleet.play(device, seconds=100)
     assert repository.asked == 1
-    assert device.status().refusal.reason == ("no-consent" if ends == "consent" else "conditions")  # type: ignore[union-attr]
     assert paths(device) == {"fleet", "certificates"}
 
 
