@@ -134,6 +134,10 @@ class Shop:
         """Publish that bundle."""
         return self.repository.publish(self.bundle(version, seed), ledger_head=None, demo=demo)
 
+    def stage(self, version: int, *, seed: int | None = None, demo: bool = False) -> Release:
+        """Make that bundle the candidate."""
+        return self.repository.stage(self.bundle(version, seed), ledger_head=None, demo=demo)
+
     def updater(self, url: str, folder: str = "device", **options: object) -> Updater:
         """A device of this shop."""
         given = {"clock": self.clock, **options}

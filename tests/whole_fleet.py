@@ -21,6 +21,7 @@ from hushrec.fleet.fleet_file import FleetFile
 from hushrec.fleet.http import Reply
 from hushrec.fleet.joining import Accepted
 from hushrec.fleet.settings import FleetSettings
+from hushrec.fleet.worker import LONGEST_SLEEP_S
 from hushrec.messages import CertificateAnswer, CertificateBody, problem_of, read_json, status_of
 from hushrec.profile import Profile
 from hushrec.recommender import Recommender
@@ -127,9 +128,14 @@ class Given:
         return True
 
     def vector(
-        self, accepted: Accepted, round_number: int, bundle: Bundle | None, stop: Callable[[], bool]
+        self,
+        accepted: Accepted,
+        round_number: int,
+        bundle: Bundle | None,
+        candidate: Bundle | None,
+        stop: Callable[[], bool],
     ) -> NDArray[np.int64] | None:
-        del bundle
+        del bundle, candidate
         if any(stop() for _ in range(self.batches)):
             return None
         plan = accepted.plan
@@ -188,6 +194,9 @@ class TestClient(FleetClient):
         self.connections[url] = DirectConnection(self.fleet, address, self.sent)
         return self.connections[url]
 
+    def _timer(self) -> float:
+        return self.fleet.clock()
+
     def _contributor(self) -> Contributor:
         return self._real() if self.fleet.real else self.given
 
@@ -196,15 +205,13 @@ class TestClient(FleetClient):
         real = Contribution(self._profile, self._features, self._settings.clock)
         vector = real.vector
 
-        def noted(
-            accepted: Accepted, round_number: int, bundle: Bundle | None, stop: Callable[[], bool]
-        ) -> NDArray[np.int64] | None:
-            found = vector(accepted, round_number, bundle, stop)
+        def noted(accepted: Accepted, round_number: int, *more: Any) -> NDArray[np.int64] | None:
+            found = vector(accepted, round_number, *more)
             if found is not None:
                 self.given.made[round_number] = found
             return found
 
-        real.vector = noted  # type: ignore[method-assign]
+        real.vector = noted  # type: ignore[method-assign,assignment]
         return real
 
 
@@ -269,7 +276,7 @@ class WholeFleet:
             folder=self.folder / f"device-{number}",
             vault_key=hashlib.sha256(b"%d" % number).digest(),
             limits=named.pop("limits", self.limits),
-            clock=self.clock,
+            clock=named.pop("clock", self.clock),
         )
         shopper = shopper if shopper is not None else Recommender.open(self.bundle.root)
         return TestClient(self, number, shopper, settings=settings, **named)
@@ -281,7 +288,7 @@ class WholeFleet:
             for device, at in due.items():
                 if at <= self.clock.now or device._gate._wake.is_set():
                     device._gate._wake.clear()
-                    due[device] = self.clock.now + device.step()
+                    due[device] = self.clock.now + min(device.step(), LONGEST_SLEEP_S)
             tick = self.service.tick()
             now = min([*due.values(), self.clock.now + max(tick, 0.0), end])
             self.clock.now = max(now, self.clock.now)

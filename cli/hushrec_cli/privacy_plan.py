@@ -52,7 +52,8 @@ def plan(
     """Work out what a fleet can reach, and make the plan.
 
     Give either --epsilon or --noise-multiplier. With --vector FILE devices count instead of training; the file holds
-    "purpose", counts or features, and "schema", a list of segments with "name", "length", "clip" and "purpose".
+    "purpose", counts or features, and "schema", a list of segments with "name", "length", "clip" and "purpose";
+    docs/plan.md has one with which devices compare a new model with the one in use.
 
     Example: hushrec privacy plan --population 200000 --cohort 1000 --rounds 2000 --delta 1e-6 --epsilon 2
     """

@@ -11,8 +11,8 @@ joining        which plans and rounds a device joins, each refusal with a name
 round_run      one round: six messages of secure aggregation
 contribution   what a device adds to a round; features: what the app gives
 server         sealed, signed requests; http: one request and its bounds
-membership     identity and certificate; models: the bundle in use
-agenda         which plan is asked next; pacing, backoff: how often
+membership     identity and certificate; models: the bundle in use, and what is compared with it
+agenda         which plan is asked next; pacing, backoff: how often; clocks: whatever is done to the clock
 folder         files and their lock; worker: the background thread
 """
 

@@ -19,7 +19,7 @@ class Offer:
 
     Attributes:
         accepted: The plan.
-        not_before: Seconds since 1970-01-01 UTC, before which it is not asked for.
+        not_before: By the clock of `Waits`, before which it is not asked for.
         backoff: Waits after check-ins and rounds that came to nothing.
     """
 
@@ -59,7 +59,7 @@ class Agenda:
         """The offer that has waited longest of those that may be asked for.
 
         Args:
-            now: Seconds since 1970-01-01 UTC.
+            now: By the clock of `Waits`.
             wanted: Whether there is anything to take part with in a plan.
         """
         first = min(self._wanted(wanted), key=lambda offer: offer.not_before, default=None)

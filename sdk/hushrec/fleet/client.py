@@ -27,6 +27,7 @@ from hushrec_privacy.ledger import ParticipationRecord
 from numpy.typing import NDArray
 
 from hushrec.addresses import checked_url
+from hushrec.fleet.clocks import elapsed_s
 from hushrec.fleet.conditions import ConditionSource
 from hushrec.fleet.contribution import Contribution, Contributor
 from hushrec.fleet.features import Features
@@ -305,6 +306,9 @@ class FleetClient:
     def _contributor(self) -> Contributor:
         return Contribution(self._profile, self._features, self._settings.clock)
 
+    def _timer(self) -> float:
+        return elapsed_s()
+
     def _updater(self) -> "Updater":
         from hushrec.updates import Updater
 
@@ -326,7 +330,7 @@ class FleetClient:
     def _parts(self, server: Connection) -> Parts:
         settings = self._settings
         return Parts(
-            server=FleetServer(server, settings.trust, self._gate, settings.clock),
+            server=FleetServer(server, settings.trust, self._gate, settings.clock, self._timer),
             membership=self._membership,
             record=self._record,
             models=self._models,
@@ -336,6 +340,7 @@ class FleetClient:
             limits=settings.limits,
             plan_key=settings.trust.plan_public,
             clock=settings.clock,
+            timer=self._timer,
         )
 
 

@@ -15,18 +15,15 @@ from hushrec_privacy.randomness import OsRandom
 from numpy.typing import NDArray
 
 from hushrec.bundle import Bundle
-from hushrec.catalog import Catalog
+from hushrec.federated_counts import own_segments, training_events
 from hushrec.fleet.features import Features
 from hushrec.fleet.joining import Accepted
-from hushrec.history import History
 from hushrec.profile import Profile
 
 __all__ = ["Contribution", "Contributor"]
 
 WINDOWS = 32
 """So many stretches of the newest events are trained on at most, each as long as the model looks back, and one more."""
-
-_LAST = 2**63 - 1
 
 
 class Contributor(Protocol):
@@ -39,9 +36,22 @@ class Contributor(Protocol):
         """Whether there is anything to take part with now."""
 
     def vector(
-        self, accepted: Accepted, round_number: int, bundle: Bundle | None, stop: Callable[[], bool]
+        self,
+        accepted: Accepted,
+        round_number: int,
+        bundle: Bundle | None,
+        candidate: Bundle | None,
+        stop: Callable[[], bool],
     ) -> NDArray[np.int64] | None:
-        """Make the vector of a round, in ring steps, shape (d,); None: it was stopped."""
+        """Make the vector of a round, in ring steps, shape (d,); None: it was stopped.
+
+        Args:
+            accepted: The plan.
+            round_number: Of the round.
+            bundle: The release in use.
+            candidate: What a plan that compares compares with it; None: it does not work on this device.
+            stop: Asked at every batch.
+        """
 
     def sent(self, plan: Plan) -> None:
         """Take note that a vector of a plan has left, for good."""
@@ -59,6 +69,7 @@ class Contribution:
     def __init__(self, profile: Profile, features: Features, clock: Callable[[], float]) -> None:
         self._profile, self._features, self._clock = profile, features, clock
         self._source = OsRandom()
+        self._given: dict[str, NDArray[np.float32]] = {}  # what the last vector of the app's own was made of
 
     def fits(self, plan: Plan, bundle: Bundle | None) -> bool:
         """See `Contributor`."""
@@ -78,7 +89,12 @@ class Contribution:
         return plan.purpose != "features" or bool(self._features.waiting(plan))
 
     def vector(
-        self, accepted: Accepted, round_number: int, bundle: Bundle | None, stop: Callable[[], bool]
+        self,
+        accepted: Accepted,
+        round_number: int,
+        bundle: Bundle | None,
+        candidate: Bundle | None,
+        stop: Callable[[], bool],
     ) -> NDArray[np.int64] | None:
         """See `Contributor`.
 
@@ -92,22 +108,21 @@ class Contribution:
         if plan.purpose == "update":
             values = self._update(accepted, round_number, bundle, stop)
         else:
-            values = self._segments(plan, bundle)
+            values = self._segments(plan, bundle, candidate)
         return None if values is None or stop() else encode_update(plan, values, self._source)
 
     def sent(self, plan: Plan) -> None:
         """See `Contributor`."""
         if plan.purpose != "update":
-            self._features.taken(plan)
+            self._features.taken(self._given)
+            self._given = {}
 
-    def _segments(self, plan: Plan, bundle: Bundle) -> NDArray[np.float32]:
-        from hushrec.federated_counts import own_segments
-
-        given = self._features.waiting(plan)
+    def _segments(self, plan: Plan, bundle: Bundle, candidate: Bundle | None) -> NDArray[np.float32]:
+        self._given = given = self._features.waiting(plan)
         if plan.purpose == "features":
             return join_segments(plan, dict(given))
-        now_us = int(self._clock() * 1e6)
-        return join_segments(plan, own_segments(plan, bundle, self._profile, now_us=now_us, app=given))
+        own = own_segments(plan, bundle, self._profile, now_us=int(self._clock() * 1e6), app=given, candidate=candidate)
+        return join_segments(plan, own)
 
     def _update(
         self, accepted: Accepted, round_number: int, bundle: Bundle, stop: Callable[[], bool]
@@ -124,8 +139,6 @@ class Contribution:
             limit_s=float(plan.round_seconds),
         )
         trainer = LocalTrainer.open(bundle, plan.parts, settings)
-        model = bundle.manifest.model
-        with Catalog(bundle.path("catalog.sqlite")) as catalog:
-            keep = WINDOWS * (model.max_history + 1)
-            items, behaviors = History(self._profile, catalog, model.behaviors, keep).recent(_LAST)
-        return trainer.update([Sample(items, behaviors)], f"{accepted.plan_id} {round_number}", stop=stop)
+        events = training_events(self._profile, bundle, now_us=int(self._clock() * 1e6))
+        sample = Sample(events.items, events.behaviors)
+        return trainer.update([sample], f"{accepted.plan_id} {round_number}", stop=stop)

@@ -21,6 +21,7 @@ from hushrec_privacy.plans.schema import DirectPayload
 from hushrec_privacy.randomness import OsRandom
 from numpy.typing import NDArray
 
+from hushrec.federated_counts import is_counted
 from hushrec.fleet.gate import NO_CONSENT
 from hushrec.fleet.joining import Accepted
 
@@ -94,7 +95,7 @@ class Features:
                     self._give_direct(accepted, row, _checked(name, vector, row.length))
                     return True
             for segment in accepted.plan.schema:
-                if segment.name == name and accepted.plan.purpose != "update":
+                if segment.name == name and _of_app(accepted.plan, name):
                     with self._lock:
                         self._waiting[name] = _checked(name, vector, segment.length)
                     return False
@@ -102,16 +103,16 @@ class Features:
 
     def waiting(self, plan: Plan) -> dict[str, Vector]:
         """The vectors that wait for a round of a plan, by name; another plan's of another length are not among them."""
-        lengths = {segment.name: segment.length for segment in plan.schema}
+        lengths = {segment.name: segment.length for segment in plan.schema if _of_app(plan, segment.name)}
         with self._lock:
             return {name: vector for name, vector in self._waiting.items() if lengths.get(name) == len(vector)}
 
-    def taken(self, plan: Plan) -> None:
-        """A round of a plan took them."""
+    def taken(self, vectors: Mapping[str, Vector]) -> None:
+        """A round took these, as `waiting` gave them; what the app gave since waits on."""
         with self._lock:
-            for segment in plan.schema:
-                if len(self._waiting.get(segment.name, ())) == segment.length:
-                    del self._waiting[segment.name]
+            for name, vector in vectors.items():
+                if self._waiting.get(name) is vector:
+                    del self._waiting[name]
 
     def next_plan(self) -> Accepted | None:
         """The plan of the direct payload that is sent next; None: there is none."""
@@ -166,6 +167,11 @@ class Features:
         spent = self._record.totals().plans[opened.plan]
         rho = participation_rho(opened, spent.rounds)
         self._record.participate(opened.plan, spent.last + 1, rho=rho)
+
+
+def _of_app(plan: Plan, name: str) -> bool:
+    """Whether the app fills a segment of this name."""
+    return plan.purpose == "features" or (plan.purpose == "counts" and not is_counted(name))
 
 
 def _checked(name: str, vector: NDArray[np.floating], length: int) -> Vector:

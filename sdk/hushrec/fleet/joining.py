@@ -12,6 +12,7 @@
     authority    the plan names nobody who says which devices are real, or the round has another one
     keys         the server's envelope keys are not the shop's, of another server, older than seen before, or over
     release      the round starts from another model than the one on this device
+    candidate    the plan compares a new model with the one on this device, and there is no new one
     session      the round is not set up as the plan says
     early        the round begins before its time by the plan's clock
     number       the plan has no round of this number
@@ -54,6 +55,7 @@ REFUSALS = {
     "authority": "the plan names no authority, or the round has certificates of another one",
     "keys": "the server's keys are not signed by this shop, or are out of date; nothing is sent to it",
     "release": "the round starts from another model than this device has; it updates first",
+    "candidate": "there is no new model to compare now",
     "session": "the round is not set up as its plan says; it is left",
     "early": "the round begins before its time; it is left",
     "number": "the plan has no such round; it is left",

@@ -1,8 +1,11 @@
-"""Which bundle this device has, and how it gets the newest: what a round starts from must be exactly this one."""
+"""Which bundle this device has, and how it gets the newest: what a round starts from must be exactly this one.
+
+What a plan that compares compares with it lies beside it, and is never in use.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hushrec_privacy.errors import ReleaseError
 
@@ -11,7 +14,19 @@ from hushrec.bundle import Bundle, HashRecord
 if TYPE_CHECKING:
     from hushrec.updates import Updater
 
-__all__ = ["Models"]
+__all__ = ["Compared", "Models"]
+
+
+class Compared(NamedTuple):
+    """A candidate on this device.
+
+    Attributes:
+        sha256: Hash of its bundle, by which a round names it.
+        bundle: None: it does not work on this device.
+    """
+
+    sha256: str
+    bundle: Bundle | None
 
 
 class Models:
@@ -72,6 +87,28 @@ class Models:
         updater = self._opened()
         if updater.fetch(stop) is not None:
             self._look(updater)
+
+    def candidate(self, stop: Callable[[], bool]) -> Compared | None:
+        """Have here what is to be compared with the bundle in use, however long that takes.
+
+        Args:
+            stop: As for `fetch`.
+
+        Returns:
+            None: there is nothing to compare, or it was stopped.
+
+        Raises:
+            BundleError: What is here is damaged.
+            FleetError: The server cannot be reached; or a newer release than the bundle in use is out ("release").
+            ReleaseError: The candidate, or the release, is refused.
+        """
+        updater = self._opened()
+        found = updater.candidate(stop)
+        self._look(updater)
+        if found is None:
+            return None
+        bundle = None if found.path is None else Bundle.open(found.path, record=self._record)
+        return Compared(found.sha256, bundle)
 
     def _opened(self) -> "Updater":
         if self._updater is None:

@@ -9,7 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from hushrec_privacy.errors import BudgetError, EnrolmentError, FleetError, HushrecError, SecAggError
+from hushrec_privacy.errors import (
+    BudgetError,
+    BundleError,
+    EnrolmentError,
+    FleetError,
+    HushrecError,
+    ReleaseError,
+    SecAggError,
+)
 from hushrec_privacy.ledger import ParticipationRecord
 from hushrec_privacy.ledger.rules import Totals
 from hushrec_privacy.plans.limits import DeviceLimits
@@ -18,12 +26,13 @@ from hushrec_privacy.plans.plan import Plan
 from hushrec.bundle import Bundle
 from hushrec.fleet.agenda import Agenda, Offer
 from hushrec.fleet.backoff import Backoff, uniform
+from hushrec.fleet.clocks import Waits
 from hushrec.fleet.contribution import Contributor
 from hushrec.fleet.features import Features
 from hushrec.fleet.gate import GATED, Gate
 from hushrec.fleet.joining import Accepted, accepted_plan, check_round, earliest_round_in_s, refuse
 from hushrec.fleet.membership import Membership
-from hushrec.fleet.models import Models
+from hushrec.fleet.models import Compared, Models
 from hushrec.fleet.pacing import Pace
 from hushrec.fleet.round_run import Outcome, RoundRun
 from hushrec.fleet.server import FleetServer, Member, RoundLink
@@ -71,6 +80,7 @@ class Parts:
         limits: Of this device.
         plan_key: Public half of the shop's plan key, 32 bytes.
         clock: Seconds since 1970-01-01 UTC.
+        timer: Seconds that only rise, whatever is done to that clock.
     """
 
     server: FleetServer
@@ -83,6 +93,7 @@ class Parts:
     limits: DeviceLimits
     plan_key: bytes
     clock: Callable[[], float]
+    timer: Callable[[], float]
 
 
 class Participant:
@@ -97,6 +108,7 @@ class Participant:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._waits = Waits(parts.clock)
         self._agenda = Agenda()
         self._looks = Backoff(least_s=_LOOKS[0], most_s=_LOOKS[1])
         self._look_at = -math.inf
@@ -128,7 +140,7 @@ class Participant:
         except FleetError as error:
             self._refused(error)
             return GATE_S
-        now = self._parts.clock()
+        now = self._waits()
         if now >= self._look_at:
             return self._look(now)
         version = self._parts.models.version()
@@ -178,7 +190,7 @@ class Participant:
                 self._refused(error)
                 continue
             self.plans[accepted.plan_id] = accepted
-            wait = _wait_s(accepted, totals, now)
+            wait = _wait_s(accepted, totals, self._parts.clock())
             if math.isfinite(wait):
                 offered.append((accepted, now + wait))
         self._agenda.renew(offered)
@@ -213,15 +225,15 @@ class Participant:
             if member is None:
                 self._parts.membership.enrol(offer.accepted)
             else:
-                self._check_in(offer, member, now)
+                self._check_in(offer, member)
         except FleetError as error:
             self._refused(error)
-            self._postpone(offer, now, error.retry_after_s)
+            self._postpone(offer, error.retry_after_s)
             if error.reason in _STALE:
                 self._look_at = min(self._look_at, now + self._looks.wait_s())
-        except (BudgetError, EnrolmentError, SecAggError) as error:
+        except (BudgetError, BundleError, EnrolmentError, ReleaseError, SecAggError) as error:
             self._refused(error)
-            self._postpone(offer, now, None)
+            self._postpone(offer, None)
         return 0.0
 
     def _send_direct(self, accepted: Accepted, now: float) -> float:
@@ -248,18 +260,20 @@ class Participant:
             self._direct_at = now + self._directs.wait_s()
         return 0.0
 
-    def _check_in(self, offer: Offer, member: Member, now: float) -> None:
+    def _check_in(self, offer: Offer, member: Member) -> None:
         from hushrec_privacy.secagg import Phase, SecAggDevice, Session, message_size
 
         parts, accepted = self._parts, offer.accepted
+        compared = self._candidate() if accepted.plan.compares else None
         answer = parts.server.check_in(member)
         try:
             session = Session.decode(answer.session)
         except SecAggError:
             refuse("session")
         parts.record.join(accepted.opened)
-        rho = check_round(accepted, session, record=parts.record, at_s=now, round_number=answer.round)
-        bundle = self._start_of(answer, accepted.plan)
+        rho = check_round(accepted, session, record=parts.record, at_s=parts.clock(), round_number=answer.round)
+        bundle = self._start_of(answer, accepted.plan, compared)
+        candidate = compared.bundle if compared else None
         sizes = {int(phase): padded_bytes(message_size(session, phase)) for phase in Phase}
         link = RoundLink(
             parts.server, member, answer.round, sizes=sizes, largest_reply=_REPLY_BYTES + 512 * accepted.plan.cohort
@@ -268,15 +282,37 @@ class Participant:
         self.run = RoundRun(
             link,
             SecAggDevice(session, member.identity, member.certificate, cohort_floor=parts.limits.cohort_floor),
-            work=lambda stop: parts.contributor.vector(accepted, answer.round, bundle, stop),
+            work=lambda stop: parts.contributor.vector(accepted, answer.round, bundle, candidate, stop),
             spend=lambda: self._spend(accepted, answer.round, rho),
             pace=Pace(accepted.plan.round_seconds),
-            clock=parts.clock,
+            clock=parts.timer,
         )
 
-    def _start_of(self, answer: CheckInAnswer, plan: Plan) -> Bundle | None:
-        """The bundle that the round starts from; counts of a shop without releases start from whatever is here."""
+    def _candidate(self) -> Compared:
+        """What a round of a plan that compares is about; nothing of it is ever in use."""
+        gate = self._parts.gate
+        gate.check()
+        try:
+            found = self._parts.models.candidate(lambda: gate.closed() is not None)
+        except FleetError as error:
+            if error.reason == "release":
+                self._look_at = self._update_at = -math.inf
+            raise
+        gate.check()  # or it was stopped
+        if found is None:
+            refuse("candidate")
+        return found
+
+    def _start_of(self, answer: CheckInAnswer, plan: Plan, compared: Compared | None) -> Bundle | None:
+        """The bundle that the round starts from; counts of a shop without releases start from whatever is here.
+
+        A round that compares names the candidate instead, and the device has just seen that its bundle is the newest.
+        """
         bundle = self._parts.models.newest()
+        if compared is not None:
+            if answer.release != compared.sha256:
+                refuse("release", retry_after_s=0)  # there is another candidate since; the next look finds it
+            return bundle
         if answer.release and (bundle is None or bundle.sha256 != answer.release):
             self._look_at, self._update_at = -math.inf, -math.inf
             refuse("release", retry_after_s=0)
@@ -298,7 +334,6 @@ class Participant:
 
     def _ended(self, outcome: Outcome) -> None:
         self.run, offer = None, self._offer
-        now = self._parts.clock()
         if outcome.reason == "done":
             self.rounds += 1
             self.refusal = None
@@ -308,22 +343,22 @@ class Participant:
             return
         if outcome.spent:
             offer.backoff.succeeded()
-            wait = _wait_s(offer.accepted, self._parts.record.totals(), now)
-            offer.not_before = now + wait
+            wait = _wait_s(offer.accepted, self._parts.record.totals(), self._parts.clock())
+            offer.not_before = self._waits() + wait
             if not math.isfinite(wait):
                 self._agenda.drop(offer)
         else:
-            self._postpone(offer, now, None)
+            self._postpone(offer, None)
 
-    def _postpone(self, offer: Offer, now: float, retry_after_s: float | None) -> None:
-        offer.not_before = now + offer.backoff.wait_s(retry_after_s)
+    def _postpone(self, offer: Offer, retry_after_s: float | None) -> None:
+        offer.not_before = self._waits() + offer.backoff.wait_s(retry_after_s)
 
     def _refused(self, error: HushrecError) -> None:
         reason = error.reason if isinstance(error, FleetError) else error.code
         self.refusal = Refusal(reason, error.message)
 
 
-def _wait_s(accepted: Accepted, totals: Totals, now: float) -> float:
+def _wait_s(accepted: Accepted, totals: Totals, at_s: float) -> float:
     """Seconds until this device asks for a round that it can join: at a moment of its own after the round's start."""
-    wait = earliest_round_in_s(accepted, totals, at_s=now)
+    wait = earliest_round_in_s(accepted, totals, at_s=at_s)
     return wait + uniform() * SPREAD * accepted.plan.round_seconds if wait else 0.0

@@ -132,7 +132,7 @@ class RoundRun:
             work: Makes the vector.
             spend: Writes the participation down, durably, or raises.
             pace: Of the plan.
-            clock: Seconds.
+            clock: Seconds that only rise, whatever is done to the device's clock.
         """
         self._wire, self._device, self._work, self._spend, self._clock = wire, device, work, spend, clock
         self._polls, self._retries = pace.polls(), pace.retries()

@@ -50,18 +50,26 @@ class Member:
 class FleetServer:
     """Requests of one device to the server. Not for several threads at once."""
 
-    def __init__(self, connection: Connection, trust: FleetFile, gate: Gate, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        trust: FleetFile,
+        gate: Gate,
+        clock: Callable[[], float],
+        timer: Callable[[], float],
+    ) -> None:
         """Take the way to the server; sends nothing yet.
 
         Args:
             connection: To the server's address.
             trust: Whose keys are believed.
             gate: Passed before every request.
-            clock: Seconds since 1970-01-01 UTC.
+            clock: Seconds since 1970-01-01 UTC; read with each `info`, and by `timer` from then on.
+            timer: Seconds that only rise: a clock that is put right in a round does not end it.
         """
-        self._connection, self._trust, self._gate, self._clock = connection, trust, gate, clock
+        self._connection, self._trust, self._gate, self._clock, self._timer = connection, trust, gate, clock, timer
         self._keys: KeySet | None = None
-        self._ahead_s = 0.0
+        self._own_s = self._server_s = 0.0  # what must be added to the timer for this device's and the server's time
 
     def info(self, *, least_serial: int) -> tuple[messages.FleetAnswer, int]:
         """Ask what the fleet is doing, and take its keys.
@@ -78,6 +86,7 @@ class FleetServer:
         reply = self._ask("GET", path_of("fleet"), largest=LARGEST_INFO_BYTES)
         found = _read(reply, messages.read_json, messages.FleetAnswer)
         now = self._clock()
+        self._own_s = now - self._timer()
         try:
             self._keys = verified_key_set(
                 found.keys.data,
@@ -90,7 +99,9 @@ class FleetServer:
         except EnvelopeError as error:
             self._keys = None
             raise FleetError(error.message, reason="keys") from error
-        self._ahead_s = found.now - now  # only requests are dated by the server's clock; no decision hangs on it
+        self._server_s = (
+            found.now - self._timer()
+        )  # only requests are dated by the server's clock; no decision hangs on it
         return found, self._keys.serial
 
     def check_in(self, member: Member) -> messages.CheckInAnswer:
@@ -164,7 +175,7 @@ class FleetServer:
             refuse("keys")
         context = Context(self._trust.server, route, member.plan_id, round_number, member.pseudonym)
         try:
-            sealed = seal(self._keys.newest(int(self._clock())), context, payload, size)
+            sealed = seal(self._keys.newest(int(self._timer() + self._own_s)), context, payload, size)
         except EnvelopeError as error:
             self._keys = None
             raise FleetError(error.message, reason="keys") from error
@@ -173,7 +184,7 @@ class FleetServer:
 
     def _signed(self, member: Member, route: str, body: bytes, round_number: int) -> dict[str, str]:
         context = Context(self._trust.server, route, member.plan_id, round_number, member.pseudonym)
-        at_s = max(0, int(self._clock() + self._ahead_s))
+        at_s = max(0, int(self._timer() + self._server_s))
         return {
             DEVICE_HEADER: member.pseudonym,
             SIGNATURE_HEADER: sign_request(member.identity, context, body, at_s=at_s),

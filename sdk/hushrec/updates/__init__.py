@@ -12,6 +12,6 @@ self_test    whether a new release works on this machine
 updater      the order of things
 """
 
-from hushrec.updates.updater import Progress, Updater
+from hushrec.updates.updater import Candidate, Progress, Updater
 
-__all__ = ["Progress", "Updater"]
+__all__ = ["Candidate", "Progress", "Updater"]

@@ -15,7 +15,7 @@ from hushrec_privacy.errors import FleetError, ReleaseError
 from tuf.api import exceptions as tuf
 from tuf.ngclient import TargetFile, Updater  # type: ignore[attr-defined]  # exported there without saying so
 
-from hushrec.releases import MAX_RELEASE_BYTES, NEWEST, Release, ReleaseFile, blob_target
+from hushrec.releases import CANDIDATE, MAX_RELEASE_BYTES, NEWEST, Release, ReleaseFile, blob_target
 from hushrec.updates.fetcher import BoundedFetcher
 
 __all__ = ["Source"]
@@ -66,20 +66,28 @@ class Source:
         """
         with _explained():
             self._tuf.refresh()
-            target = self._tuf.get_targetinfo(NEWEST)
-            if target is None:
-                return None
-            if target.length > MAX_RELEASE_BYTES:
-                raise ReleaseError(f"the release has {target.length} bytes; at most {MAX_RELEASE_BYTES} are read")
-            data = self.fetcher.download_bytes(self._address(target), target.length)
-            target.verify_length_and_hashes(data)
-        return Release.decode(data)
+            return self._release(NEWEST)
+
+    def candidate(self) -> Release | None:
+        """The release that is not out but to be compared, by the metadata that `newest` saw; None: there is none.
+
+        Raises:
+            FleetError: As for `newest`.
+            ReleaseError: As for `newest`.
+        """
+        with _explained():
+            return self._release(CANDIDATE)
+
+    def has_candidate(self) -> bool:
+        """Whether there is one, by the metadata that `newest` saw; asks nobody."""
+        with _explained():
+            return self._tuf.get_targetinfo(CANDIDATE) is not None
 
     def download(self, file: ReleaseFile, part: Path, stop: Callable[[], bool]) -> bool:
         """Download one blob, going on where the part ends; what is there after a kill is never believed.
 
         Args:
-            file: Of the release that `newest` gave.
+            file: Of the release that `newest` or `candidate` gave.
             part: Where it is collected.
             stop: Asked after every piece.
 
@@ -105,6 +113,16 @@ class Source:
                 part.unlink()
                 raise
         return True
+
+    def _release(self, name: str) -> Release | None:
+        target = self._tuf.get_targetinfo(name)
+        if target is None:
+            return None
+        if target.length > MAX_RELEASE_BYTES:
+            raise ReleaseError(f"the release has {target.length} bytes; at most {MAX_RELEASE_BYTES} are read")
+        data = self.fetcher.download_bytes(self._address(target), target.length)
+        target.verify_length_and_hashes(data)
+        return Release.decode(data)
 
     def _collect(self, target: TargetFile, size: int, part: Path, stop: Callable[[], bool]) -> bool:
         if size >= target.length:  # whole, or too long and refused by its hash

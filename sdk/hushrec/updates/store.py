@@ -1,13 +1,14 @@
 """What an updater keeps on disk: whole after a kill at any moment, and after a loss of power.
 
-    state.json          which release is current, which was before, which did not work
+    state.json          which release is current, which was before, which did not work; which candidate is kept
     blobs/<sha256>      whole verified files, by content
     parts/<sha256>      files that are still being downloaded
     releases/<version>  bundles, their files hard links to blobs
+    releases/<bundle>   a candidate, under the hash of its bundle: not out, and never in use from here
     metadata/           of `hushrec.updates.source`
 
-A release directory is filled under another name and renamed; state.json is replaced. So a directory named by a number
-is whole, and one that state.json names has passed its self-test. Who writes holds the lock; reading needs none.
+A release directory is filled under another name and renamed; state.json is replaced. So a directory without a dot is
+whole, and one that state.json says is in use has passed its self-test. Who writes holds the lock; reading needs none.
 """
 
 import contextlib
@@ -40,6 +41,9 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
         refused: The highest one that did not pass its self-test.
         tried: The one whose self-test began last.
         tries: How often it began without an outcome.
+        candidate: Hash of the candidate's bundle that was seen last; "": none.
+        trials: How often its self-test began without an outcome.
+        verdict: Of that test: "works", "fails", or "" before it.
     """
 
     current: int = 0
@@ -47,6 +51,9 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     refused: int = 0
     tried: int = 0
     tries: int = 0
+    candidate: str = ""
+    trials: int = 0
+    verdict: str = ""
 
 
 class UpdateStore:
@@ -82,9 +89,9 @@ class UpdateStore:
         part.replace(self._state)
         sync_directory(self.folder)
 
-    def directory(self, version: int) -> Path:
-        """Where the bundle of a release lies."""
-        return self.releases / str(version)
+    def directory(self, name: int | str) -> Path:
+        """Where the bundle of a release lies, by its version; that of a candidate by the hash of its bundle."""
+        return self.releases / str(name)
 
     def missing(self, release: Release, *, verify: bool = False) -> list[ReleaseFile]:
         """The files of a release whose blobs are not here, each content once; damaged blobs are thrown away.
@@ -120,14 +127,14 @@ class UpdateStore:
         self.part(file).replace(self._blobs / file.sha256)
         self._verified.add(file.sha256)
 
-    def assemble(self, release: Release) -> Path:
-        """Put the bundle of a release together from its blobs.
+    def assemble(self, release: Release, name: int | str) -> Path:
+        """Put the bundle of a release together from its blobs, in its directory.
 
         Raises:
             ReleaseError: The blobs are not the bundle that the release names.
         """
-        target = self.directory(release.model_version)
-        fresh = self.releases / f".{release.model_version}.new"
+        target = self.directory(name)
+        fresh = self.releases / f".{name}.new"
         for old in (fresh, target):
             shutil.rmtree(old, ignore_errors=True)
         sync_directory(self._blobs)
@@ -142,30 +149,31 @@ class UpdateStore:
         if (found.sha256, found.manifest.model_version) != (release.bundle, release.model_version):
             raise ReleaseError(f"release {release.model_version} holds another bundle than it names; it is left out")
         fresh.rename(target)
-        _write(self.releases / f"{release.model_version}.json", release.encode())
+        _write(self.releases / f"{name}.json", release.encode())
         sync_directory(self.releases)
         return target
 
-    def release(self, version: int) -> Release | None:
-        """What the repository said of a release that was assembled here."""
+    def release(self, name: int | str) -> Release | None:
+        """What the repository said of a release or candidate that was assembled here."""
         try:
-            return Release.decode((self.releases / f"{version}.json").read_bytes())
+            return Release.decode((self.releases / f"{name}.json").read_bytes())
         except (OSError, HushrecError):
             return None
 
-    def tidy(self, kept: Iterable[int], release: Release | None = None) -> None:
-        """Remove every release but these, and the blobs and parts that neither they nor `release` need.
+    def tidy(self, release: Release | None = None) -> None:
+        """Remove all that state.json does not name, and the blobs and parts that neither that nor `release` needs.
 
         What cannot be removed, as an open file on Windows, is left for the next time.
         """
-        versions = set(kept)
+        state = self.state()
+        candidate = "" if state.verdict == "fails" else state.candidate
+        kept = {str(name) for name in (state.current, state.previous, candidate) if name}
         for path in self.releases.iterdir():
-            name = path.name.removesuffix(".json")
-            if not (name.isdigit() and int(name) in versions):
+            if path.name.removesuffix(".json") not in kept:
                 with contextlib.suppress(OSError):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
-        known = [self.release(version) for version in versions]
-        needed = {file.sha256 for one in (release, *known) if one is not None for file in one.files}
+        known = [release, *map(self.release, kept)]
+        needed = {file.sha256 for one in known if one is not None for file in one.files}
         for path in (*self._blobs.iterdir(), *self._parts.iterdir()):
             if path.name not in needed:
                 with contextlib.suppress(OSError):

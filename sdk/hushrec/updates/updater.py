@@ -1,5 +1,7 @@
 """The device's side of a release: look, download, assemble, try out, switch over; the last good one stays until then.
 
+A candidate, which is to be compared before it may be a release, goes the same way but for the last step.
+
 Every method may be killed at any moment and called again. Nothing here runs by itself or touches a recommender: the
 app calls `step` now and then from a thread of its own, and opens `current()` anew when it likes.
 """
@@ -9,7 +11,7 @@ import enum
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 from hushrec_privacy import checks
@@ -21,12 +23,12 @@ from hushrec.bundle import Bundle
 from hushrec.file_lock import file_lock
 from hushrec.releases import Release
 from hushrec.updates.self_test import self_test
-from hushrec.updates.store import UpdateStore, bundle_version
+from hushrec.updates.store import State, UpdateStore, bundle_version
 
 if TYPE_CHECKING:
     from hushrec.updates.source import Source
 
-__all__ = ["Progress", "Updater"]
+__all__ = ["Candidate", "Progress", "Updater"]
 
 MAX_TRIES = 3
 """Self-tests of one release that may end the process before the release counts as one that does not work."""
@@ -45,6 +47,18 @@ class Progress(enum.Enum):
     NOTHING_NEW = "nothing-new"
     MORE = "more"
     INSTALLED = "installed"
+
+
+class Candidate(NamedTuple):
+    """A release that is not out, on this device.
+
+    Attributes:
+        sha256: Hash of its bundle.
+        path: The bundle; None: it does not work on this device.
+    """
+
+    sha256: str
+    path: Path | None
 
 
 class Updater:
@@ -145,6 +159,35 @@ class Updater:
                 raise
         return self.current() if progress is Progress.INSTALLED else None
 
+    def candidate(self, stop: Callable[[], bool] = lambda: False) -> Candidate | None:
+        """Have here what is to be compared with the release in use, however long that takes; it is never in use itself.
+
+        It stays until the repository shows another one, or none, or a newer release.
+
+        Args:
+            stop: As for `fetch`.
+
+        Returns:
+            None: there is nothing to compare, or it was stopped.
+
+        Raises:
+            FleetError: As for `check`; or the newest release is not the one in use ("release"): fetch it first.
+            ReleaseError: As for `check`, the candidate included; or the disk refused.
+        """
+        with self._alone():
+            try:
+                source = self._source(time.monotonic() + FETCH_SPAN_S, stop)
+                found = self._offered(source)
+                if found is None:
+                    self._keep_candidate("")
+                    self._store.tidy()
+                    return None
+                return self._fetched(source, found, stop)
+            except FleetError:
+                if stop():
+                    return None
+                raise
+
     def step(self, budget_s: float = 10.0) -> Progress:
         """Do what can be done in some seconds: the next call goes on from there.
 
@@ -179,25 +222,42 @@ class Updater:
         return Progress.INSTALLED
 
     def _look(self, deadline: float, stop: Callable[[], bool]) -> "tuple[Source, Release, float] | None":
-        from hushrec.updates.source import Source
-
         if self._found is not None and time.monotonic() < self._found[2]:
             return self._found
         self._found = None
-        source = Source(self._url, self._store.metadata, self._root, self._clock(), time.monotonic)
-        source.fetcher.deadline, source.fetcher.stop = deadline, stop
+        source = self._source(deadline, stop)
         release = source.newest()
-        if release is None or not self._is_wanted(release):
+        wanted = release is not None and self._is_wanted(release)
+        if self._store.state().candidate and (wanted or not source.has_candidate()):
+            self._keep_candidate("")  # superseded; what it has in common with the release stays
+            self._store.tidy(release)
+        if release is None or not wanted:
             return None
         self._found = (source, release, time.monotonic() + LOOK_AGAIN_S)
-        state = self._store.state()
-        self._store.tidy((state.current, state.previous), release)
+        self._store.tidy(release)
+        self._adopt(release)
+        return self._found
+
+    def _source(self, deadline: float, stop: Callable[[], bool]) -> "Source":
+        from hushrec.updates.source import Source
+
+        source = Source(self._url, self._store.metadata, self._root, self._clock(), time.monotonic)
+        source.fetcher.deadline, source.fetcher.stop = deadline, stop
+        return source
+
+    def _adopt(self, release: Release) -> None:
         if (missing := self._store.missing(release)) and self._shipped is not None:
             self._store.adopt(self._shipped, missing)
-        return self._found
 
     def _is_wanted(self, release: Release) -> bool:
         state = self._store.state()
+        self._check(release, state)
+        in_use = 0
+        with contextlib.suppress(ReleaseError):
+            in_use = bundle_version(self.current(verify=True))  # a damaged one is fetched again
+        return release.model_version > max(in_use, state.refused)
+
+    def _check(self, release: Release, state: State) -> None:
         if release.model_version < state.current:
             raise ReleaseError(
                 f"the repository offers release {release.model_version}; {state.current} is in use, and a device never "
@@ -205,10 +265,59 @@ class Updater:
             )
         if release.demo and not self._demo_allowed:
             raise ReleaseError(f"release {release.model_version} is a DEMO and protects nobody; this device refuses it")
-        in_use = 0
-        with contextlib.suppress(ReleaseError):
-            in_use = bundle_version(self.current(verify=True))  # a damaged one is fetched again
-        return release.model_version > max(in_use, state.refused)
+
+    def _offered(self, source: "Source") -> Release | None:
+        """The candidate over the release in use."""
+        newest, state = source.newest(), self._store.state()
+        if newest is None:
+            return None
+        self._check(newest, state)
+        if Bundle.open(self.current(verify=True)).sha256 != newest.bundle:
+            raise FleetError(
+                f"release {newest.model_version} is the newest one and not in use here; it is fetched first",
+                reason="release",
+                retry_after_s=0.0,
+            )
+        found = source.candidate()
+        if found is None or found.model_version <= newest.model_version:
+            return None
+        self._check(found, state)
+        return found
+
+    def _fetched(self, source: "Source", found: Release, stop: Callable[[], bool]) -> Candidate | None:
+        self._keep_candidate(found.bundle)
+        state, path = self._store.state(), self._store.directory(found.bundle)
+        if state.verdict == "fails":
+            return Candidate(found.bundle, None)
+        self._store.tidy(found)
+        if state.verdict == "works" and _is_whole(path):
+            return Candidate(found.bundle, path)
+        self._store.missing(found, verify=True)  # a blob may be damaged since it was found right
+        self._adopt(found)
+        while not self._download(source, found, time.monotonic() + FETCH_SPAN_S, stop):
+            if stop():
+                return None
+        return Candidate(found.bundle, self._tried_candidate(found))
+
+    def _tried_candidate(self, found: Release) -> Path | None:
+        state = self._store.state()
+        trials = state.trials + 1
+        try:
+            path = self._try_out(found, found.bundle, msgspec.structs.replace(state, trials=trials, verdict=""), trials)
+        except ReleaseError:
+            if self._store.missing(found, verify=True):
+                raise  # this disk damaged it
+            self._store.set_state(msgspec.structs.replace(state, trials=0, verdict="fails"))
+            self._store.tidy()
+            return None
+        self._store.set_state(msgspec.structs.replace(state, trials=0, verdict="works"))
+        return path
+
+    def _keep_candidate(self, bundle: str) -> None:
+        """Remember which one is kept here from now on, none for ""."""
+        state = self._store.state()
+        if state.candidate != bundle:
+            self._store.set_state(msgspec.structs.replace(state, candidate=bundle, trials=0, verdict=""))
 
     def _download(self, source: "Source", release: Release, deadline: float, stop: Callable[[], bool]) -> bool:
         """Whether every blob is here; False: stopped, or out of time with something gained."""
@@ -230,22 +339,29 @@ class Updater:
         version, state = release.model_version, self._store.state()
         tries = state.tries + 1 if state.tried == version else 1
         try:
-            if tries > MAX_TRIES:
-                raise ReleaseError(f"release {version} ended the process {MAX_TRIES} times while it was tried out")
-            path = self._store.assemble(release)
-            self._store.set_state(msgspec.structs.replace(state, tried=version, tries=tries))
-            self_test(path)
+            self._try_out(release, version, msgspec.structs.replace(state, tried=version, tries=tries), tries)
         except ReleaseError:
             if self._store.missing(release, verify=True):
                 raise  # this disk damaged it: fetched again, and not held against the release
             self._store.set_state(msgspec.structs.replace(state, refused=version, tried=0, tries=0))
-            self._store.tidy((state.current, state.previous))
+            self._store.tidy()
             raise
         good = state.current if state.current != version and _is_whole(self._store.directory(state.current)) else 0
         previous = good or state.previous
         done = msgspec.structs.replace(state, current=version, previous=previous, tried=0, tries=0)
         self._store.set_state(done)
-        self._store.tidy((done.current, done.previous))
+        self._store.tidy()
+
+    def _try_out(self, release: Release, name: int | str, began: State, tries: int) -> Path:
+        """Assemble a release and test it; `began` is kept before the test, which may end the process."""
+        if tries > MAX_TRIES:
+            raise ReleaseError(
+                f"release {release.model_version} ended the process {MAX_TRIES} times while it was tried out"
+            )
+        path = self._store.assemble(release, name)
+        self._store.set_state(began)
+        self_test(path)
+        return path
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:

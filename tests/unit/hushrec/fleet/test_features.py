@@ -40,8 +40,9 @@ def test_a_vector_of_the_schema_waits_for_a_round_which_takes_it_once(
     vector = np.arange(16.0)
     assert not features.give("interests", vector, PLANS)
     vector[:] = 7  # a copy waits
-    np.testing.assert_array_equal(features.waiting(PLAN.plan)["interests"], np.arange(16, dtype=np.float32))
-    features.taken(PLAN.plan)
+    waiting = features.waiting(PLAN.plan)
+    np.testing.assert_array_equal(waiting["interests"], np.arange(16, dtype=np.float32))
+    features.taken(waiting)
     assert not features.waiting(PLAN.plan)
     assert features.next_plan() is None
     assert record.totals().rho == "0"
@@ -51,6 +52,36 @@ def test_a_later_vector_replaces_one_that_waits(features: Features) -> None:
     for value in (1.0, 2.0):
         features.give("interests", np.full(16, value), PLANS)
     assert features.waiting(PLAN.plan)["interests"][0] == 2
+
+
+def test_a_vector_that_comes_while_a_round_is_running_waits_for_the_next_one(features: Features) -> None:
+    features.give("interests", np.full(16, 1.0), PLANS)
+    put_in = features.waiting(PLAN.plan)
+    features.give("interests", np.full(16, 2.0), PLANS)
+    features.taken(put_in)
+    assert features.waiting(PLAN.plan)["interests"][0] == 2
+    features.taken(put_in)
+    assert features.waiting(PLAN.plan)["interests"][0] == 2, "the old one is taken once"
+    features.taken(features.waiting(PLAN.plan))
+    assert not features.waiting(PLAN.plan)
+
+
+def test_a_vector_that_says_the_same_again_waits_all_the_same(features: Features) -> None:
+    features.give("interests", np.ones(16), PLANS)
+    put_in = features.waiting(PLAN.plan)
+    features.give("interests", np.ones(16), PLANS)
+    features.taken(put_in)
+    assert set(features.waiting(PLAN.plan)) == {"interests"}
+
+
+def test_what_hushrec_counts_by_itself_the_app_gives_to_no_plan_of_counts(features: Features) -> None:
+    counts = accepted(COUNTS)
+    with pytest.raises(ConfigError, match="no plan of this fleet asks for 'evaluation'"):
+        features.give("evaluation", np.ones(3), {counts.plan_id: counts})
+    own = accepted(Vector("features", (Segment("evaluation", 3, "1", "how well the app's own model does"),)))
+    features.give("evaluation", np.ones(3), {counts.plan_id: counts, own.plan_id: own})
+    assert set(features.waiting(own.plan)) == {"evaluation"}
+    assert not features.waiting(counts.plan), "its rounds would be left"
 
 
 def test_a_counter_of_the_app_waits_for_a_plan_of_counts_and_for_no_other(features: Features) -> None:
@@ -64,7 +95,7 @@ def test_another_plan_with_a_longer_segment_of_that_name_does_not_get_it(feature
     longer = accepted(Vector("features", (Segment("interests", 17, "1", "what the shopper likes"),)))
     features.give("interests", np.ones(16), PLANS)
     assert not features.waiting(longer.plan), "its rounds would be joined, and left when the vector does not fit"
-    features.taken(longer.plan)
+    features.taken(features.waiting(longer.plan))
     assert set(features.waiting(PLAN.plan)) == {"interests"}
 
 

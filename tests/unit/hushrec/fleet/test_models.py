@@ -7,7 +7,8 @@ import pytest
 from hushrec.bundle import Bundle
 from hushrec.fleet.models import Models
 from hushrec.profile import Profile
-from hushrec_privacy.errors import FleetError, ReleaseError
+from hushrec.updates import Candidate
+from hushrec_privacy.errors import BundleError, FleetError, ReleaseError
 
 from tests.tiny_bundle import tiny_bundle, write_tiny_bundle
 
@@ -17,6 +18,7 @@ class FakeUpdater:
 
     def __init__(self, path: Path | None, *steps: Path | Exception | None) -> None:
         self.path, self.steps, self.made = path, list(steps), 0
+        self.offered: Candidate | None = None
 
     def __call__(self) -> "FakeUpdater":
         self.made += 1
@@ -26,6 +28,10 @@ class FakeUpdater:
         if self.path is None:
             raise ReleaseError("nothing here")
         return self.path
+
+    def candidate(self, stop: Callable[[], bool]) -> Candidate | None:
+        assert not stop()
+        return self.offered
 
     def fetch(self, stop: Callable[[], bool]) -> Path | None:
         assert not stop()
@@ -85,3 +91,41 @@ def test_what_cannot_be_fetched_changes_nothing(shipped: Bundle, error: Exceptio
     with pytest.raises(type(error)):
         found.fetch(go_on)
     assert found.newest() is shipped
+
+
+def test_a_candidate_is_opened_and_is_not_the_newest(shipped: Bundle, tmp_path: Path) -> None:
+    other = Bundle.open(write_tiny_bundle(tmp_path / "other.hush", seed=9))
+    updater = FakeUpdater(shipped.root)
+    found = models(updater, shipped)
+    assert found.candidate(go_on) is None
+    updater.offered = Candidate(other.sha256, other.root)
+    compared = found.candidate(go_on)
+    assert compared is not None
+    assert compared.bundle is not None
+    assert (compared.sha256, compared.bundle.root) == (other.sha256, other.root)
+    assert found.newest() is shipped
+    assert found.known_root == shipped.root
+    updater.offered = Candidate(other.sha256, None)
+    assert found.candidate(go_on) == (other.sha256, None), "it does not work here"
+
+
+def test_what_is_compared_with_is_what_the_updater_says_is_in_use(shipped: Bundle, tmp_path: Path) -> None:
+    """Also if somebody else updated the folder meanwhile."""
+    newer = write_tiny_bundle(tmp_path / "newer.hush", seed=9)
+    updater = FakeUpdater(shipped.root)
+    found = models(updater, shipped)
+    assert found.newest() is shipped
+    updater.path, updater.offered = newer, Candidate("ab" * 32, None)
+    found.candidate(go_on)
+    assert found.known_root == newer
+
+
+def test_a_candidate_that_is_damaged_on_this_disk_is_no_candidate_that_finds_nothing(
+    shipped: Bundle, tmp_path: Path
+) -> None:
+    other = Bundle.open(write_tiny_bundle(tmp_path / "other.hush", seed=9))
+    updater = FakeUpdater(shipped.root)
+    updater.offered = Candidate(other.sha256, other.root)
+    (other.root / "items.bin").unlink()
+    with pytest.raises(BundleError):
+        models(updater, shipped).candidate(go_on)

@@ -78,6 +78,27 @@ def test_a_round_of_features_is_joined_only_for_a_vector_that_waits(tmp_path: Pa
     assert len([path for _, path, _ in devices[0].sent if "check-in" in path]) == checked_in
 
 
+def test_a_vector_that_the_app_gives_while_a_round_is_running_goes_into_the_next_one(tmp_path: Path) -> None:
+    fleet = WholeFleet(tmp_path / "fleet", real=True, vector=FEATURES)
+    devices = devices_of(fleet)
+    for device in devices:
+        device.step()
+        device.send_features("interests", np.full(16, 0.25))
+
+        def newer(method: str, path: str, device: TestClient = device) -> None:
+            if method == "GET" and path.endswith("/1/share"):  # the vector of round 1 is made, and not sent yet
+                device.send_features("interests", np.full(16, -0.125))
+
+        device.connections["https://learn.shop.example"].before = newer
+    fleet.play(*devices, until=lambda: len(fleet.publisher.results) == 2, seconds=3 * ROUND_S)
+    means = [
+        split_segments(fleet.plan, decode_sum(fleet.plan, to_lattice(fleet.plan, outcome.sum)))["interests"].mean()
+        for outcome in fleet.sums.outcomes
+    ]
+    assert means == pytest.approx([0.25, -0.125], abs=0.02)
+    assert not any(device._features.waiting(fleet.plan) for device in devices)
+
+
 def test_a_direct_payload_goes_by_itself_once_and_its_epsilon_is_on_the_receipt(tmp_path: Path) -> None:
     fleet = WholeFleet(tmp_path / "fleet", real=True, vector=FEATURES)
     device = fleet.device(0)

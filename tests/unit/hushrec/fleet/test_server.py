@@ -71,7 +71,9 @@ def a_server(
     *answers: Reply | Exception, consent: bool = True, ready: bool = True
 ) -> tuple[FleetServer, FakeConnection]:
     connection = FakeConnection(*([fleet_answer()] if ready else []), *answers)
-    server = FleetServer(connection, TRUST, Gate(lambda: GOOD, Require(), consent=consent), lambda: float(NOW))
+    server = FleetServer(
+        connection, TRUST, Gate(lambda: GOOD, Require(), consent=consent), lambda: float(NOW), lambda: 7.0
+    )
     if ready:
         server.info(least_serial=1)
         connection.sent.clear()
@@ -190,7 +192,7 @@ def test_the_serial_of_the_keys_is_given_back_to_be_kept() -> None:
 def test_without_consent_no_request_is_made(call: Any) -> None:
     connection = FakeConnection(fleet_answer())
     gate = Gate(lambda: GOOD, Require(), consent=True)
-    server = FleetServer(connection, TRUST, gate, lambda: float(NOW))
+    server = FleetServer(connection, TRUST, gate, lambda: float(NOW), lambda: 7.0)
     server.info(least_serial=1)
     gate.consent = False
     connection.sent.clear()
@@ -204,7 +206,9 @@ def test_without_consent_no_request_is_made(call: Any) -> None:
 def test_on_a_network_that_costs_only_what_comes_after_the_masked_vector_is_sent(phase: int) -> None:
     connection = FakeConnection(fleet_answer(), Reply(204, b"", None), Reply(200, b"", None))
     now = [GOOD]
-    server = FleetServer(connection, TRUST, Gate(lambda: now[0], Require(), consent=True), lambda: float(NOW))
+    server = FleetServer(
+        connection, TRUST, Gate(lambda: now[0], Require(), consent=True), lambda: float(NOW), lambda: 7.0
+    )
     server.info(least_serial=1)
     now[0] = Conditions(idle=True, charging=True, unmetered=False)
     for call, free in (
