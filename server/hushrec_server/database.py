@@ -18,7 +18,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from hushrec_server.schema import ROWS_OF_DEVICES, prepare
 
-__all__ = ["Database", "insert_new"]
+__all__ = ["Database", "insert_new", "put"]
 
 WAIT_S = 60.0
 """How long a transaction waits for another one, at most."""
@@ -158,6 +158,14 @@ def insert_new(connection: Connection, table: Table, **values: object) -> bool:
     kind = postgresql if connection.dialect.name == "postgresql" else sqlite
     wanted = kind.insert(table).values(**values).on_conflict_do_nothing()
     return connection.execute(wanted.execution_options(preserve_rowcount=True)).rowcount == 1
+
+
+def put(connection: Connection, table: Table, **values: object) -> None:
+    """Add a row, or change the one that has its key: of several at once the last one stays, and none fails."""
+    kind = postgresql if connection.dialect.name == "postgresql" else sqlite
+    wanted = kind.insert(table).values(**values)
+    changed = {name: wanted.excluded[name] for name in values if name not in table.primary_key.columns}
+    connection.execute(wanted.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_=changed))
 
 
 @contextmanager

@@ -89,6 +89,20 @@ def test_a_device_has_one_payload_of_a_name(fleet: SmallFleet, service: FleetSer
     assert service.features(fleet.plan.plan_id, "interests") == (payload(2),)
 
 
+def test_a_payload_that_a_device_sends_many_times_at_once_is_kept_once_and_each_is_acknowledged(
+    fleet: SmallFleet, service: FleetService
+) -> None:
+    bodies = [payload(number) for number in range(32)]
+    with ThreadPoolExecutor(8) as pool:  # an error of any of them is raised here
+        list(pool.map(lambda body: service.add_features(fleet.plan.plan_id, "interests", "ab" * 16, body), bodies))
+    (kept,) = service.features(fleet.plan.plan_id, "interests")
+    assert kept in bodies
+    fleet.clock.now += DAY_S
+    service.add_features(fleet.plan.plan_id, "interests", "ab" * 16, payload(1))
+    fleet.clock.now = START + 7 * DAY_S
+    assert service.features(fleet.plan.plan_id, "interests") == (payload(1),), "it expires as the last one does"
+
+
 def test_the_order_tells_nothing_of_who_sent_or_when(fleet: SmallFleet, service: FleetService) -> None:
     bodies = [payload(number) for number in range(20)]
     for number, body in enumerate(bodies):
