@@ -25,9 +25,12 @@ async def health() -> Response[bytes]:
 
 @get(litestar_path("ready"), name="ready")
 async def ready(request: Asked) -> Response[bytes]:
-    """All checks, and 503 if one fails."""
-    front = front_of(request)
+    """All checks, and 503 if one fails; with the administrator's token also what is wrong and what to do."""
+    front, given = front_of(request), request.headers.get("authorization")
+    if given is not None:
+        front.admin.check(given)
     answer = await front.run(front.ready.answer)
+    answer = answer.for_anybody() if given is None else answer
     return Response(json_bytes(answer), status_code=200 if answer.ready else 503, media_type=JSON)
 
 

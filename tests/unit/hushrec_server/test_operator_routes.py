@@ -84,19 +84,30 @@ def test_health_needs_nothing_and_readiness_names_what_fails(world: World) -> No
     assert world.ask("GET", path_of("health")).status == 200
     assert world.ask("GET", path_of("ready")).status == 200
 
-    def broken() -> None:
-        raise StorageError("the database cannot be reached")
+    world.front.ready.add("database", broken)
+    answer = world.ask("GET", path_of("ready"))
+    checks = {check["name"]: check["ok"] for check in json.loads(answer.body)["checks"]}
+    assert (answer.status, checks) == (503, {"rounds": True, "database": False})
 
+
+def broken() -> None:
+    raise StorageError("/srv/fleet.sqlite: the database cannot be opened")
+
+
+def test_what_is_wrong_is_told_to_the_administrator_alone(world: World) -> None:
     def buggy() -> None:
         raise RuntimeError("secret")
 
     world.front.ready.add("database", broken)
     world.front.ready.add("odd", buggy)
-    answer = world.ask("GET", path_of("ready"))
-    checks = {check["name"]: check for check in json.loads(answer.body)["checks"]}
-    assert (answer.status, checks["rounds"]["ok"]) == (503, True)
-    assert checks["database"] == {"name": "database", "ok": False, "detail": "the database cannot be reached"}
-    assert "secret" not in answer.body.decode()
+    anybody, administrator = (ask("GET", path_of("ready")) for ask in (world.ask, world.admin))
+    assert (anybody.status, administrator.status) == (503, 503)
+    assert json.loads(anybody.body)["checks"][1:] == [{"name": name, "ok": False} for name in ("database", "odd")]
+    told = {check["name"]: check.get("detail") for check in json.loads(administrator.body)["checks"]}
+    assert told["database"] == "/srv/fleet.sqlite: the database cannot be opened"
+    assert "secret" not in administrator.body.decode()
+    wrong = world.ask("GET", path_of("ready"), headers={"authorization": "Bearer x"})
+    assert (wrong.status, b"fleet.sqlite" in wrong.body) == (401, False)
 
 
 def test_metrics_count_requests_refusals_uploads_rounds_and_epsilon(world: World) -> None:
