@@ -17,11 +17,12 @@ from hushrec_server.app import server_app
 from hushrec_server.authority import Authority
 from hushrec_server.authority_app import certificate_route
 from hushrec_server.config import Config
-from hushrec_server.data_folder import EnvelopeKeys, check_signed, prepare_folder, read_public_key
+from hushrec_server.data_folder import EnvelopeKeys, check_signed, prepare_folder, read_public_key, seal_key
 from hushrec_server.database import Database
 from hushrec_server.device_requests import DeviceRequests
 from hushrec_server.front import AdminToken, Front
 from hushrec_server.metrics import Metrics
+from hushrec_server.plans import check_seal
 from hushrec_server.publishing import Publisher
 from hushrec_server.rates import TokenBuckets
 from hushrec_server.readiness import Readiness
@@ -70,7 +71,7 @@ def assemble(config: Config, say: Callable[[str], None], *, clock: Callable[[], 
     Raises:
         ConfigError: A file is missing, unreadable or not what it should be.
         LedgerError: The ledger in the database is damaged, or older than the newest release.
-        NoiseStateError: The seal key is not the one that the database was used with.
+        NoiseStateError: The seal key is missing or not the one that the database was used with, and plans are open.
         PlanError: A plan is not signed by the shop, or cannot be carried out.
         ReleaseError: The release repository is damaged.
         StorageError: The database cannot be used.
@@ -83,7 +84,8 @@ def assemble(config: Config, say: Callable[[str], None], *, clock: Callable[[], 
     repository, publisher = _releases(config, clock, say)
     database = Database.open(config.database_url())
     try:
-        settings = FleetSettings(name, plan_key, keys.seal, envelopes.document)
+        sealed = seal_key(config.data, say, lambda: check_seal(database, None))
+        settings = FleetSettings(name, plan_key, sealed, envelopes.document)
         service = FleetService(database, settings, clock=lambda: int(clock()), publisher=publisher)
         for path in config.server.plans:
             say(_add_plan(service, Path(path)))

@@ -5,10 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from hushrec_privacy.errors import FleetError, HushrecError, PlanError
+from hushrec_privacy.errors import FleetError, HushrecError, NoiseStateError, PlanError
 from hushrec_privacy.mechanisms.seal import SealKey
 from hushrec_privacy.plans.signing import PlanKey
-from hushrec_server.plans import seal_fingerprint
+from hushrec_server.plans import PlanStatus, check_seal, seal_fingerprint
 from hushrec_server.schema import NOISE_PLAN, PLAN
 from hushrec_server.service import FleetService
 from sqlalchemy import func, select, update
@@ -152,6 +152,17 @@ def test_the_fingerprint_of_a_seal_key_tells_keys_apart_and_is_short() -> None:
     prints = {seal_fingerprint(SealKey(bytes([number]) * 32)) for number in range(50)}
     assert {len(found) for found in prints} == {8}
     assert len(prints) == 50
+
+
+def test_only_the_seal_key_of_plans_that_have_not_ended_fits(fleet: SmallFleet, service: FleetService) -> None:
+    check_seal(service.database, seal_fingerprint(fleet.seal_key))
+    service.halt(fleet.plan.plan_id)
+    for other, told in ((None, "missing"), (seal_fingerprint(SealKey(b"x" * 32)), "not the one that it was")):
+        with pytest.raises(NoiseStateError, match=told):
+            check_seal(service.database, other)
+    with service.database.transaction() as connection:
+        connection.execute(update(PLAN).values(status=PlanStatus.ENDED))
+    check_seal(service.database, None)
 
 
 @pytest.mark.parametrize("plan_id", ["", "ab", "AB" * 32, "ab" * 33, "ab" * 31 + "\0\0", "ab" * 32 + "\n"])
