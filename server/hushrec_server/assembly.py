@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hushrec_privacy.accounting.guarantee import rounded_up
-from hushrec_privacy.errors import ConfigError, ReleaseError
+from hushrec_privacy.errors import ConfigError, PlanError, ReleaseError
 from hushrec_privacy.plans.plan import Plan
+from hushrec_privacy.plans.timing import utc_text, when
 
 from hushrec_server.app import server_app
 from hushrec_server.authority import Authority
@@ -88,7 +89,7 @@ def assemble(config: Config, say: Callable[[str], None], *, clock: Callable[[], 
         settings = FleetSettings(name, plan_key, sealed, envelopes.document)
         service = FleetService(database, settings, clock=lambda: int(clock()), publisher=publisher)
         for path in config.server.plans:
-            say(_add_plan(service, Path(path)))
+            say(_add_plan(service, Path(path), int(clock())))
         front = _front(config, service, envelopes, AdminToken(keys.admin_token), clock)
         if repository is not None:
             front.ready.add("releases", lambda: _check_releases(repository, clock))
@@ -133,14 +134,17 @@ def _front(
     )
 
 
-def _add_plan(service: FleetService, path: Path) -> str:
+def _add_plan(service: FleetService, path: Path, at_s: int) -> str:
     data = _read(path, "plan", _PLAN_BYTES)
     signature = _read(path.with_name(path.name + ".sig"), "plan's signature", _SIGNATURE_BYTES)
-    service.add_plan(data, signature)
+    try:
+        service.add_plan(data, signature)
+    except PlanError as error:
+        raise PlanError(f"{path}: {error.message}") from error
     plan = Plan.decode(data)
     demo = "DEMO, protects nobody: " if plan.demo else ""
     promise = f"epsilon {rounded_up(float(plan.epsilon))} at delta {plan.delta}"
-    return f"{demo}plan {plan.plan_id[:16]}: {plan.rounds} rounds of {plan.cohort} devices, {promise}"
+    return f"{demo}plan {plan.plan_id[:16]}: {plan.rounds} rounds of {plan.cohort} devices, {promise}; {when(plan, at_s)}"
 
 
 def _read(path: Path, name: str, most: int) -> bytes:
@@ -165,6 +169,12 @@ def _releases(
     repository = ReleaseRepository(folder, keys, clock=clock)
     if keys.targets is None or keys.online is None:
         say(f"{keys_folder}: without targets.key and online.key results stay in the database, and nothing is published")
+        if keys.online is None:
+            expires_at = min(repository.expires_at()[role] for role in ("snapshot", "timestamp"))
+            say(
+                f"{keys_folder}: without online.key nobody here signs the releases anew: devices take nothing new from "
+                f"{utc_text(expires_at)} on; put the key there, or sign elsewhere: hushrec release refresh"
+            )
         return repository, None
     from hushrec.federated.fedadam import AdamSettings
 

@@ -17,6 +17,7 @@ from hushrec_privacy.mechanisms.banded import NoisePlan
 from hushrec_privacy.mechanisms.seal import SealKey
 from hushrec_privacy.plans.plan import Plan
 from hushrec_privacy.plans.signing import verified_plan
+from hushrec_privacy.plans.timing import check_not_over
 from sqlalchemy import Connection, bindparam, select, update
 
 from hushrec_server.database import Database, insert_new
@@ -100,10 +101,15 @@ class Plans:
         Raises:
             BudgetError: The ledger counts another unit or adjacency.
             LedgerError: The ledger cannot be written.
-            PlanError: It is not signed by the shop, cannot be carried out, or states a wrong epsilon.
+            PlanError: It is not signed by the shop, cannot be carried out, states a wrong epsilon, or is new and all its
+                rounds are over.
             StorageError: The database cannot be used.
         """
         plan = verified_plan(data, signature, self._plan_key)
+        with self._database.reading() as connection:
+            known = connection.execute(_STATUS, {"plan": plan.plan_id}).first() is not None
+        if not known:
+            check_not_over(plan, self._clock())
         if not plan.authority:
             raise PlanError("the plan names no authority, so nobody could take part; plan anew")
         try:

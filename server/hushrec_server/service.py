@@ -134,7 +134,8 @@ class FleetService:
         Raises:
             BudgetError: The ledger counts another unit or adjacency.
             LedgerError: The ledger cannot be written.
-            PlanError: It is not signed by the shop, cannot be carried out, or states a wrong epsilon.
+            PlanError: It is not signed by the shop, cannot be carried out, states a wrong epsilon, or is new and all its
+                rounds are over.
             StorageError: The database cannot be used.
         """
         self._plans.add(data, signature, self._aggregation)

@@ -37,6 +37,23 @@ def test_a_plan_that_is_there_already_is_left_as_it_is(fleet: SmallFleet, servic
     assert count(service) == (1, 1, 1)
 
 
+def test_a_plan_all_of_whose_rounds_are_over_is_refused_unless_it_is_known(fleet: SmallFleet) -> None:
+    service = fleet.service(add_plan=False)
+    signed = fleet.plan.encode(), fleet.plan_key.sign(fleet.plan)
+    fleet.clock.now = START + 50 * ROUND_S
+    with pytest.raises(PlanError, match="all 50 rounds of the plan are over"):
+        service.add_plan(*signed)
+    assert count(service) == (0, 0, 0)
+    fleet.clock.now -= 1
+    service.add_plan(*signed)
+    fleet.clock.now += 1
+    service.tick()
+    service.add_plan(*signed)  # as each restart does
+    assert count(service) == (1, 1, 1)
+    assert service.info().plans == ()
+    service.database.close()
+
+
 def test_processes_that_start_at_once_take_it_once(fleet: SmallFleet) -> None:
     with ThreadPoolExecutor(6) as pool:
         services = list(pool.map(lambda _: fleet.service(), range(6)))
