@@ -221,6 +221,7 @@ def test_behind_a_proxy_each_device_has_its_own_limit(tmp_path: Path) -> None:
 
     assert statuses("--proxy", "127.0.0.1") == [400] * 12
     assert statuses() == [400] * 10 + [429] * 2, "whoever is no proxy cannot say where it comes from"
+    assert "the proxy 'localhost' is no address" in refused(*arguments, "--proxy", "localhost")
 
 
 def test_one_operator_who_is_both_is_told_so_loudly(folder: ServerFolder, tmp_path: Path) -> None:
