@@ -35,6 +35,7 @@ __all__ = [
     "new_envelope_key",
     "prepare_folder",
     "read_public_key",
+    "read_signed",
     "read_text",
     "seal_key",
 ]
@@ -78,9 +79,9 @@ class EnvelopeKeys:
         """
         path = folder / KEYS_FILE
         try:
-            signed = read_json(read_text(path, "signed envelope keys").encode(), SignedDocument)
+            signed = read_signed(path)
             found = verified_key_set(signed.data, signed.signature, plan_key, server=server, least_serial=1, at_s=at_s)
-        except (EnvelopeError, FleetError) as error:
+        except EnvelopeError as error:
             raise ConfigError(f"{path}: {error.message}. Sign the keys anew: hushrec envelope sign") from error
         envelopes = cls((signed.data, signed.signature), found, keys)
         envelopes.check(at_s)
@@ -178,6 +179,20 @@ def read_text(path: Path, name: str) -> str:
         raise ConfigError(f"{path}: the {name} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: the {name} is no text") from error
+
+
+def read_signed(path: Path) -> SignedDocument:
+    """Read a keys.json; what is signed in it, and by whom, is not looked at.
+
+    Raises:
+        ConfigError: It cannot be read, or is none.
+    """
+    text = read_text(path, "file of signed envelope keys")
+    try:
+        return read_json(text.encode(), SignedDocument)
+    except FleetError as error:
+        what = "is no keys.json" if text else "is empty"
+        raise ConfigError(f"{path}: {what}; it must be the file that hushrec envelope sign wrote") from error
 
 
 def read_public_key(path: Path, name: str, size: int = 32) -> bytes:

@@ -137,12 +137,16 @@ def test_signed_keys_open_and_are_as_devices_get_them(tmp_path: Path, key: PlanK
         found.check(NOW + DAY)
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"null", b'{"data":"","signature":""}', b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize("content", [b"", b"\n", b"{}", b"null", b'{"data":"","signature":""}', b"\xff", b"[" * 100_000])
 def test_what_is_no_signed_key_set_is_refused(tmp_path: Path, key: PlanKey, content: bytes) -> None:
     quietly(tmp_path / "data")
     (tmp_path / "data" / "keys.json").write_bytes(content)
-    with pytest.raises(ConfigError, match=r"keys\.json"):
+    with pytest.raises(ConfigError, match=r"keys\.json: .*(hushrec envelope sign|is no text)"):
         opened(tmp_path / "data", key)
+    sign(tmp_path / "data", key)
+    (tmp_path / "data" / "keys.json").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"keys\.json"):
+        sign(tmp_path / "data", key, before=True)
 
 
 def test_keys_of_another_signer_server_time_or_folder_are_refused(tmp_path: Path, key: PlanKey) -> None:
@@ -189,8 +193,10 @@ def test_only_the_shops_own_set_is_followed(tmp_path: Path, key: PlanKey) -> Non
     quietly(data)
     sign(data, PlanKey.create(tmp_path / "other.key"))
     new_envelope_key(data)
-    with pytest.raises(ConfigError, match="not signed by the shop"):
+    with pytest.raises(ConfigError, match="was not signed by this plan key"):
         sign(data, key, 2, before=True)
+    with pytest.raises(ConfigError, match="of another server, 'shop' and not 'other'"):
+        sign(data, key, 2, before=True, server="other")
     (data / "keys.json").write_bytes(b"{}")
     with pytest.raises(ConfigError, match=r"keys\.json"):
         sign(data, key, 2, before=True)
