@@ -88,6 +88,7 @@ def server_config(app: "App", limits: LimitSettings, proxies: tuple[str, ...] = 
         head_s=limits.head_seconds,
         write_s=_WRITE_S,
         per_address=0 if proxies else limits.connections_per_address,
+        most=limits.connections,
     )
     return UvicornConfig(
         app,
@@ -100,7 +101,6 @@ def server_config(app: "App", limits: LimitSettings, proxies: tuple[str, ...] = 
         server_header=False,
         proxy_headers=bool(proxies),
         forwarded_allow_ips=list(proxies) or None,
-        limit_concurrency=limits.connections,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_FINISH_S,
         h11_max_incomplete_event_size=_HEAD_BYTES,

@@ -1,7 +1,8 @@
 """Time and room that one client may take: for the head of a request, its body, the answer, and connections.
 
-uvicorn limits the number of connections and how long an idle one is kept after an answer, but waits without end for
-the first bytes and for a head or body that trickles in; this module adds those ends.
+uvicorn limits how long an idle connection is kept after an answer, but waits without end for the first bytes and for a
+head or body that trickles in; this module adds those ends. It also marks what comes while there are too many
+connections, for `observed` to refuse: uvicorn's own refusal is no problem+json, and is not counted.
 """
 
 import asyncio
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
     Send = Callable[[Message], Awaitable[None]]
     App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
-__all__ = ["BodyRoom", "SlowClientLimits", "TimelyProtocol", "timely_protocol"]
+__all__ = ["FULL", "BodyRoom", "SlowClientLimits", "TimelyProtocol", "timely_protocol"]
+
+FULL = "hushrec.full"
+"""Key of a scope's state: whether there were as many connections as allowed when the request came."""
 
 _CLOSE = (b"connection", b"close")
 
@@ -118,6 +122,7 @@ class TimelyProtocol(H11Protocol):
     head_s: ClassVar[float]
     write_s: ClassVar[float]
     per_address: ClassVar[int]
+    most: ClassVar[int]
     held: ClassVar[Counter[str]]
 
     _head_timer: "TimerHandle | None" = None
@@ -137,6 +142,8 @@ class TimelyProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Stop waiting when a head is whole; start again with the first byte of the next."""
+        full = max(len(self.connections), len(self.tasks)) > self.most
+        self.app_state = {**self.app_state, FULL: full}  # each request's scope gets a copy
         super().data_received(data)
         # Nothing of a request's head is known to h11 until all of it is there: IDLE.
         if self.conn.their_state.__name__ != "IDLE":
@@ -177,13 +184,14 @@ class TimelyProtocol(H11Protocol):
             self._head_timer = None
 
 
-def timely_protocol(*, head_s: float, write_s: float, per_address: int) -> type[TimelyProtocol]:
-    """uvicorn's HTTP protocol with an end to every waiting, and a limit on connections of one address.
+def timely_protocol(*, head_s: float, write_s: float, per_address: int, most: int) -> type[TimelyProtocol]:
+    """uvicorn's HTTP protocol with an end to every waiting, and limits on connections.
 
     Args:
         head_s: Seconds from a connection's start, or from the first byte of a later request, to the end of its head.
         write_s: Seconds that a full send buffer (64 KiB) has to drain.
         per_address: Connections that one address may hold; 0: any number, for behind a proxy.
+        most: Connections of all, and requests that are worked on.
     """
-    limits = {"head_s": head_s, "write_s": write_s, "per_address": per_address, "held": Counter()}
+    limits = {"head_s": head_s, "write_s": write_s, "per_address": per_address, "most": most, "held": Counter()}
     return type("LimitedProtocol", (TimelyProtocol,), limits)

@@ -1,6 +1,7 @@
 """Real sockets that trickle, hold, flood or do not read: each ends within its time, and others are served meanwhile."""
 
 import contextlib
+import json
 import socket
 import threading
 import time
@@ -149,6 +150,29 @@ def test_rubbish_is_refused(port: int, rubbish: bytes) -> None:
         answer = read_all(connection)
         assert answer == b"" or answer.startswith(b"HTTP/1.1 400")
     assert healthy(port)
+
+
+def test_one_connection_more_than_allowed_is_told_to_come_back_and_counted(tmp_path: Path) -> None:
+    limits = LimitSettings(address_per_minute=10**6, connections=4, connections_per_address=8)
+    world = World(tmp_path, limits=limits, now=time.time())
+    with served(world, limits) as (port, server), contextlib.ExitStack() as held:
+        for _ in range(3):
+            held.enter_context(connected(port))
+        while len(server.server_state.connections) < 3:
+            time.sleep(0.01)
+        assert healthy(port)
+        held.enter_context(connected(port))
+        with connected(port) as connection:
+            connection.sendall(b"GET /v1/fleet HTTP/1.1\r\nHost: x\r\n\r\n")
+            head, _, body = read_all(connection).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 503")
+        assert b"\r\nretry-after: 2\r\n" in head.lower()
+        assert json.loads(body)["reason"] == "busy"
+        held.close()
+        while server.server_state.connections:
+            time.sleep(0.01)
+        assert healthy(port)
+    assert 'hushrec_refusals_total{reason="busy"} 1' in world.front.metrics.text()
 
 
 def test_one_address_holds_only_so_many_connections_and_gets_new_ones_back(port: int) -> None:
