@@ -150,7 +150,8 @@ class FakeFleet:
 
     def status(self) -> Mapping[str, object]:
         """Something to show."""
-        return {"plans": [{"plan": PLAN, "epsilon_spent": 1.25, "rounds": {"mask": 1, "published": 2}}], "release": 3}
+        rounds = {"rounds": {"mask": 1, "published": 2}, "rounds_without_result": 4}
+        return {"plans": [{"plan": PLAN, "epsilon_spent": 1.25, **rounds}], "release": 3}
 
     def rounds(self, plan_id: str) -> Sequence[Mapping[str, object]]:
         """One."""

@@ -122,13 +122,16 @@ def _set_gauges(front: Front) -> None:
     found = front.fleet.status()
     states: dict[tuple[str, ...], float] = {}
     spent: dict[tuple[str, ...], float] = {}
+    waiting: dict[tuple[str, ...], float] = {}
     for plan in _mappings(found.get("plans")):
         name = str(plan["plan"])[:16]
         spent[(name,)] = _number(plan.get("epsilon_spent"))
+        waiting[(name,)] = _number(plan.get("rounds_without_result"))
         rounds = plan.get("rounds")
         if isinstance(rounds, Mapping):
             states |= {(name, str(state)): _number(count) for state, count in rounds.items()}
     front.metrics.replace("hushrec_rounds", states)
+    front.metrics.replace("hushrec_rounds_without_result", waiting)
     front.metrics.replace("hushrec_epsilon_spent", spent)
     front.metrics.replace("hushrec_release", {(): _number(found.get("release"))})
 

@@ -29,6 +29,7 @@ from hushrec_server.rounds.finishing import Finishing
 from hushrec_server.rounds.mailbox import Mailbox
 from hushrec_server.rounds.progress import Progress
 from hushrec_server.rounds.store import Key
+from hushrec_server.rounds.watch import Watch
 from hushrec_server.schema import ROUND
 
 __all__ = ["FleetInfo", "FleetService", "FleetSettings"]
@@ -107,6 +108,7 @@ class FleetService:
         self._admission = Admission(database, self._plans, aggregation, clock)
         self._mailbox = Mailbox(database, self._plans, aggregation, clock)
         self._payloads = Payloads(database, self._plans, clock)
+        self._watch = Watch(database, self._plans, clock)
         finishing = Finishing(
             database, aggregation, ledger=self.ledger, seal_key=seal_key, publisher=publisher, clock=clock
         )
@@ -227,9 +229,9 @@ class FleetService:
         Raises:
             StorageError: The database cannot be used.
         """
-        wait = self._progress.tick()
-        self._payloads.expire()
-        return wait
+        self._watch.look()
+        self._payloads.expire()  # not after the rounds: a fault of one of them must not keep payloads beyond their time
+        return self._progress.tick()
 
     def status(self) -> Mapping[str, object]:
         """What the operator sees: plans with their rounds by state and epsilon spent, and the newest release.
@@ -246,8 +248,12 @@ class FleetService:
         states: defaultdict[str, dict[str, int]] = defaultdict(dict)
         for plan, state, count in rows:
             states[plan][state] = count
+        waiting = self._watch.without_result()
         return {
-            "plans": [plan_report(signed, totals.plans[signed.plan_id], states[signed.plan_id]) for signed in plans],
+            "plans": [
+                plan_report(signed, totals.plans[signed.plan_id], states[signed.plan_id], waiting.get(signed.plan_id, 0))
+                for signed in plans
+            ],
             "release": self._publisher.newest().version,
             "ledger": str(totals.head),
         }

@@ -125,6 +125,7 @@ def test_metrics_count_requests_refusals_uploads_rounds_and_epsilon(world: World
         'hushrec_uploads_total{phase="mask"} 1',
         "hushrec_check_ins_total 1",
         f'hushrec_rounds{{plan="{PLAN[:16]}",state="mask"}} 1',
+        f'hushrec_rounds_without_result{{plan="{PLAN[:16]}"}} 4',
         f'hushrec_epsilon_spent{{plan="{PLAN[:16]}"}} 1.25',
         "hushrec_release 3",
     ):
