@@ -120,7 +120,7 @@ def _front(
         clock=clock,
     )
     ready = Readiness()
-    ready.add("database", service.info)
+    ready.add("database", service.check)
     ready.add("envelope-keys", lambda: envelopes.check(int(clock())))
     releases = config.data / RELEASES
     return Front(

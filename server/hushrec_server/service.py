@@ -130,6 +130,15 @@ class FleetService:
             now=self.clock(),
         )
 
+    def check(self) -> None:
+        """For /readyz: whether the database can be read, and has room.
+
+        Raises:
+            HushrecError: It cannot be used, or is full; says what to do.
+        """
+        self.info()
+        self.database.check_room()
+
     def add_plan(self, data: bytes, signature: bytes) -> None:
         """Take a plan that the shop's plan key signed, and open it in the ledger; again is nothing.
 

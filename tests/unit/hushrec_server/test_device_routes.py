@@ -22,6 +22,7 @@ from hushrec.messages import (
 )
 from hushrec_privacy.enrolment import AuthorityKey, Identity
 from hushrec_privacy.envelope import EnvelopeKey, seal, sign_request
+from hushrec_privacy.errors import StorageError
 from hushrec_server.config import LimitSettings
 from hushrec_server.device_requests import OPAQUE
 
@@ -295,6 +296,20 @@ def test_a_bug_answers_500_and_tells_nothing(world: World, monkeypatch: pytest.M
     assert answer.status == 500
     assert b"secret" not in answer.body
     assert json.loads(answer.body)["type"] == "error"
+
+
+def test_an_upload_that_the_database_has_no_room_for_is_told_to_come_back_and_nothing_else(
+    world: World, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise StorageError("/srv/fleet.sqlite: its disk is full")
+
+    monkeypatch.setattr(world.fleet, "upload", full)
+    answer = device.upload(b"masked")
+    assert (answer.status, answer.headers["retry-after"], json.loads(answer.body)["type"]) == (503, "5", "storage")
+    assert b"sqlite" not in answer.body
+    monkeypatch.undo()
+    assert device.upload(b"masked").status == 204
 
 
 def test_an_identity_of_the_signature_must_be_the_certified_one(world: World) -> None:
