@@ -143,8 +143,8 @@ def _add_plan(service: FleetService, path: Path, at_s: int) -> str:
         raise PlanError(f"{path}: {error.message}") from error
     plan = Plan.decode(data)
     demo = "DEMO, protects nobody: " if plan.demo else ""
-    promise = f"epsilon {rounded_up(float(plan.epsilon))} at delta {plan.delta}"
-    return f"{demo}plan {plan.plan_id[:16]}: {plan.rounds} rounds of {plan.cohort} devices, {promise}; {when(plan, at_s)}"
+    promise = f"epsilon {rounded_up(float(plan.epsilon))} at delta {plan.delta}; {when(plan, at_s)}"
+    return f"{demo}plan {plan.plan_id[:16]}: {plan.rounds} rounds of {plan.cohort} devices, {promise}"
 
 
 def _read(path: Path, name: str, most: int) -> bytes:

@@ -49,7 +49,7 @@ def next_key_set(
     try:
         verified_key_set(signed.data, signed.signature, plan_key, server=server, least_serial=1, at_s=began)
     except EnvelopeError as error:
-        raise ConfigError(f"{path}: was not signed by this plan key; give the one that signed it: apps know it") from error
+        raise ConfigError(f"{path}: was not signed by this plan key; give the one that signed it") from error
     return rotated(earlier, public, at_s=at_s, lifetime_s=lifetime_s, overlap_s=overlap_s)
 
 

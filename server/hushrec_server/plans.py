@@ -101,8 +101,8 @@ class Plans:
         Raises:
             BudgetError: The ledger counts another unit or adjacency.
             LedgerError: The ledger cannot be written.
-            PlanError: It is not signed by the shop, cannot be carried out, states a wrong epsilon, or is new and all its
-                rounds are over.
+            PlanError: It is not signed by the shop, cannot be carried out, or states a wrong epsilon; or it is new, and
+                all its rounds are over.
             StorageError: The database cannot be used.
         """
         plan = verified_plan(data, signature, self._plan_key)
@@ -201,8 +201,8 @@ def check_seal(database: Database, fingerprint: bytes | None) -> None:
     if not fits:
         what = "missing" if fingerprint is None else "not the one that it was"
         raise NoiseStateError(
-            f"the seal key is {what}, and the noise of an open plan was sealed with it; put that seal.key back into the "
-            "data folder, or see docs/runbook.md, A key is lost"
+            f"the seal key is {what}, and the noise of an open plan was sealed with it; put that seal.key back into "
+            "the data folder, or see docs/runbook.md, A key is lost"
         )
 
 

@@ -26,7 +26,8 @@ def checked_proxies(given: Iterable[str]) -> tuple[str, ...]:
             ipaddress.ip_network(proxy)
         except ValueError as error:
             raise ConfigError(
-                f"the proxy {proxy!r} is no address or network; write one such as 127.0.0.1 or 10.0.0.0/8{_meant(proxy)}"
+                f"the proxy {proxy!r} is no address or network; write one such as 127.0.0.1 or 10.0.0.0/8"
+                f"{_meant(proxy)}"
             ) from error
     return proxies
 

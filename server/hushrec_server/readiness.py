@@ -1,8 +1,8 @@
 """Whether this process can serve: named checks that the parts add, and their answer at /readyz.
 
 A check is a call that returns nothing when all is well, and raises a `HushrecError` whose text says what is wrong and
-what to do. It may block. A check that raises anything else counts as failed, without its text. That text may name files:
-it is for whoever has the administrator's token, and anybody else is told the names of the checks alone.
+what to do. It may block. A check that raises anything else counts as failed, without its text. Texts may name files:
+they are for whoever has the administrator's token, and anybody else is told the names of the checks alone.
 """
 
 from collections.abc import Callable

@@ -145,8 +145,8 @@ class FleetService:
         Raises:
             BudgetError: The ledger counts another unit or adjacency.
             LedgerError: The ledger cannot be written.
-            PlanError: It is not signed by the shop, cannot be carried out, states a wrong epsilon, or is new and all its
-                rounds are over.
+            PlanError: It is not signed by the shop, cannot be carried out, or states a wrong epsilon; or it is new, and
+                all its rounds are over.
             StorageError: The database cannot be used.
         """
         self._plans.add(data, signature, self._aggregation)
@@ -257,10 +257,10 @@ class FleetService:
         states: defaultdict[str, dict[str, int]] = defaultdict(dict)
         for plan, state, count in rows:
             states[plan][state] = count
-        waiting = self._watch.without_result()
+        waiting = defaultdict(int, self._watch.without_result())
         return {
             "plans": [
-                plan_report(signed, totals.plans[signed.plan_id], states[signed.plan_id], waiting.get(signed.plan_id, 0))
+                plan_report(signed, totals.plans[signed.plan_id], states[signed.plan_id], waiting[signed.plan_id])
                 for signed in plans
             ],
             "release": self._publisher.newest().version,

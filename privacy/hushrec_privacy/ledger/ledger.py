@@ -268,8 +268,8 @@ def _follow(records: Iterable[Record], found: Totals | None, anchor: Anchor | No
         check_record(record, None if found is None else found.head)
         if anchor is not None and record.index == anchor.index and record.anchor != anchor:
             raise LedgerError(
-                f"entry {record.index} of the ledger is not the one of the anchor: it was rewritten, or the anchor is of "
-                "another ledger"
+                f"entry {record.index} of the ledger is not the one of the anchor: it was rewritten, or the anchor is "
+                "of another ledger"
             )
         name = f"entry {record.index} of the ledger"
         entry = read_entry(record.entry, name=name)

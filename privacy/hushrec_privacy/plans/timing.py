@@ -21,10 +21,10 @@ def check_not_over(plan: Plan, at_s: int) -> None:
         PlanError: The time of its last round is over.
     """
     if _rounds_over(plan, at_s) == plan.rounds:
-        end = plan.first_round_at + plan.rounds * plan.round_seconds
+        began, end = plan.first_round_at, plan.first_round_at + plan.rounds * plan.round_seconds
         raise PlanError(
-            f"all {plan.rounds} rounds of the plan are over: the first one began at {utc_text(plan.first_round_at)}, the "
-            f"last one ended at {utc_text(end)}; plan anew with a --first-round that is to come"
+            f"all {plan.rounds} rounds of the plan are over: the first one began at {utc_text(began)}, the last one "
+            f"ended at {utc_text(end)}; plan anew with a --first-round that is to come"
         )
 
 

@@ -318,7 +318,7 @@ def _earlier(releases: tuple[Release, ...], version: int) -> Release:
             return release
     if len(releases) < 2:
         there = f"only one release, {releases[0].model_version}" if releases else "no release"
-        raise ReleaseError(f"release {version} cannot be rolled back to: there is {there}, and so nothing to go back to")
+        raise ReleaseError(f"release {version} cannot be rolled back to: there is {there}; nothing to go back to")
     what = "it is what devices get now" if version == releases[-1].model_version else "there is none"
     kept = ", ".join(str(release.model_version) for release in releases[:-1])
     raise ReleaseError(f"release {version} cannot be rolled back to: {what}; these can: {kept}")

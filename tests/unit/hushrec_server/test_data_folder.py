@@ -137,7 +137,9 @@ def test_signed_keys_open_and_are_as_devices_get_them(tmp_path: Path, key: PlanK
         found.check(NOW + DAY)
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b"{}", b"null", b'{"data":"","signature":""}', b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "content", [b"", b"\n", b"{}", b"null", b'{"data":"","signature":""}', b"\xff", b"[" * 100_000]
+)
 def test_what_is_no_signed_key_set_is_refused(tmp_path: Path, key: PlanKey, content: bytes) -> None:
     quietly(tmp_path / "data")
     (tmp_path / "data" / "keys.json").write_bytes(content)

@@ -31,7 +31,7 @@ def test_how_far_a_plan_is_is_told_to_the_second(at_s: int, told: str) -> None:
 def test_a_plan_is_refused_from_the_end_of_its_last_round_on() -> None:
     check_not_over(PLAN, 0)
     check_not_over(PLAN, END - 1)
-    with pytest.raises(PlanError, match="all 20 rounds of the plan are over: .* ended at 2027-02-01 04:00 UTC"):
+    with pytest.raises(PlanError, match=r"all 20 rounds of the plan are over: .* ended at 2027-02-01 04:00 UTC"):
         check_not_over(PLAN, END)
 
 

@@ -106,11 +106,11 @@ def test_only_an_earlier_release_can_be_rolled_back_to(shop: Shop, version: int,
 
 
 def test_where_there_is_nothing_to_go_back_to_it_is_said(shop: Shop) -> None:
-    with pytest.raises(ReleaseError, match="there is no release, and so nothing to go back to"):
+    with pytest.raises(ReleaseError, match="there is no release; nothing to go back to"):
         shop.repository.rollback(1)
     shop.publish(1)
     for version in (1, 2):
-        with pytest.raises(ReleaseError, match="there is only one release, 1, and so nothing to go back to"):
+        with pytest.raises(ReleaseError, match="there is only one release, 1; nothing to go back to"):
             shop.repository.rollback(version)
 
 
