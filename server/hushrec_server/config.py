@@ -62,7 +62,7 @@ TEMPLATE = """\
 # connections_per_address = 256  # not counted behind proxies
 # head_seconds = 10           # for a request's head to arrive
 # body_seconds = 30           # for its body to arrive
-# body_megabytes = 256        # of bodies held at once
+# body_megabytes = 256        # of bodies held at once; of one address at most an eighth
 """
 
 _Count = Annotated[int, msgspec.Meta(ge=1, le=10**9)]

@@ -1,5 +1,5 @@
 """Around the whole application: refuses whoever asks too often and whoever comes when there are too many, counts every
-answer, and logs one line for it."""
+answer, and logs one line for those that are limited."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -72,7 +72,13 @@ class Observed:
         self._metrics.count("hushrec_request_seconds_total", max(0.0, taken_s), route=route)
         if REFUSAL in scope:
             self._metrics.count("hushrec_refusals_total", reason=scope[REFUSAL])
-        log_request(route, status, taken_s * 1e3)
+        if _is_logged(scope):
+            log_request(route, status, taken_s * 1e3)
+
+
+def _is_logged(scope: "Message") -> bool:
+    """Not what anybody can send without end: a flood must not fill the disk. It is counted all the same."""
+    return scope["path"] != _UNLIMITED and scope.get(REFUSAL) not in ("rate-limited", "busy")
 
 
 def _address(scope: "Message") -> str:

@@ -230,7 +230,7 @@ def test_a_body_that_does_not_say_its_length_is_refused(world: World, length: st
 
 def test_more_bodies_than_there_is_room_for_wait(world: World, device: Device) -> None:
     path, headers, body = device.upload_request(b"masked")
-    with world.front.room.taken(world.front.room.free):
+    with world.front.room.taken(world.front.room.free, "192.0.2.7"):
         answer = world.ask("POST", path, headers=headers, body=body)
     assert (answer.status, problem(answer).reason, answer.headers["retry-after"]) == (503, "busy", "2")
     assert world.ask("POST", path, headers=headers, body=body).status == 204

@@ -177,6 +177,17 @@ def test_an_address_that_asks_too_often_is_refused_and_others_and_the_probe_are_
     assert refused.headers["content-length"] == str(len(refused.body))
 
 
+def test_what_anybody_can_send_without_end_is_counted_and_not_logged(world: World, log: io.StringIO) -> None:
+    few_requests(world)
+    for _ in range(15):
+        world.ask("GET", path_of("fleet"), client="192.0.2.7")
+        world.ask("GET", path_of("health"), client="192.0.2.7")
+    assert [json.loads(line)["status"] for line in log.getvalue().splitlines()] == [200] * 10
+    lines = world.front.metrics.text().splitlines()
+    assert 'hushrec_requests_total{route="none",status="429"} 5' in lines
+    assert 'hushrec_requests_total{route="health",status="200"} 15' in lines
+
+
 def test_addresses_of_one_ipv6_network_share_a_limit(world: World) -> None:
     few_requests(world)
     statuses = [world.ask("GET", path_of("fleet"), client=f"2001:db8::{n:x}").status for n in range(12)]
