@@ -19,7 +19,7 @@ from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, mak
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from hushrec_server.schema import ROWS_OF_DEVICES, prepare
+from hushrec_server.schema import FEATURE, ROWS_OF_DEVICES, prepare
 
 __all__ = ["Database", "insert_new", "put"]
 
@@ -129,7 +129,7 @@ class Database:
         """
         with self._told(), self._engine.connect() as connection:
             if self.shared:
-                names = ", ".join(table.name for table in ROWS_OF_DEVICES)
+                names = ", ".join(table.name for table in (*ROWS_OF_DEVICES, FEATURE))
                 plain = connection.execution_options(isolation_level="AUTOCOMMIT")
                 plain.exec_driver_sql(f"VACUUM (SKIP_LOCKED) {names}")
             else:

@@ -85,6 +85,8 @@ class Payloads:
             if not none:
                 with self._database.transaction() as connection:
                     connection.execute(delete(table).where(old))
+                if table is FEATURE:  # what a device was promised to be deleted then
+                    self._database.forget()
 
 
 def _is_vector(values: bytes, length: int) -> bool:

@@ -165,14 +165,25 @@ class TimelyProtocol(H11Protocol):
     def pause_writing(self) -> None:
         """Give a reader that is too slow some time."""
         super().pause_writing()
-        self._write_timer = self._write_timer or self.loop.call_later(self.write_s, self.transport.abort)
+        self._wait_for_reader()
 
     def resume_writing(self) -> None:
-        """The reader goes on."""
+        """The reader goes on; one that has the end of its last answer still to read keeps its time."""
         super().resume_writing()
-        if self._write_timer is not None:
+        if self._write_timer is not None and not self.transport.is_closing():
             self._write_timer.cancel()
             self._write_timer = None
+
+    def on_response_complete(self) -> None:
+        """An answer is written, and the connection may be closing: what is left of it must be read in time."""
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._wait_for_reader()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """No further request came: the same."""
+        super().timeout_keep_alive_handler()
+        self._wait_for_reader()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
@@ -185,6 +196,10 @@ class TimelyProtocol(H11Protocol):
                 del self.held[self._address]
             self._address = None
         super().connection_lost(exc)
+
+    def _wait_for_reader(self) -> None:
+        """uvicorn waits without end for a buffer that is less than full, or whose connection is closing."""
+        self._write_timer = self._write_timer or self.loop.call_later(self.write_s, self.transport.abort)
 
     def _wait_for_head(self) -> None:
         self._head_timer = self.loop.call_later(self.head_s, self.transport.abort)

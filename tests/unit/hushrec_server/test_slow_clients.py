@@ -26,8 +26,11 @@ PATIENCE_S = 10.0
 
 
 @contextlib.contextmanager
-def served(world: World, limits: LimitSettings) -> Iterator[tuple[int, Server]]:
+def served(world: World, limits: LimitSettings, *, buffer: int = 0) -> Iterator[tuple[int, Server]]:
+    """Gives port and server; `buffer`: bytes that the system keeps of what is sent."""
     taken = bound_socket("127.0.0.1", 0)
+    if buffer:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
     server = Server(server_config(world.app, limits))
     thread = threading.Thread(target=lambda: server.run(sockets=[taken]), daemon=True)
     thread.start()
@@ -229,6 +232,28 @@ def test_a_client_that_does_not_take_its_answer_is_dropped(tmp_path: Path, monke
         time.sleep(2.0)
         assert not server.server_state.connections
         assert healthy(port)
+
+
+@pytest.mark.parametrize("keeping", [b"", b"Connection: close\r\n"])
+def test_an_answer_whose_end_is_never_read_ends_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keeping: bytes
+) -> None:
+    monkeypatch.setattr(serving, "_WRITE_S", 1.0)
+    monkeypatch.setattr(serving, "_KEEP_ALIVE_S", 1)
+    world = World(tmp_path, limits=LIMITS, now=time.time())
+    with served(world, LIMITS, buffer=2_048) as (port, server), socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)
+        connection.connect(("127.0.0.1", port))
+        connection.sendall(
+            b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n" + keeping + b"\r\n"
+        )  # less than uvicorn waits for
+        began = time.monotonic()
+        while not server.server_state.connections:
+            time.sleep(0.01)
+        while server.server_state.connections and time.monotonic() - began < PATIENCE_S:
+            time.sleep(0.05)
+        assert not server.server_state.connections
+        assert not server.server_state.tasks
 
 
 def test_room_for_bodies_is_given_back_whatever_happens() -> None:
