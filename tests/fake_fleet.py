@@ -151,8 +151,9 @@ class FakeFleet:
 
     def status(self) -> Mapping[str, object]:
         """Something to show."""
-        plans = [{"plan": PLAN, "epsilon_spent": 1.25, "rounds": {"mask": 1, "published": 2}}]
+        rounds = {"rounds": {"mask": 1, "published": 2}, "rounds_without_result": 4}
         candidate = {"model_version": 4, "bundle": "cd" * 32, "waits_for": f"a round of {PLAN}"}
+        plans = [{"plan": PLAN, "epsilon_spent": 1.25, **rounds}]
         return {"plans": plans, "release": 3, "candidate": candidate if self.waits else None}
 
     def rounds(self, plan_id: str) -> Sequence[Mapping[str, object]]:

@@ -51,7 +51,9 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port; 0: any free one.")] = 8471,
     proxy: Annotated[
         list[str] | None,
-        typer.Option(metavar="ADDRESS", help="A proxy whose X-Forwarded-For is believed. Can be repeated."),
+        typer.Option(
+            metavar="ADDRESS", help="A proxy, or a network of them, whose X-Forwarded-For is believed. Can be repeated."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -62,8 +64,10 @@ def serve(
     from hushrec_server.authority import Authority
     from hushrec_server.authority_app import AUTHORITY_LIMITS, authority_app
     from hushrec_server.logs import start_logging
+    from hushrec_server.proxies import checked_proxies
     from hushrec_server.serving import bound_socket, run_server
 
+    proxies = checked_proxies(proxy or ())
     opened = Authority(folder, clock=time.time)
     try:
         with bound_socket(host, port) as taken:
@@ -72,7 +76,7 @@ def serve(
                 authority_app(opened),
                 taken,
                 AUTHORITY_LIMITS,
-                proxies=tuple(proxy or ()),
+                proxies=proxies,
                 ready=lambda url: tell_ready(url, as_json),
             )
     finally:

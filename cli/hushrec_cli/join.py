@@ -12,7 +12,7 @@ from hushrec_cli.options import Json
 from hushrec_cli.output import print_data, print_json, say
 
 if TYPE_CHECKING:
-    from hushrec.fleet import Conditions, FleetClient, FleetStatus
+    from hushrec.fleet import Conditions, FleetClient, FleetStatus, Refusal
 
 __all__ = ["join", "take_part"]
 
@@ -45,10 +45,14 @@ def join(
 
     Example: hushrec join https://learn.shop.example --profile ann.profile --fleet fleet.json --token token.txt --once
     """
+    from hushrec.addresses import checked_url
     from hushrec.fleet import FleetClient, FleetFile, FleetSettings
     from hushrec.profile import Profile
     from hushrec.recommender import Recommender
 
+    checked_url(url)  # what can be seen to be wrong is refused before a file is made
+    if token is not None:
+        _read_token(token)
     settings = FleetSettings(
         trust=FleetFile.read(fleet),
         folder=profile.with_name(profile.name + ".fleet"),
@@ -70,7 +74,7 @@ def join(
     else:
         print_data(receipt.rstrip("\n"))
     if once and not ended.rounds and ended.refusal is not None:
-        raise FleetError(f"took part in no round: {ended.refusal.text}", reason=ended.refusal.reason)
+        raise FleetError(f"took part in no round: {_explained(ended.refusal)}", reason=ended.refusal.reason)
 
 
 def take_part(client: "FleetClient", tell: Callable[[str], None], *, once: bool) -> "FleetStatus":
@@ -108,8 +112,13 @@ def _changes(before: "FleetStatus", now: "FleetStatus") -> list[str]:
     if now.rounds != before.rounds:
         lines.append(f"done: round {now.rounds} since the start; rho {now.rho_left} is left for this device's lifetime")
     if now.refusal is not None and now.refusal != before.refusal:
-        lines.append(f"not now ({now.refusal.reason}): {now.refusal.text}")
+        lines.append(f"not now ({now.refusal.reason}): {_explained(now.refusal)}")
     return lines
+
+
+def _explained(refusal: "Refusal") -> str:
+    wrong_place = refusal.reason in ("not-found", "http-404")
+    return refusal.text + ("; is this the address of the server, and not the authority's?" if wrong_place else "")
 
 
 def _all_met() -> "Conditions":
@@ -123,10 +132,19 @@ def _token(path: Path | None, plan_id: str) -> str:
         raise EnrolmentError(
             f"no login token was given, and this device has no certificate for plan {plan_id[:16]}…: use --token"
         )
+    return _read_token(path)
+
+
+def _read_token(path: Path) -> str:
+    what = "the token of the shop's login for this account and plan, one line of text"
     try:
         return path.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: the login token cannot be read ({error})") from error
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: does not exist; it should hold {what}") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); it should hold {what}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is no login token; it should hold {what}") from error
 
 
 def _vault_key(path: Path) -> bytes:

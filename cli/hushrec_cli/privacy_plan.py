@@ -1,5 +1,6 @@
 """The commands `privacy plan` and `privacy sign`: what a fleet can reach, and the document that says so."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -194,17 +195,20 @@ def sign(
     from hushrec_privacy.accounting.guarantee import rounded_up
     from hushrec_privacy.plans.plan import Plan
     from hushrec_privacy.plans.signing import PlanKey
+    from hushrec_privacy.plans.timing import check_not_over, when
 
     try:
         chosen = Plan.decode(plan_file.read_bytes())
     except PlanError as error:
         raise PlanError(f"{plan_file}: {error.message}; name what hushrec privacy plan --out wrote") from error
+    check_not_over(chosen, int(time.time()))
     target = out if out is not None else plan_file.with_name(plan_file.name + ".sig")
     _check_place(target, plan_file, key)
     secret = PlanKey.create(key) if new_key else PlanKey.read(key)
     write_file(target, secret.sign(chosen))
     if chosen.demo:
         say("DEMO: a cohort this small protects nobody; devices with normal limits refuse the plan")
+    say(f"{when(chosen, int(time.time()))}; a round whose time is over is lost")
     if as_json:
         guarantee = chosen.guarantee()
         facts: dict[str, object] = {"plan_id": chosen.plan_id, "demo": chosen.demo}

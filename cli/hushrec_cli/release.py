@@ -117,8 +117,11 @@ def publish(
     """
     from hushrec_privacy.ledger.anchored import read_anchor
 
-    head = None if anchor is None else str(read_anchor(anchor))
-    _tell(_with_keys(repository, keys).publish(bundle, ledger_head=head, demo=demo), "published", as_json=as_json)
+    opened, head = _with_keys(repository, keys), None if anchor is None else read_anchor(anchor)
+    published = opened.publish(bundle, ledger_head=None if head is None else str(head), demo=demo)
+    _tell(published, "published", as_json=as_json)
+    if head is not None:
+        _doubt(str(head), next((one.ledger_head for one in reversed(opened.list()[:-1]) if one.ledger_head), ""))
 
 
 @app.command()
@@ -210,6 +213,14 @@ def _with_keys(repository: Path, folders: list[Path]) -> "ReleaseRepository":
     from hushrec_server.releases import ReleaseKeys
 
     return _opened(repository, ReleaseKeys.read(*folders))
+
+
+def _doubt(head: str, before: str) -> None:
+    """Say so if a ledger with the one head cannot be a later state of the ledger with the other."""
+    number, number_before = (int(text.partition(":")[0] or -1) for text in (head, before))
+    if head != before and number <= number_before:
+        say(f"WARNING: the release before it names entry {number_before} of a ledger, and this one entry {number}:")
+        say("right for another ledger, such as that of a new run; of the same ledger this is an older or altered copy")
 
 
 def _tell(release: "Release", verb: str, *, as_json: bool) -> None:

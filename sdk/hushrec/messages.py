@@ -323,6 +323,7 @@ _STATUS = {
     "fleet": _REFUSED,
     "storage": 503,
 }
+_RETRY_AFTER_S = {"storage": 5.0}  # what passes: the database is away or full for a while
 _FLEET_STATUS = {
     "malformed": 400,
     "unauthorized": 401,
@@ -366,7 +367,7 @@ def problem_of(error: HushrecError) -> Problem:
         status=status,
         detail="the server could not do this; its operator finds the cause in its log" if inside else error.message,
         reason=fleet.reason if fleet else None,
-        retry_after_s=fleet.retry_after_s if fleet else None,
+        retry_after_s=fleet.retry_after_s if fleet else _RETRY_AFTER_S.get(error.code),
     )
 
 

@@ -10,18 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hushrec_privacy.accounting.guarantee import rounded_up
-from hushrec_privacy.errors import ConfigError, ReleaseError
+from hushrec_privacy.errors import ConfigError, PlanError, ReleaseError
 from hushrec_privacy.plans.plan import Plan
+from hushrec_privacy.plans.timing import utc_text, when
 
 from hushrec_server.app import server_app
 from hushrec_server.authority import Authority
 from hushrec_server.authority_app import certificate_route
 from hushrec_server.config import Config
-from hushrec_server.data_folder import EnvelopeKeys, check_signed, prepare_folder, read_public_key
+from hushrec_server.data_folder import EnvelopeKeys, check_signed, prepare_folder, read_public_key, seal_key
 from hushrec_server.database import Database
 from hushrec_server.device_requests import DeviceRequests
 from hushrec_server.front import AdminToken, Front
 from hushrec_server.metrics import Metrics
+from hushrec_server.plans import check_seal
 from hushrec_server.publishing import Publisher
 from hushrec_server.rates import TokenBuckets
 from hushrec_server.readiness import Readiness
@@ -70,7 +72,7 @@ def assemble(config: Config, say: Callable[[str], None], *, clock: Callable[[], 
     Raises:
         ConfigError: A file is missing, unreadable or not what it should be.
         LedgerError: The ledger in the database is damaged, or older than the newest release.
-        NoiseStateError: The seal key is not the one that the database was used with.
+        NoiseStateError: The seal key is missing or not the one that the database was used with, and plans are open.
         PlanError: A plan is not signed by the shop, or cannot be carried out.
         ReleaseError: The release repository is damaged.
         StorageError: The database cannot be used.
@@ -83,10 +85,11 @@ def assemble(config: Config, say: Callable[[str], None], *, clock: Callable[[], 
     repository, publisher = _releases(config, clock, say)
     database = Database.open(config.database_url())
     try:
-        settings = FleetSettings(name, plan_key, keys.seal, envelopes.document)
+        sealed = seal_key(config.data, say, lambda: check_seal(database, None))
+        settings = FleetSettings(name, plan_key, sealed, envelopes.document)
         service = FleetService(database, settings, clock=lambda: int(clock()), publisher=publisher)
         for path in config.server.plans:
-            say(_add_plan(service, Path(path)))
+            say(_add_plan(service, Path(path), int(clock())))
         if publisher is not None and config.releases.evaluated_by_devices:
             _say_who_compares(service, say)
         front = _front(config, service, envelopes, AdminToken(keys.admin_token), clock)
@@ -119,7 +122,7 @@ def _front(
         clock=clock,
     )
     ready = Readiness()
-    ready.add("database", service.info)
+    ready.add("database", service.check)
     ready.add("envelope-keys", lambda: envelopes.check(int(clock())))
     releases = config.data / RELEASES
     return Front(
@@ -133,13 +136,16 @@ def _front(
     )
 
 
-def _add_plan(service: FleetService, path: Path) -> str:
+def _add_plan(service: FleetService, path: Path, at_s: int) -> str:
     data = _read(path, "plan", _PLAN_BYTES)
     signature = _read(path.with_name(path.name + ".sig"), "plan's signature", _SIGNATURE_BYTES)
-    service.add_plan(data, signature)
+    try:
+        service.add_plan(data, signature)
+    except PlanError as error:
+        raise PlanError(f"{path}: {error.message}") from error
     plan = Plan.decode(data)
     demo = "DEMO, protects nobody: " if plan.demo else ""
-    promise = f"epsilon {rounded_up(float(plan.epsilon))} at delta {plan.delta}"
+    promise = f"epsilon {rounded_up(float(plan.epsilon))} at delta {plan.delta}; {when(plan, at_s)}"
     return f"{demo}plan {plan.plan_id[:16]}: {plan.rounds} rounds of {plan.cohort} devices, {promise}"
 
 
@@ -165,6 +171,12 @@ def _releases(
     repository = ReleaseRepository(folder, keys, clock=clock)
     if keys.targets is None or keys.online is None:
         say(f"{keys_folder}: without targets.key and online.key results stay in the database, and nothing is published")
+        if keys.online is None:
+            expires_at = min(repository.expires_at()[role] for role in ("snapshot", "timestamp"))
+            say(
+                f"{keys_folder}: without online.key nobody here signs the releases anew: devices take nothing new from "
+                f"{utc_text(expires_at)} on; put the key there, or sign elsewhere: hushrec release refresh"
+            )
         return repository, None
     from hushrec.federated.fedadam import AdamSettings
 

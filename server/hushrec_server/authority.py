@@ -34,7 +34,7 @@ _BUSY_S = 10.0
 
 
 def create_authority(folder: Path) -> bytes:
-    """Make the folder of a new authority: its three secrets, and its public half in a file of its own.
+    """Make the folder of a new authority: three secrets, a file for certificates, and its public half.
 
     Args:
         folder: Made if it is missing; holds no authority yet.
@@ -47,15 +47,18 @@ def create_authority(folder: Path) -> bytes:
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        there = [name for name in (_KEY, _PSEUDONYMS, _LOGIN, AUTHORITY_PUBLIC) if (folder / name).exists()]
+        there = [name for name in (_KEY, _PSEUDONYMS, _LOGIN, _DATABASE, AUTHORITY_PUBLIC) if (folder / name).exists()]
         if there:
             raise ConfigError(f"{folder}: holds {there[0]} already; an authority is never overwritten")
         create_key(folder / _PSEUDONYMS, "secret of pseudonyms")
         create_key(folder / _LOGIN, "login key")
+        _opened(folder / _DATABASE, new=True).close()
         public = AuthorityKey.create(folder / _KEY).public()
         (folder / AUTHORITY_PUBLIC).write_text(public.hex() + "\n", encoding="ascii")
     except OSError as error:
         raise ConfigError(f"{folder}: an authority cannot be made here: {error.strerror}") from error
+    except sqlite3.Error as error:
+        raise ConfigError(f"{folder}: an authority cannot be made here: {error}") from error
     return public
 
 
@@ -68,7 +71,7 @@ class Authority:
 
     Raises:
         ConfigError: The folder or one of its keys is missing, or others may read it.
-        StorageError: The file of certificates cannot be used.
+        StorageError: The file of certificates is missing or cannot be used.
     """
 
     def __init__(self, folder: Path, *, clock: Callable[[], float]) -> None:
@@ -77,6 +80,11 @@ class Authority:
         self._login = read_key(folder / _LOGIN, "login key")
         self._clock, self._lock = clock, threading.Lock()
         self._path = folder / _DATABASE
+        if not self._path.exists():  # a new one would not know who has a certificate
+            raise StorageError(
+                f"{self._path}: is missing, and without it accounts could enrol twice; restore it, or halt all plans "
+                "and make a new authority"
+            )
         try:
             self._connection = _opened(self._path)
         except sqlite3.Error as error:
@@ -164,9 +172,9 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("COMMIT")
 
 
-def _opened(path: Path) -> sqlite3.Connection:
-    """Open the file, and make it if it is missing; durable at every commit."""
-    if not path.exists():
+def _opened(path: Path, *, new: bool = False) -> sqlite3.Connection:
+    """Open the file, or make a new one; durable at every commit."""
+    if new:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
     try:

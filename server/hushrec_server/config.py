@@ -15,6 +15,8 @@ import msgspec
 from hushrec_privacy import checks
 from hushrec_privacy.errors import ConfigError
 
+from hushrec_server.proxies import checked_proxies
+
 __all__ = [
     "DATABASE_VARIABLE",
     "TEMPLATE",
@@ -41,7 +43,7 @@ TEMPLATE = """\
 # data = "hushrec-data"       # keys, SQLite database, releases; readable by its owner alone
 # database = ""               # empty: SQLite in the data folder; or postgresql+psycopg://user@host/name
 # plans = []                  # plan files to add at the start, each with its .sig beside it
-# proxies = []                # addresses of reverse proxies whose X-Forwarded-For is believed
+# proxies = []                # addresses or networks of reverse proxies whose X-Forwarded-For is believed
 
 [trust]
 # plan_key = "plan.pub"       # public half of the shop's plan key, 64 hexadecimal digits; in the data folder
@@ -61,7 +63,7 @@ TEMPLATE = """\
 # connections_per_address = 256  # not counted behind proxies
 # head_seconds = 10           # for a request's head to arrive
 # body_seconds = 30           # for its body to arrive
-# body_megabytes = 256        # of bodies held at once
+# body_megabytes = 256        # of bodies held at once; of one address at most an eighth
 """
 
 _Count = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
@@ -164,6 +166,7 @@ def read_config(
         data=str(data if data is not None else folder / server.data),
         plans=(*(str(folder / plan) for plan in server.plans), *map(str, plans)),
         database=server.database if database is None else database,
+        proxies=checked_proxies(server.proxies),
     )
     _refuse_password(server.database)
     trust, releases = config.trust, config.releases

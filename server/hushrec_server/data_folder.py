@@ -1,4 +1,4 @@
-"""The server's data folder: its keys, made at the first start, and what people put there from elsewhere.
+"""The server's data folder: its keys, made when they are first needed, and what people put there from elsewhere.
 
     seal.key           seals the noise of earlier rounds; leave it out of backups of the database
     admin.token        lets an administrator in, one line of text
@@ -16,8 +16,8 @@ make up devices.
 import os
 import re
 import secrets
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +35,9 @@ __all__ = [
     "new_envelope_key",
     "prepare_folder",
     "read_public_key",
+    "read_signed",
     "read_text",
+    "seal_key",
 ]
 
 KEYS_FILE, SEAL_KEY, ADMIN_TOKEN = "keys.json", "seal.key", "admin.token"
@@ -46,9 +48,8 @@ _MAX_TEXT = 1 << 20
 
 @dataclass(frozen=True)
 class ServerKeys:
-    """The secrets of one server."""
+    """The secrets that a server needs before its database; `seal_key` gives the one that belongs to the database."""
 
-    seal: SealKey
     envelopes: tuple[EnvelopeKey, ...]
     admin_token: bytes
 
@@ -78,9 +79,9 @@ class EnvelopeKeys:
         """
         path = folder / KEYS_FILE
         try:
-            signed = read_json(read_text(path, "signed envelope keys").encode(), SignedDocument)
+            signed = read_signed(path)
             found = verified_key_set(signed.data, signed.signature, plan_key, server=server, least_serial=1, at_s=at_s)
-        except (EnvelopeError, FleetError) as error:
+        except EnvelopeError as error:
             raise ConfigError(f"{path}: {error.message}. Sign the keys anew: hushrec envelope sign") from error
         envelopes = cls((signed.data, signed.signature), found, keys)
         envelopes.check(at_s)
@@ -105,7 +106,7 @@ class EnvelopeKeys:
 
 
 def prepare_folder(folder: Path, say: Callable[[str], None]) -> ServerKeys:
-    """Make what is missing of the server's own secrets, and read all of them.
+    """Make what is missing of administrator's token and envelope keys, and read them.
 
     Args:
         folder: Made if it is missing.
@@ -118,12 +119,30 @@ def prepare_folder(folder: Path, say: Callable[[str], None]) -> ServerKeys:
         with suppress(FileExistsError):  # it is there, or another process was faster
             folder.mkdir(mode=0o700, parents=True)
             say(f"made {folder}, readable by its owner alone")
-        with file_lock(folder / _LOCK, _LOCK_WAIT_S) as alone:
-            if not alone:
-                raise ConfigError(f"{folder}: another process has been preparing it for {_LOCK_WAIT_S:.0f} s")
-            return _keys(folder, say)
     except OSError as error:
-        raise ConfigError(f"{folder}: cannot be used as data folder: {error.strerror}") from error
+        raise _unusable(folder, error) from error
+    with _alone(folder):
+        return _keys(folder, say)
+
+
+def seal_key(folder: Path, say: Callable[[str], None], check_new: Callable[[], object]) -> SealKey:
+    """Read the key that seals the noise of earlier rounds; make it if it is missing.
+
+    Args:
+        folder: The data folder.
+        say: Told if it is made.
+        check_new: Called before it is made; raises if something was sealed with another one.
+
+    Raises:
+        ConfigError: It cannot be written or read, or is not as it must be.
+    """
+    path = folder / SEAL_KEY
+    with _alone(folder):
+        if not path.exists():
+            check_new()
+            SealKey.create(path)
+            say(f"made {path}: keep it, and keep it out of backups of the database")
+        return SealKey.read(path)
 
 
 def new_envelope_key(folder: Path) -> Path:
@@ -162,6 +181,20 @@ def read_text(path: Path, name: str) -> str:
         raise ConfigError(f"{path}: the {name} is no text") from error
 
 
+def read_signed(path: Path) -> SignedDocument:
+    """Read a keys.json; what is signed in it, and by whom, is not looked at.
+
+    Raises:
+        ConfigError: It cannot be read, or is none.
+    """
+    text = read_text(path, "file of signed envelope keys")
+    try:
+        return read_json(text.encode(), SignedDocument)
+    except FleetError as error:
+        what = "is no keys.json" if text else "is empty"
+        raise ConfigError(f"{path}: {what}; it must be the file that hushrec envelope sign wrote") from error
+
+
 def read_public_key(path: Path, name: str, size: int = 32) -> bytes:
     """Read a public key that is kept as hexadecimal digits.
 
@@ -174,18 +207,31 @@ def read_public_key(path: Path, name: str, size: int = 32) -> bytes:
     return bytes.fromhex(text)
 
 
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other processes that start at the same moment out."""
+    try:
+        with file_lock(folder / _LOCK, _LOCK_WAIT_S) as alone:
+            if not alone:
+                raise ConfigError(f"{folder}: another process has been preparing it for {_LOCK_WAIT_S:.0f} s")
+            yield
+    except OSError as error:
+        raise _unusable(folder, error) from error
+
+
+def _unusable(folder: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"{folder}: cannot be used as data folder: {error.strerror}")
+
+
 def _keys(folder: Path, say: Callable[[str], None]) -> ServerKeys:
-    seal, token = folder / SEAL_KEY, folder / ADMIN_TOKEN
-    if not seal.exists():
-        SealKey.create(seal)
-        say(f"made {seal}: keep it, and keep it out of backups of the database")
+    token = folder / ADMIN_TOKEN
     if not token.exists():
         _create_token(token)
         say(f"made {token}: for whoever administers this server")
     if not _envelope_numbers(folder):
         say(f"made an envelope key; its public half is {new_envelope_key(folder)}")
     envelopes = tuple(EnvelopeKey.read(folder / f"envelope-{n}.key") for n in _envelope_numbers(folder))
-    return ServerKeys(SealKey.read(seal), envelopes, _read_token(token))
+    return ServerKeys(envelopes, _read_token(token))
 
 
 def _create_token(path: Path) -> None:

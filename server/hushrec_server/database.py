@@ -4,8 +4,11 @@ A transaction is durable when its block ends. On SQLite writers exclude each oth
 readers wait for nobody; on PostgreSQL whoever changes a row locks it first. Errors tell no password and no row.
 """
 
+import math
 import os
+import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -16,14 +19,16 @@ from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, mak
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from hushrec_server.schema import ROWS_OF_DEVICES, prepare
+from hushrec_server.schema import FEATURE, ROWS_OF_DEVICES, prepare
 
-__all__ = ["Database", "insert_new"]
+__all__ = ["Database", "insert_new", "put"]
 
 WAIT_S = 60.0
 """How long a transaction waits for another one, at most."""
 
 CONNECT_S = 10
+_FULL_S = 60.0
+_NO_ROOM = "its disk is full; make room, and nothing else need be done"
 _CONNECTIONS = 20  # of one process; PostgreSQL allows 100 in all by default
 _SQLITE_PRAGMAS = (
     "journal_mode = WAL",
@@ -48,6 +53,7 @@ class Database:
         self._reader = engine.execution_options(reading=True)
         self._hasty = engine.execution_options(hasty=True)
         self._turn: threading.Lock | None = None if self.shared else threading.Lock()
+        self._full_at = -math.inf
 
     @classmethod
     def open(cls, url: str) -> "Database":
@@ -95,7 +101,7 @@ class Database:
         Raises:
             StorageError: The database could not be used.
         """
-        return _block(self._reader)
+        return self._block(self._reader)
 
     def hasty(self) -> AbstractContextManager[Connection]:
         """A transaction that survives the death of this process, but perhaps not that of the machine.
@@ -121,28 +127,52 @@ class Database:
         Raises:
             StorageError: The database could not be used.
         """
-        with _told(), self._engine.connect() as connection:
+        with self._told(), self._engine.connect() as connection:
             if self.shared:
-                names = ", ".join(table.name for table in ROWS_OF_DEVICES)
+                names = ", ".join(table.name for table in (*ROWS_OF_DEVICES, FEATURE))
                 plain = connection.execution_options(isolation_level="AUTOCOMMIT")
                 plain.exec_driver_sql(f"VACUUM (SKIP_LOCKED) {names}")
             else:
                 connection.connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")  # outside a transaction
 
+    def check_room(self) -> None:
+        """For /readyz: reading a full database works, so what was last refused says whether it is full.
+
+        Raises:
+            StorageError: A write found no room within the last minute.
+        """
+        if time.monotonic() - self._full_at < _FULL_S:
+            raise StorageError(f"the database has no room: {_NO_ROOM}")
+
     @contextmanager
     def _writing(self, engine: Engine) -> Iterator[Connection]:
         """On SQLite threads wait for their turn here: a busy file is asked for again and again, in no order."""
         if self._turn is None:
-            with _block(engine) as connection:
+            with self._block(engine) as connection:
                 yield connection
             return
         if not self._turn.acquire(timeout=WAIT_S):
             raise StorageError(f"the database is busy: no turn to write within {WAIT_S:.0f} s; try again")
         try:
-            with _block(engine) as connection:
+            with self._block(engine) as connection:
                 yield connection
         finally:
             self._turn.release()
+
+    @contextmanager
+    def _block(self, engine: Engine) -> Iterator[Connection]:
+        with self._told(), engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except (SQLAlchemyError, sqlite3.Error) as error:  # the latter from a statement outside any transaction
+            if _is_full(error):
+                self._full_at = time.monotonic()
+            # Not chained: the original's text may hold an address, or a value of a row, and tracebacks are logged.
+            raise StorageError(f"the database cannot be used: {_reason(error)}; {_advice(error)}") from None
 
     def close(self) -> None:
         """Close all connections that are not in use."""
@@ -160,31 +190,34 @@ def insert_new(connection: Connection, table: Table, **values: object) -> bool:
     return connection.execute(wanted.execution_options(preserve_rowcount=True)).rowcount == 1
 
 
-@contextmanager
-def _block(engine: Engine) -> Iterator[Connection]:
-    with _told(), engine.begin() as connection:
-        yield connection
+def put(connection: Connection, table: Table, **values: object) -> None:
+    """Add a row, or change the one that has its key: of several at once the last one stays, and none fails."""
+    kind = postgresql if connection.dialect.name == "postgresql" else sqlite
+    wanted = kind.insert(table).values(**values)
+    changed = {name: wanted.excluded[name] for name in values if name not in table.primary_key.columns}
+    connection.execute(wanted.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_=changed))
 
 
-@contextmanager
-def _told() -> Iterator[None]:
-    try:
-        yield
-    except SQLAlchemyError as error:
-        # Not chained: the original's text may hold an address, or a value of a row, and tracebacks are logged.
-        raise StorageError(f"the database cannot be used: {_reason(error)}; {_advice(error)}") from None
+def _state(error: Exception) -> str | None:
+    """What the database itself calls it."""
+    original = getattr(error, "orig", None) or error
+    return getattr(original, "sqlstate", None) or getattr(original, "sqlite_errorname", None)
 
 
-def _advice(error: SQLAlchemyError) -> str:
-    if hasattr(getattr(error, "orig", None), "sqlite_errorname"):  # SQLite has no log
+def _is_full(error: Exception) -> bool:
+    return _state(error) in ("SQLITE_FULL", "53100")
+
+
+def _advice(error: Exception) -> str:
+    if _is_full(error):
+        return _NO_ROOM
+    if (_state(error) or "").startswith("SQLITE"):  # it has no log
         return "check that its file is whole, its rights, and the free space"
     return "look into its own log"
 
 
-def _reason(error: SQLAlchemyError) -> str:
-    original = getattr(error, "orig", None)
-    state = getattr(original, "sqlstate", None) or getattr(original, "sqlite_errorname", None)
-    kind = type(original or error).__name__
+def _reason(error: Exception) -> str:
+    kind, state = type(getattr(error, "orig", None) or error).__name__, _state(error)
     return f"{kind}, {state}" if state else kind
 
 

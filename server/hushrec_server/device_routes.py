@@ -21,7 +21,7 @@ from hushrec_privacy.errors import FleetError
 from litestar import Response, get, post
 
 from hushrec_server.device_requests import DeviceRequest
-from hushrec_server.front import Asked, Front, body_length, front_of, in_path, read_body
+from hushrec_server.front import Asked, Front, address_of, body_length, front_of, in_path, read_body
 from hushrec_server.routing import BINARY, JSON, MSGPACK, json_bytes, litestar_path, round_number
 
 __all__ = ["DEVICE_ROUTES"]
@@ -40,7 +40,7 @@ async def fleet(request: Asked) -> Response[bytes]:
 async def check_in(request: Asked) -> Response[bytes]:
     """Ask for a place in a round."""
     front, plan, size = front_of(request), in_path(request, "plan"), ROUTES["check-in"].payload_bytes
-    with front.room.taken(size + OVERHEAD_BYTES):
+    with front.room.taken(size + OVERHEAD_BYTES, address_of(request)):
         asked = await _sealed(request, "check-in", plan, 0, size)
         answer = await front.run(_check_in, front, asked, size)
     front.metrics.count("hushrec_check_ins_total")
@@ -54,7 +54,7 @@ async def upload(request: Asked) -> None:
     number, in_round = phase_number(phase), round_number(in_path(request, "round"))
     size = padded_bytes(await front.run(front.fleet.message_bytes, plan, in_round, number))
     await front.run(front.requests.expect, _asked(request, upload_route(number), plan, in_round, b""))
-    with front.room.taken(size + OVERHEAD_BYTES):
+    with front.room.taken(size + OVERHEAD_BYTES, address_of(request)):
         asked = await _sealed(request, upload_route(number), plan, in_round, size)
         await front.run(_upload, front, asked, number, size)
     front.metrics.count("hushrec_uploads_total", phase=phase)
@@ -77,7 +77,7 @@ async def feature(request: Asked) -> None:
     """Hand in a direct feature payload."""
     front, plan, name = front_of(request), in_path(request, "plan"), in_path(request, "name")
     size = ROUTES["feature"].payload_bytes
-    with front.room.taken(size + OVERHEAD_BYTES):
+    with front.room.taken(size + OVERHEAD_BYTES, address_of(request)):
         asked = await _sealed(request, f"feature/{name}", plan, 0, size)
         await front.run(_feature, front, asked, name, size)
 

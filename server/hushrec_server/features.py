@@ -8,9 +8,9 @@ import hashlib
 from collections.abc import Callable
 
 import numpy as np
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, select
 
-from hushrec_server.database import Database, insert_new
+from hushrec_server.database import Database, insert_new, put
 from hushrec_server.plans import Plans, PlanStatus
 from hushrec_server.refusals import Reason, refusal
 from hushrec_server.schema import FEATURE, NONCE
@@ -57,9 +57,7 @@ class Payloads:
             if not _is_vector(values, wanted.length):  # one of them would spoil what the shop makes of all
                 raise refusal(Reason.BAD_MESSAGE)
             key = {"plan": plan_id, "name": name, "pseudonym": pseudonym}
-            connection.execute(delete(FEATURE).where(*(FEATURE.c[each] == value for each, value in key.items())))
-            expires_at = self._clock() + wanted.keep_days * _DAY_S
-            connection.execute(insert(FEATURE).values(**key, body=values, expires_at=expires_at))
+            put(connection, FEATURE, **key, body=values, expires_at=self._clock() + wanted.keep_days * _DAY_S)
 
     def of(self, plan_id: str, name: str) -> tuple[bytes, ...]:
         """The payloads that have not expired, in an order that tells nothing of who sent them.
@@ -87,6 +85,8 @@ class Payloads:
             if not none:
                 with self._database.transaction() as connection:
                     connection.execute(delete(table).where(old))
+                if table is FEATURE:  # what a device was promised to be deleted then
+                    self._database.forget()
 
 
 def _is_vector(values: bytes, length: int) -> bool:

@@ -20,10 +20,11 @@ from litestar.datastructures import State
 from hushrec_server.device_requests import DeviceRequests
 from hushrec_server.fleet import Fleet
 from hushrec_server.metrics import Metrics
+from hushrec_server.rates import address_key
 from hushrec_server.readiness import Readiness
 from hushrec_server.slow_clients import BodyRoom
 
-__all__ = ["THREADS", "AdminToken", "Asked", "Front", "body_length", "front_of", "in_path", "read_body"]
+__all__ = ["THREADS", "AdminToken", "Asked", "Front", "address_of", "body_length", "front_of", "in_path", "read_body"]
 
 THREADS = 8
 """Of one process, for the database and for cryptography: enough to keep one processor busy while some of them wait."""
@@ -100,6 +101,11 @@ def front_of(request: Asked) -> Front:
 def in_path(request: Asked, name: str) -> str:
     """A value of the path. Untrusted."""
     return str(request.path_params[name])
+
+
+def address_of(request: Asked) -> str:
+    """What counts as the address that a request comes from."""
+    return address_key(request.client.host) if request.client else ""
 
 
 async def read_body(request: Asked, most: int) -> bytes:

@@ -45,13 +45,18 @@ class HeldOut:
         """Read them from a file: a JSON array of item ids on each line.
 
         Raises:
-            ConfigError: It cannot be read, or a line is something else.
+            ConfigError: It cannot be read, is empty, or a line is something else.
         """
         histories = []
+        what = "the held-out histories, a JSON array of item ids on each line"
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: the held-out histories cannot be read ({error})") from error
+        except FileNotFoundError as error:
+            raise ConfigError(f"{path}: does not exist; it should hold {what}") from error
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read ({error.strerror}); it should hold {what}") from error
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path}: is no text; it should hold {what}") from error
         for number, line in enumerate(filter(str.strip, lines), start=1):
             try:
                 found = json.loads(line)
@@ -60,6 +65,8 @@ class HeldOut:
             if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
                 raise ConfigError(f"{path}, line {number}: is no JSON array of item ids")
             histories.append(found)
+        if not histories:
+            raise ConfigError(f"{path}: is empty; it should hold {what}")
         return cls(histories, most_loss=most_loss)
 
     def ndcg(self, bundle: Bundle) -> float:

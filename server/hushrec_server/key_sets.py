@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import msgspec
-from hushrec.messages import SignedDocument, read_json
+from hushrec.messages import SignedDocument
 from hushrec_privacy.envelope import KeySet, ServerKey, rotated, verified_key_set
-from hushrec_privacy.errors import ConfigError, EnvelopeError, FleetError
+from hushrec_privacy.errors import ConfigError, EnvelopeError
 from hushrec_privacy.plans.signing import PlanKey
 
-from hushrec_server.data_folder import read_text
+from hushrec_server.data_folder import read_signed
 
 __all__ = ["next_key_set", "signed_key_set"]
 
@@ -38,12 +38,18 @@ def next_key_set(
     if before is None:
         return KeySet(1, server, (ServerKey(public, at_s, at_s + lifetime_s),))
     path, plan_key = before
+    signed = read_signed(path)
     try:
-        signed = read_json(read_text(path, "key set in use").encode(), SignedDocument)
-        began = KeySet.decode(signed.data).keys[-1].not_before  # a set whose keys are over is followed all the same
-        earlier = verified_key_set(signed.data, signed.signature, plan_key, server=server, least_serial=1, at_s=began)
-    except (EnvelopeError, FleetError) as error:
+        earlier = KeySet.decode(signed.data)
+    except EnvelopeError as error:
         raise ConfigError(f"{path}: {error.message}") from error
+    if earlier.server != server:
+        raise ConfigError(f"{path}: holds the keys of another server, {earlier.server!r} and not {server!r}")
+    began = earlier.keys[-1].not_before  # a set whose keys are over is followed all the same
+    try:
+        verified_key_set(signed.data, signed.signature, plan_key, server=server, least_serial=1, at_s=began)
+    except EnvelopeError as error:
+        raise ConfigError(f"{path}: was not signed by this plan key; give the one that signed it") from error
     return rotated(earlier, public, at_s=at_s, lifetime_s=lifetime_s, overlap_s=overlap_s)
 
 

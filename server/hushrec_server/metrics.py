@@ -33,6 +33,7 @@ METRICS = {
     "hushrec_ticks_total": Metric("counter", "Times the rounds were advanced.", ("result",)),
     "hushrec_tick_seconds_total": Metric("counter", "Time spent advancing rounds, seconds."),
     "hushrec_rounds": Metric("gauge", "Rounds by state.", ("plan", "state")),
+    "hushrec_rounds_without_result": Metric("gauge", "Rounds over since the last published one, per plan.", ("plan",)),
     "hushrec_epsilon_spent": Metric("gauge", "Epsilon spent by a device at most, per plan.", ("plan",)),
     "hushrec_release": Metric("gauge", "Model version of the newest release."),
     "hushrec_candidate": Metric("gauge", "Model version of what waits until devices have compared it; 0: nothing."),

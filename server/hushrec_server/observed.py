@@ -1,4 +1,5 @@
-"""Around the whole application: limits how often an address may ask, counts every answer, and logs one line for it."""
+"""Around the whole application: refuses whoever asks too often and whoever comes when there are too many, counts every
+answer, and logs one line for those that are limited."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from hushrec_server.logs import log_request
 from hushrec_server.metrics import Metrics
 from hushrec_server.problems import REFUSAL, problem_answer, refusal_reason
 from hushrec_server.rates import TokenBuckets, address_key
+from hushrec_server.slow_clients import FULL
 
 if TYPE_CHECKING:
     from hushrec_server.slow_clients import App, Message, Receive, Send
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Observed"]
 
 _UNLIMITED = "/healthz"  # costs nothing, and whoever watches this process must not be refused
+_BUSY_S = 2
 
 
 class Observed:
@@ -45,13 +48,22 @@ class Observed:
             await send(message)
 
         try:
-            wait = 0.0 if scope["path"] == _UNLIMITED else self._rates.take(_address(scope))
-            if wait:
-                await _refuse(scope, wait, watching_send)
-            else:
+            refused = self._refused(scope)
+            if refused is None:
                 await self._app(scope, receive, watching_send)
+            else:
+                await _refuse(scope, refused, watching_send)
         finally:
             self._record(scope, status, self._clock() - began)
+
+    def _refused(self, scope: "Message") -> FleetError | None:
+        if scope.get("state", {}).get(FULL):
+            text = "the server has as many connections as it can; send again"
+            return FleetError(text, reason="busy", retry_after_s=_BUSY_S)
+        wait = 0.0 if scope["path"] == _UNLIMITED else self._rates.take(_address(scope))
+        if not wait:
+            return None
+        return FleetError("too many requests from this address", reason="rate-limited", retry_after_s=wait)
 
     def _record(self, scope: "Message", status: int, taken_s: float) -> None:
         handler = scope.get("route_handler")
@@ -60,7 +72,13 @@ class Observed:
         self._metrics.count("hushrec_request_seconds_total", max(0.0, taken_s), route=route)
         if REFUSAL in scope:
             self._metrics.count("hushrec_refusals_total", reason=scope[REFUSAL])
-        log_request(route, status, taken_s * 1e3)
+        if _is_logged(scope):
+            log_request(route, status, taken_s * 1e3)
+
+
+def _is_logged(scope: "Message") -> bool:
+    """Not what anybody can send without end: a flood must not fill the disk. It is counted all the same."""
+    return scope["path"] != _UNLIMITED and scope.get(REFUSAL) not in ("rate-limited", "busy")
 
 
 def _address(scope: "Message") -> str:
@@ -68,8 +86,7 @@ def _address(scope: "Message") -> str:
     return address_key(client[0]) if client else ""
 
 
-async def _refuse(scope: "Message", wait_s: float, send: "Send") -> None:
-    error = FleetError("too many requests from this address", reason="rate-limited", retry_after_s=wait_s)
+async def _refuse(scope: "Message", error: FleetError, send: "Send") -> None:
     scope[REFUSAL] = refusal_reason(error)
     status, headers, body = problem_answer(error)
     pairs = [(name.encode(), value.encode()) for name, value in headers.items()]

@@ -85,8 +85,9 @@ _SHAPES = {
     ),
     "health": _Shape("This process answers.", (200, JSON, _ANY_OBJECT)),
     "ready": _Shape(
-        "All checks of this process.",
+        "All checks of this process; with the administrator's token also what is wrong and what to do.",
         (200, JSON, _of(ReadyAnswer)),
+        security=[{}, *_ADMIN],
         also=((503, "A check fails; the body says which."),),
     ),
     "metrics": _Shape("Counters and gauges for Prometheus.", (200, CONTENT_TYPE, {"type": "string"})),

@@ -25,9 +25,12 @@ async def health() -> Response[bytes]:
 
 @get(litestar_path("ready"), name="ready")
 async def ready(request: Asked) -> Response[bytes]:
-    """All checks, and 503 if one fails."""
-    front = front_of(request)
+    """All checks, and 503 if one fails; with the administrator's token also what is wrong and what to do."""
+    front, given = front_of(request), request.headers.get("authorization")
+    if given is not None:
+        front.admin.check(given)
     answer = await front.run(front.ready.answer)
+    answer = answer.for_anybody() if given is None else answer
     return Response(json_bytes(answer), status_code=200 if answer.ready else 503, media_type=JSON)
 
 
@@ -119,13 +122,16 @@ def _set_gauges(front: Front) -> None:
     found = front.fleet.status()
     states: dict[tuple[str, ...], float] = {}
     spent: dict[tuple[str, ...], float] = {}
+    waiting: dict[tuple[str, ...], float] = {}
     for plan in _mappings(found.get("plans")):
         name = str(plan["plan"])[:16]
         spent[(name,)] = _number(plan.get("epsilon_spent"))
+        waiting[(name,)] = _number(plan.get("rounds_without_result"))
         rounds = plan.get("rounds")
         if isinstance(rounds, Mapping):
             states |= {(name, str(state)): _number(count) for state, count in rounds.items()}
     front.metrics.replace("hushrec_rounds", states)
+    front.metrics.replace("hushrec_rounds_without_result", waiting)
     front.metrics.replace("hushrec_epsilon_spent", spent)
     front.metrics.replace("hushrec_release", {(): _number(found.get("release"))})
     candidate = found.get("candidate")

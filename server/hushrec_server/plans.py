@@ -17,6 +17,7 @@ from hushrec_privacy.mechanisms.banded import NoisePlan
 from hushrec_privacy.mechanisms.seal import SealKey
 from hushrec_privacy.plans.plan import Plan
 from hushrec_privacy.plans.signing import verified_plan
+from hushrec_privacy.plans.timing import check_not_over
 from sqlalchemy import Connection, bindparam, select, update
 
 from hushrec_server.database import Database, insert_new
@@ -25,7 +26,7 @@ from hushrec_server.refusals import Reason, refusal
 from hushrec_server.rounds.aggregation import Aggregation
 from hushrec_server.schema import PLAN
 
-__all__ = ["PlanStatus", "Plans", "SignedPlan", "noise_plan", "seal_fingerprint"]
+__all__ = ["PlanStatus", "Plans", "SignedPlan", "check_seal", "noise_plan", "seal_fingerprint"]
 
 _FINGERPRINT = b"hushrec seal key fingerprint 1\0"
 _PLAN_ID = re.compile("[0-9a-f]{64}")
@@ -84,13 +85,7 @@ class Plans:
         self._plan_key, self._seal = plan_key, seal_fingerprint(seal_key)
         self._known: dict[str, SignedPlan] = {}
         self._lock = threading.Lock()
-        with database.reading() as connection:
-            wanted = select(PLAN.c.seal).where(PLAN.c.status != PlanStatus.ENDED)
-            if any(bytes(seal) != self._seal for seal in connection.execute(wanted).scalars()):
-                raise NoiseStateError(
-                    "the seal key is not the one with which the noise of an open plan was sealed; put that seal.key "
-                    "back, or see docs/runbook.md, A key is lost"
-                )
+        check_seal(database, self._seal)
 
     def add(self, data: bytes, signature: bytes, aggregation: Aggregation) -> str:
         """Accept a plan. One that is there already is left as it is, so that this can be repeated after a crash.
@@ -106,10 +101,15 @@ class Plans:
         Raises:
             BudgetError: The ledger counts another unit or adjacency.
             LedgerError: The ledger cannot be written.
-            PlanError: It is not signed by the shop, cannot be carried out, or states a wrong epsilon.
+            PlanError: It is not signed by the shop, cannot be carried out, or states a wrong epsilon; or it is new, and
+                all its rounds are over.
             StorageError: The database cannot be used.
         """
         plan = verified_plan(data, signature, self._plan_key)
+        with self._database.reading() as connection:
+            known = connection.execute(_STATUS, {"plan": plan.plan_id}).first() is not None
+        if not known:
+            check_not_over(plan, self._clock())
         if not plan.authority:
             raise PlanError("the plan names no authority, so nobody could take part; plan anew")
         try:
@@ -182,6 +182,28 @@ class Plans:
 def noise_plan(plan: Plan) -> NoisePlan:
     """The part of a plan that its noise depends on."""
     return NoisePlan(plan.plan_id, plan.coordinates, plan.bands, plan.rounds, plan.noise_deviation)
+
+
+def check_seal(database: Database, fingerprint: bytes | None) -> None:
+    """Refuse a seal key with which the noise of open plans cannot be gone on with.
+
+    Args:
+        database: With the plans.
+        fingerprint: Of the key; None: there is none, and a new one would fit no plan that is open.
+
+    Raises:
+        NoiseStateError: A plan that has not ended was sealed with another one.
+        StorageError: The database cannot be used.
+    """
+    wanted = select(PLAN.c.seal).where(PLAN.c.status != PlanStatus.ENDED)
+    with database.reading() as connection:
+        fits = all(bytes(seal) == fingerprint for seal in connection.execute(wanted).scalars())
+    if not fits:
+        what = "missing" if fingerprint is None else "not the one that it was"
+        raise NoiseStateError(
+            f"the seal key is {what}, and the noise of an open plan was sealed with it; put that seal.key back into "
+            "the data folder, or see docs/runbook.md, A key is lost"
+        )
 
 
 def seal_fingerprint(key: SealKey) -> bytes:

@@ -60,13 +60,19 @@ class TokenBuckets:
 def address_key(host: str) -> str:
     """What counts as one address: an IPv4 address, or the first 64 bits of an IPv6 one, which one person has whole.
 
+    A socket for both shows an IPv4 address as the end of an IPv6 one, whose first 64 bits all of them share.
+
     >>> address_key("192.0.2.7"), address_key("2001:db8:1:2:3::4"), address_key("unknown")
     ('192.0.2.7', '2001:db8:1:2::', 'unknown')
+    >>> address_key("::ffff:192.0.2.7")
+    '192.0.2.7'
     """
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
         return host[:64]
-    if address.version == 4:
+    if isinstance(address, ipaddress.IPv4Address):
         return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
     return str(ipaddress.IPv6Address(int(address) >> 64 << 64))

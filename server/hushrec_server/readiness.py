@@ -1,7 +1,8 @@
 """Whether this process can serve: named checks that the parts add, and their answer at /readyz.
 
 A check is a call that returns nothing when all is well, and raises a `HushrecError` whose text says what is wrong and
-what to do. It may block. A check that raises anything else counts as failed, without its text.
+what to do. It may block. A check that raises anything else counts as failed, without its text. Texts may name files:
+they are for whoever has the administrator's token, and anybody else is told the names of the checks alone.
 """
 
 from collections.abc import Callable
@@ -14,8 +15,8 @@ from hushrec_server.logs import log_fault
 __all__ = ["CheckResult", "Readiness", "ReadyAnswer"]
 
 
-class CheckResult(msgspec.Struct, frozen=True):
-    """One check: its name, whether all is well, and if not, what to do."""
+class CheckResult(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One check: its name, whether all is well, and if not, what to do: for the administrator alone."""
 
     name: str
     ok: bool
@@ -27,6 +28,10 @@ class ReadyAnswer(msgspec.Struct, frozen=True):
 
     ready: bool
     checks: tuple[CheckResult, ...]
+
+    def for_anybody(self) -> "ReadyAnswer":
+        """The same without details."""
+        return ReadyAnswer(self.ready, tuple(msgspec.structs.replace(check, detail="") for check in self.checks))
 
 
 class Readiness:

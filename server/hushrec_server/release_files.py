@@ -4,6 +4,7 @@ Only `metadata` and `targets`, only names that a repository uses, only plain fil
 named by version or content, so a cache may keep it for ever.
 """
 
+import errno
 import os
 import re
 import stat
@@ -57,6 +58,8 @@ def _opened(front: Front, names: list[str]) -> _Opened:
     try:
         handle = os.open(front.releases.joinpath(*names), _FLAGS)
     except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):  # it may be there all the same, and devices act on what is not
+            raise FleetError("the server has too many files open; ask again", reason="busy", retry_after_s=2) from error
         raise refusal from error
     found = os.fstat(handle)
     if not stat.S_ISREG(found.st_mode):

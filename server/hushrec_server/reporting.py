@@ -23,13 +23,16 @@ __all__ = ["candidate_report", "counts_report", "plan_report", "round_report"]
 RESULTS_SHOWN = 100
 
 
-def plan_report(signed: SignedPlan, spent: PlanTotals, states: Mapping[str, int]) -> dict[str, Any]:
+def plan_report(
+    signed: SignedPlan, spent: PlanTotals, states: Mapping[str, int], without_result: int
+) -> dict[str, Any]:
     """A plan: what it is for, how far it is, what it has spent.
 
     Args:
         signed: The plan.
         spent: What the ledger counts.
         states: How many rounds are in each state.
+        without_result: How many rounds are over since the last one that was published; 0 if it is not open.
     """
     reached = guarantee_after(spent.opened, spent.rounds, spent.last)
     return {
@@ -40,6 +43,7 @@ def plan_report(signed: SignedPlan, spent: PlanTotals, states: Mapping[str, int]
         "demo": signed.plan.demo,
         "cohort": signed.plan.cohort,
         "rounds": dict(states),
+        "rounds_without_result": without_result,
         "rounds_spent": spent.rounds,
         "rounds_planned": signed.plan.rounds,
         "epsilon_spent": number(reached.epsilon),

@@ -29,6 +29,7 @@ from hushrec_server.rounds.finishing import Finishing
 from hushrec_server.rounds.mailbox import Mailbox
 from hushrec_server.rounds.progress import Progress
 from hushrec_server.rounds.store import Key
+from hushrec_server.rounds.watch import Watch
 from hushrec_server.schema import ROUND
 
 __all__ = ["FleetInfo", "FleetService", "FleetSettings"]
@@ -107,6 +108,7 @@ class FleetService:
         self._admission = Admission(database, self._plans, aggregation, clock)
         self._mailbox = Mailbox(database, self._plans, aggregation, clock)
         self._payloads = Payloads(database, self._plans, clock)
+        self._watch = Watch(database, self._plans, clock)
         finishing = Finishing(
             database, aggregation, ledger=self.ledger, seal_key=seal_key, publisher=publisher, clock=clock
         )
@@ -128,13 +130,23 @@ class FleetService:
             now=self.clock(),
         )
 
+    def check(self) -> None:
+        """For /readyz: whether the database can be read, and has room.
+
+        Raises:
+            HushrecError: It cannot be used, or is full; says what to do.
+        """
+        self.info()
+        self.database.check_room()
+
     def add_plan(self, data: bytes, signature: bytes) -> None:
         """Take a plan that the shop's plan key signed, and open it in the ledger; again is nothing.
 
         Raises:
             BudgetError: The ledger counts another unit or adjacency.
             LedgerError: The ledger cannot be written.
-            PlanError: It is not signed by the shop, cannot be carried out, or states a wrong epsilon.
+            PlanError: It is not signed by the shop, cannot be carried out, or states a wrong epsilon; or it is new, and
+                all its rounds are over.
             StorageError: The database cannot be used.
         """
         self._plans.add(data, signature, self._aggregation)
@@ -227,9 +239,9 @@ class FleetService:
         Raises:
             StorageError: The database cannot be used.
         """
-        wait = self._progress.tick()
-        self._payloads.expire()
-        return wait
+        self._watch.look()
+        self._payloads.expire()  # not after the rounds: a fault of one of them must not keep payloads beyond their time
+        return self._progress.tick()
 
     def status(self) -> Mapping[str, object]:
         """What the operator sees: plans with their rounds by state and epsilon spent, the newest release, what waits.
@@ -247,8 +259,12 @@ class FleetService:
         states: defaultdict[str, dict[str, int]] = defaultdict(dict)
         for plan, state, count in rows:
             states[plan][state] = count
+        waiting = defaultdict(int, self._watch.without_result())
         return {
-            "plans": [plan_report(signed, totals.plans[signed.plan_id], states[signed.plan_id]) for signed in plans],
+            "plans": [
+                plan_report(signed, totals.plans[signed.plan_id], states[signed.plan_id], waiting[signed.plan_id])
+                for signed in plans
+            ],
             "release": self._publisher.newest().version,
             "candidate": candidate_report(self._publisher.candidate(), plans),
             "ledger": str(totals.head),

@@ -6,6 +6,7 @@ TLS is a reverse proxy's business; the default address is loopback.
 import asyncio
 import contextlib
 import errno
+import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ _WRITE_S = 30.0
 _FINISH_S = 30
 _BACKLOG = 512
 _HEAD_BYTES = 16_384
+_OTHER_FILES = 256  # the database's, releases that are read, libraries
 _REASONS = {
     errno.EADDRINUSE: "another program listens there; stop it, or choose another port",
     errno.EACCES: "not allowed to listen there; choose a port above 1023",
@@ -88,6 +90,8 @@ def server_config(app: "App", limits: LimitSettings, proxies: tuple[str, ...] = 
         head_s=limits.head_seconds,
         write_s=_WRITE_S,
         per_address=0 if proxies else limits.connections_per_address,
+        most=limits.connections,
+        kept=_kept(limits.connections),
     )
     return UvicornConfig(
         app,
@@ -100,11 +104,27 @@ def server_config(app: "App", limits: LimitSettings, proxies: tuple[str, ...] = 
         server_header=False,
         proxy_headers=bool(proxies),
         forwarded_allow_ips=list(proxies) or None,
-        limit_concurrency=limits.connections,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_FINISH_S,
         h11_max_incomplete_event_size=_HEAD_BYTES,
     )
+
+
+def _kept(connections: int) -> int:
+    """How many connections may be open: as many again as are served, to be told so, if the system gives files for them.
+
+    Without a file for a connection none is accepted, and asyncio logs that some hundred times a second.
+    """
+    if os.name != "posix":
+        return 2 * connections
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * connections + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return 2 * connections if soft == resource.RLIM_INFINITY else max(1, min(2 * connections, soft - _OTHER_FILES))
 
 
 class _Telling(Server):

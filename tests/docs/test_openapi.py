@@ -71,5 +71,7 @@ def test_devices_administrators_and_anyone_are_told_apart() -> None:
             assert needed == ["administrator"]
         elif name in ("check-in", "upload", "reply", "feature"):
             assert needed == ["device", "signature"]
+        elif name == "ready":  # more is told to an administrator; {}: anybody may ask
+            assert DOCUMENT["paths"]["/readyz"]["get"]["security"] == [{}, {"administrator": []}]
         else:
             assert needed == []

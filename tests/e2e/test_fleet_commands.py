@@ -7,6 +7,7 @@ from pathlib import Path
 from hushrec.fleet import FleetFile
 
 from tests.e2e.commands import hushrec
+from tests.server_folder import running
 
 ROOT = '{"signed":{"_type":"root"}}'
 
@@ -44,9 +45,26 @@ def test_a_server_that_is_away_is_told_in_one_line_and_ends_once(tmp_path: Path)
     tried = hushrec("join", url, *common, "--json", cwd=tmp_path)
     assert json.loads(tried.stdout)["refusal"]["reason"] == "unreachable"
     assert (tmp_path / "ann.profile.fleet" / "participation.db").is_file()
+
+
+def test_what_can_be_seen_to_be_wrong_is_refused_before_a_file_is_made(tmp_path: Path) -> None:
+    (tmp_path / "fleet.json").write_bytes(FleetFile("shop", "ab" * 32, "https://login.shop.example", ROOT).encode())
+    common = ("--profile", "ann.profile", "--fleet", "fleet.json", "--vault-key", "vault.key", "--once")
     far = hushrec("join", "http://shop.example", *common, cwd=tmp_path)
-    assert far.returncode == 2
-    assert "https" in far.stderr
+    assert (far.returncode, "https" in far.stderr) == (2, True)
+    lost = hushrec("join", "https://shop.example", *common, "--token", "token.txt", cwd=tmp_path)
+    assert (lost.returncode, "token.txt: does not exist; it should hold" in lost.stderr) == (2, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["fleet.json"]
+
+
+def test_at_the_authority_s_address_it_is_asked_whether_that_is_the_server_s(tmp_path: Path) -> None:
+    (tmp_path / "fleet.json").write_bytes(FleetFile("shop", "ab" * 32, "https://login.shop.example", ROOT).encode())
+    hushrec("authority", "init", tmp_path / "authority")
+    common = ("--profile", "ann.profile", "--fleet", "fleet.json", "--vault-key", "vault.key", "--once")
+    with running("authority", "serve", tmp_path / "authority", "--port", 0) as authority:
+        tried = hushrec("join", f"http://127.0.0.1:{authority.port}", *common, cwd=tmp_path)
+    assert tried.returncode == 15, tried.stderr
+    assert "is this the address of the server, and not the authority's?" in tried.stderr
 
 
 def test_other_metadata_than_the_root_never_get_into_a_fleet_file(tmp_path: Path) -> None:

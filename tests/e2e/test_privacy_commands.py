@@ -322,6 +322,18 @@ def test_a_signature_replaces_neither_key_nor_plan(tmp_path: Path) -> None:
     assert key.read_bytes() == secret
 
 
+def test_a_plan_whose_rounds_are_over_is_not_signed_and_of_one_that_has_begun_it_is_said(tmp_path: Path) -> None:
+    key, over, begun = (tmp_path / name for name in ("plan.key", "over.json", "begun.json"))
+    hours = ("--epsilon", 2, *AUTHORITY, "--round-minutes", 60)
+    told("plan", *FLEET, *hours, "--first-round", "2020-01-01", "--out", over)  # of 2,000 hours
+    told("plan", *FLEET, *hours, "--out", begun)
+    done = hushrec("privacy", "sign", over, "--key", key, "--new-key")
+    assert (done.returncode, key.exists()) == (10, False)
+    assert "all 2000 rounds of the plan are over" in done.stderr
+    done = hushrec("privacy", "sign", begun, "--key", key, "--new-key")
+    assert "is on; a round whose time is over is lost" in done.stderr
+
+
 def test_a_demonstration_says_so_wherever_it_is_told(tmp_path: Path) -> None:
     fleet = ("--population", 100, "--cohort", 5, "--rounds", 10, "--delta", 1e-6, "--epsilon", 2)
     plan_file, key, page = tmp_path / "plan.json", tmp_path / "plan.key", tmp_path / "plan.html"

@@ -106,6 +106,16 @@ def test_a_device_follows_the_commands(shop: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("head", "warned"), [("6:" + "0a" * 32, True), ("7:" + "0b" * 32, True), (HEAD, False), ("8:" + "0b" * 32, False)]
+)
+def test_an_anchor_that_no_later_state_of_the_ledger_can_have_is_doubted(shop: Path, head: str, warned: bool) -> None:
+    keys = ("--keys", "safe", "--keys", "online")
+    done = hushrec("release", "publish", "releases", "3.hush", *keys, "--anchor", head, cwd=shop)
+    assert (done.returncode, done.stdout) == (0, "3\n")
+    assert ("names entry 7 of a ledger" in done.stderr) is warned
+
+
+@pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
         (("publish", "releases", "3.hush", "--keys", "online"), errors.ReleaseError.exit_code, "needs targets.key"),

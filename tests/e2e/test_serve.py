@@ -162,7 +162,7 @@ def test_every_start_that_cannot_work_ends_with_one_clear_line(folder: ServerFol
     [
         ("plan.pub", "is missing"),
         ("keys.json", "is missing"),
-        ("seal.key", "seal key is not the one"),
+        ("seal.key", "seal key is missing"),
         ("envelope-1.key", "not in the data folder"),
     ],
 )
@@ -174,6 +174,7 @@ def test_a_file_that_was_lost_is_named(folder: ServerFolder, name: str, told: st
     assert done.returncode != 0
     assert told in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+    assert not (folder.data / name).exists() or name == "envelope-1.key", "what would fit nothing is not made"
 
 
 @pytest.mark.skipif(os.name != "posix" or os.getuid() == 0, reason="root may read everything")
@@ -187,6 +188,7 @@ def test_a_data_folder_that_cannot_be_read_is_named(folder: ServerFolder) -> Non
 
 @pytest.mark.parametrize("name", ["seal.key", "admin.token", "envelope-1.key"])
 def test_a_secret_that_others_may_read_is_refused(folder: ServerFolder, name: str) -> None:
+    (folder.data / "seal.key").write_bytes(bytes(32))
     (folder.data / name).chmod(0o644)
     assert "chmod 600" in refused("serve", "--config", folder.config)
 
@@ -219,6 +221,7 @@ def test_behind_a_proxy_each_device_has_its_own_limit(tmp_path: Path) -> None:
 
     assert statuses("--proxy", "127.0.0.1") == [400] * 12
     assert statuses() == [400] * 10 + [429] * 2, "whoever is no proxy cannot say where it comes from"
+    assert "the proxy 'localhost' is no address" in refused(*arguments, "--proxy", "localhost")
 
 
 def test_one_operator_who_is_both_is_told_so_loudly(folder: ServerFolder, tmp_path: Path) -> None:

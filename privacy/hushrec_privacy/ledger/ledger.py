@@ -42,7 +42,7 @@ def verify(store: LedgerStore, *, anchor: Anchor | None = None) -> Totals:
     if anchor is not None and anchor.index > found.head.index:
         raise LedgerError(
             f"the ledger ends with entry {found.head.index} and the anchor stands for entry {anchor.index}: this is an "
-            "older copy; restore the newest one, and count what is missing as spent"
+            "older copy, or the anchor is of another ledger; restore the newest one, and count what is missing as spent"
         )
     return found
 
@@ -267,7 +267,10 @@ def _follow(records: Iterable[Record], found: Totals | None, anchor: Anchor | No
     for record in records:
         check_record(record, None if found is None else found.head)
         if anchor is not None and record.index == anchor.index and record.anchor != anchor:
-            raise LedgerError(f"entry {record.index} of the ledger is not the one of the anchor: it was rewritten")
+            raise LedgerError(
+                f"entry {record.index} of the ledger is not the one of the anchor: it was rewritten, or the anchor is "
+                "of another ledger"
+            )
         name = f"entry {record.index} of the ledger"
         entry = read_entry(record.entry, name=name)
         try:

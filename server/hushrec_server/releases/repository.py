@@ -229,10 +229,7 @@ class ReleaseRepository:
         """
         with self._writing():
             releases = self._releases(read_state(self._files))
-            old = next((release for release in releases if release.model_version == to_version), None)
-            if old is None or old is releases[-1]:
-                kept = ", ".join(str(release.model_version) for release in releases[:-1]) or "none"
-                raise ReleaseError(f"release {to_version} cannot be rolled back to; these can: {kept}")
+            old = _earlier(releases, to_version)
             part = self._files.part()
             try:
                 bundle = self._restored(old, releases[-1].model_version + 1, part / "shop.hush")
@@ -401,6 +398,19 @@ class ReleaseRepository:
             if left <= min(WARNED_S, self._lifetimes.of(role) // 4):
                 when = f"expires in {left / 3600:.0f} hours" if left > 0 else "has expired: devices take nothing new"
                 raise ReleaseError(f"{self.folder}: the {role} metadata {when}; {what}")
+
+
+def _earlier(releases: tuple[Release, ...], version: int) -> Release:
+    """The release to go back to."""
+    for release in releases[:-1]:
+        if release.model_version == version:
+            return release
+    if len(releases) < 2:
+        there = f"only one release, {releases[0].model_version}" if releases else "no release"
+        raise ReleaseError(f"release {version} cannot be rolled back to: there is {there}; nothing to go back to")
+    what = "it is what devices get now" if version == releases[-1].model_version else "there is none"
+    kept = ", ".join(str(release.model_version) for release in releases[:-1])
+    raise ReleaseError(f"release {version} cannot be rolled back to: {what}; these can: {kept}")
 
 
 def _described(bundle: Bundle, ledger_head: str | None, demo: bool) -> Release:

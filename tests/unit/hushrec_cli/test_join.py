@@ -73,10 +73,12 @@ def test_without_once_it_goes_on_until_somebody_interrupts(sleepless: list[float
 def test_a_token_that_is_missing_or_no_text_is_named(tmp_path: Path) -> None:
     with pytest.raises(EnrolmentError, match="--token"):
         join._token(None, "ab" * 32)
-    with pytest.raises(ConfigError, match=r"token\.txt"):
+    with pytest.raises(ConfigError, match=r"token\.txt: does not exist; it should hold the token"):
         join._token(tmp_path / "token.txt", "ab" * 32)
+    with pytest.raises(ConfigError, match=r"cannot be read \(Is a directory\)"):
+        join._token(tmp_path, "ab" * 32)
     (tmp_path / "token.txt").write_bytes(b"\xff")
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match="is no login token"):
         join._token(tmp_path / "token.txt", "ab" * 32)
     (tmp_path / "token.txt").write_text("AbC\n")
     assert join._token(tmp_path / "token.txt", "ab" * 32) == "AbC"

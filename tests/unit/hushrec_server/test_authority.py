@@ -167,6 +167,16 @@ def test_a_missing_or_open_key_is_named(folder: Path, clock: Clock, name: str) -
         Authority(folder, clock=clock)
 
 
+def test_without_its_certificates_it_does_not_begin_anew(folder: Path, clock: Clock) -> None:
+    path = folder / "certificates.sqlite"
+    path.unlink()
+    with pytest.raises(
+        StorageError, match=r"certificates\.sqlite: is missing, and without it accounts could enrol twice"
+    ):
+        Authority(folder, clock=clock)
+    assert not path.exists()
+
+
 def test_a_database_of_another_program_or_version_is_refused(folder: Path, clock: Clock) -> None:
     path = folder / "certificates.sqlite"
     for statements in (["CREATE TABLE x(y)"], ["PRAGMA application_id=1751217524", "PRAGMA user_version=2"]):

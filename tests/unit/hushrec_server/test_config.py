@@ -146,3 +146,19 @@ def test_no_key_of_the_configuration_is_a_secret() -> None:
     words = re.compile("secret|password|token|seal")
     sections = [getattr(Config(), name) for name in Config.__struct_fields__]
     assert not [name for section in sections for name in section.__struct_fields__ if words.search(name)]
+
+
+@pytest.mark.parametrize("proxy", ["", "*", "localhost", "proxy.shop.example", "127.0.0.1:80", "[::1]", "10.0.0.0/33"])
+def test_a_proxy_that_is_no_address_is_named(tmp_path: Path, proxy: str) -> None:
+    with pytest.raises(ConfigError, match=f"the proxy {re.escape(repr(proxy))} is no address or network"):
+        read_config(written(tmp_path, f'[server]\nproxies = ["127.0.0.1", "{proxy}"]\n'))
+
+
+def test_a_network_with_too_many_bits_is_told_which_one_was_meant(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"here perhaps 10\.0\.0\.0/8"):
+        read_config(written(tmp_path, '[server]\nproxies = ["10.0.0.1/8"]\n'))
+
+
+def test_addresses_and_networks_are_proxies(tmp_path: Path) -> None:
+    found = read_config(written(tmp_path, '[server]\nproxies = ["192.0.2.1", "::1", "10.0.0.0/8"]\n'))
+    assert found.server.proxies == ("192.0.2.1", "::1", "10.0.0.0/8")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from hushrec_privacy.envelope import KeySet, ServerKey, verified_key_set
-from hushrec_privacy.errors import ConfigError
+from hushrec_privacy.errors import ConfigError, NoiseStateError
 from hushrec_privacy.plans.signing import PlanKey
 from hushrec_server.data_folder import (
     EnvelopeKeys,
@@ -15,6 +15,7 @@ from hushrec_server.data_folder import (
     prepare_folder,
     read_public_key,
     read_text,
+    seal_key,
 )
 from hushrec_server.key_sets import next_key_set, signed_key_set
 
@@ -22,7 +23,9 @@ NOW, DAY = 1_000_000, 86_400
 
 
 def quietly(folder: Path) -> object:
-    return prepare_folder(folder, lambda _: None)
+    made = prepare_folder(folder, lambda _: None)
+    seal_key(folder, lambda _: None, lambda: None)
+    return made
 
 
 @pytest.fixture
@@ -49,7 +52,9 @@ def test_the_first_start_makes_the_secrets_and_tells_of_each(tmp_path: Path) -> 
     lines: list[str] = []
     folder = tmp_path / "new" / "data"
     made = prepare_folder(folder, lines.append)
+    sealed = seal_key(folder, lines.append, lambda: None)
     assert len(lines) == 4
+    assert sealed.reveal() == (folder / "seal.key").read_bytes()
     for name in ("seal.key", "admin.token", "envelope-1.key"):
         assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -62,6 +67,7 @@ def test_later_starts_change_nothing(tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     lines: list[str] = []
     prepare_folder(tmp_path, lines.append)
+    seal_key(tmp_path, lines.append, lambda: pytest.fail("nothing new is made"))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert not lines
 
@@ -69,9 +75,19 @@ def test_later_starts_change_nothing(tmp_path: Path) -> None:
 def test_processes_that_start_at_once_make_one_set_of_secrets(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         made = list(pool.map(lambda _: prepare_folder(tmp_path / "data", lambda _: None), range(8)))
-    assert len({keys.seal.reveal() for keys in made}) == 1
+        sealed = list(pool.map(lambda _: seal_key(tmp_path / "data", lambda _: None, lambda: None), range(8)))
+    assert len({key.reveal() for key in sealed}) == 1
     assert len({keys.admin_token for keys in made}) == 1
     assert len({keys.envelopes[0].key_id for keys in made}) == 1
+
+
+def test_no_seal_key_is_made_where_something_was_sealed_with_another(tmp_path: Path) -> None:
+    def refuse() -> None:
+        raise NoiseStateError("sealed with another one")
+
+    with pytest.raises(NoiseStateError):
+        seal_key(tmp_path, lambda _: None, refuse)
+    assert not (tmp_path / "seal.key").exists()
 
 
 def test_neither_plan_key_nor_authority_is_made(tmp_path: Path) -> None:
@@ -121,12 +137,18 @@ def test_signed_keys_open_and_are_as_devices_get_them(tmp_path: Path, key: PlanK
         found.check(NOW + DAY)
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"null", b'{"data":"","signature":""}', b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "content", [b"", b"\n", b"{}", b"null", b'{"data":"","signature":""}', b"\xff", b"[" * 100_000]
+)
 def test_what_is_no_signed_key_set_is_refused(tmp_path: Path, key: PlanKey, content: bytes) -> None:
     quietly(tmp_path / "data")
     (tmp_path / "data" / "keys.json").write_bytes(content)
-    with pytest.raises(ConfigError, match=r"keys\.json"):
+    with pytest.raises(ConfigError, match=r"keys\.json: .*(hushrec envelope sign|is no text)"):
         opened(tmp_path / "data", key)
+    sign(tmp_path / "data", key)
+    (tmp_path / "data" / "keys.json").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"keys\.json"):
+        sign(tmp_path / "data", key, before=True)
 
 
 def test_keys_of_another_signer_server_time_or_folder_are_refused(tmp_path: Path, key: PlanKey) -> None:
@@ -173,8 +195,10 @@ def test_only_the_shops_own_set_is_followed(tmp_path: Path, key: PlanKey) -> Non
     quietly(data)
     sign(data, PlanKey.create(tmp_path / "other.key"))
     new_envelope_key(data)
-    with pytest.raises(ConfigError, match="not signed by the shop"):
+    with pytest.raises(ConfigError, match="was not signed by this plan key"):
         sign(data, key, 2, before=True)
+    with pytest.raises(ConfigError, match="of another server, 'shop' and not 'other'"):
+        sign(data, key, 2, before=True, server="other")
     (data / "keys.json").write_bytes(b"{}")
     with pytest.raises(ConfigError, match=r"keys\.json"):
         sign(data, key, 2, before=True)

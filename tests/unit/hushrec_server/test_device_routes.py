@@ -22,6 +22,7 @@ from hushrec.messages import (
 )
 from hushrec_privacy.enrolment import AuthorityKey, Identity
 from hushrec_privacy.envelope import EnvelopeKey, seal, sign_request
+from hushrec_privacy.errors import StorageError
 from hushrec_server.config import LimitSettings
 from hushrec_server.device_requests import OPAQUE
 
@@ -229,7 +230,7 @@ def test_a_body_that_does_not_say_its_length_is_refused(world: World, length: st
 
 def test_more_bodies_than_there_is_room_for_wait(world: World, device: Device) -> None:
     path, headers, body = device.upload_request(b"masked")
-    with world.front.room.taken(world.front.room.free):
+    with world.front.room.taken(world.front.room.free, "192.0.2.7"):
         answer = world.ask("POST", path, headers=headers, body=body)
     assert (answer.status, problem(answer).reason, answer.headers["retry-after"]) == (503, "busy", "2")
     assert world.ask("POST", path, headers=headers, body=body).status == 204
@@ -295,6 +296,20 @@ def test_a_bug_answers_500_and_tells_nothing(world: World, monkeypatch: pytest.M
     assert answer.status == 500
     assert b"secret" not in answer.body
     assert json.loads(answer.body)["type"] == "error"
+
+
+def test_an_upload_that_the_database_has_no_room_for_is_told_to_come_back_and_nothing_else(
+    world: World, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise StorageError("/srv/fleet.sqlite: its disk is full")
+
+    monkeypatch.setattr(world.fleet, "upload", full)
+    answer = device.upload(b"masked")
+    assert (answer.status, answer.headers["retry-after"], json.loads(answer.body)["type"]) == (503, "5", "storage")
+    assert b"sqlite" not in answer.body
+    monkeypatch.undo()
+    assert device.upload(b"masked").status == 204
 
 
 def test_an_identity_of_the_signature_must_be_the_certified_one(world: World) -> None:

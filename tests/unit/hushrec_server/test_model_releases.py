@@ -327,6 +327,11 @@ class TestHeldOut:
         assert "from 0.5000 to 0.4899" in guard(shop.first, shop.first)
         assert guard(shop.first, shop.first) == ""
 
+    def test_a_file_that_is_not_there_or_is_none_is_told_what_it_should_hold(self, tmp_path: Path) -> None:
+        for path, told in ((tmp_path / "none.jsonl", "does not exist"), (tmp_path, "Is a directory")):
+            with pytest.raises(ConfigError, match=rf"{path.name}: .*{told}.* a JSON array of item ids on each line"):
+                HeldOut.read(path)
+
     def test_ndcg_is_that_of_the_last_event(self, shop: Shop) -> None:
         value = HeldOut(self.HISTORIES).ndcg(shop.first)
         each = [HeldOut([history]).ndcg(shop.first) for history in self.HISTORIES]

@@ -69,19 +69,30 @@ def test_health_needs_nothing_and_readiness_names_what_fails(world: World) -> No
     assert world.ask("GET", path_of("health")).status == 200
     assert world.ask("GET", path_of("ready")).status == 200
 
-    def broken() -> None:
-        raise StorageError("the database cannot be reached")
+    world.front.ready.add("database", broken)
+    answer = world.ask("GET", path_of("ready"))
+    checks = {check["name"]: check["ok"] for check in json.loads(answer.body)["checks"]}
+    assert (answer.status, checks) == (503, {"rounds": True, "database": False})
 
+
+def broken() -> None:
+    raise StorageError("/srv/fleet.sqlite: the database cannot be opened")
+
+
+def test_what_is_wrong_is_told_to_the_administrator_alone(world: World) -> None:
     def buggy() -> None:
         raise RuntimeError("secret")
 
     world.front.ready.add("database", broken)
     world.front.ready.add("odd", buggy)
-    answer = world.ask("GET", path_of("ready"))
-    checks = {check["name"]: check for check in json.loads(answer.body)["checks"]}
-    assert (answer.status, checks["rounds"]["ok"]) == (503, True)
-    assert checks["database"] == {"name": "database", "ok": False, "detail": "the database cannot be reached"}
-    assert "secret" not in answer.body.decode()
+    anybody, administrator = (ask("GET", path_of("ready")) for ask in (world.ask, world.admin))
+    assert (anybody.status, administrator.status) == (503, 503)
+    assert json.loads(anybody.body)["checks"][1:] == [{"name": name, "ok": False} for name in ("database", "odd")]
+    told = {check["name"]: check.get("detail") for check in json.loads(administrator.body)["checks"]}
+    assert told["database"] == "/srv/fleet.sqlite: the database cannot be opened"
+    assert "secret" not in administrator.body.decode()
+    wrong = world.ask("GET", path_of("ready"), headers={"authorization": "Bearer x"})
+    assert (wrong.status, b"fleet.sqlite" in wrong.body) == (401, False)
 
 
 def test_metrics_count_requests_refusals_uploads_rounds_and_epsilon(world: World) -> None:
@@ -99,6 +110,7 @@ def test_metrics_count_requests_refusals_uploads_rounds_and_epsilon(world: World
         'hushrec_uploads_total{phase="mask"} 1',
         "hushrec_check_ins_total 1",
         f'hushrec_rounds{{plan="{PLAN[:16]}",state="mask"}} 1',
+        f'hushrec_rounds_without_result{{plan="{PLAN[:16]}"}} 4',
         f'hushrec_epsilon_spent{{plan="{PLAN[:16]}"}} 1.25',
         "hushrec_release 3",
         "hushrec_candidate 4",
@@ -152,6 +164,17 @@ def test_an_address_that_asks_too_often_is_refused_and_others_and_the_probe_are_
     assert json.loads(refused.body)["reason"] == "rate-limited"
     assert int(refused.headers["retry-after"]) >= 1
     assert refused.headers["content-length"] == str(len(refused.body))
+
+
+def test_what_anybody_can_send_without_end_is_counted_and_not_logged(world: World, log: io.StringIO) -> None:
+    few_requests(world)
+    for _ in range(15):
+        world.ask("GET", path_of("fleet"), client="192.0.2.7")
+        world.ask("GET", path_of("health"), client="192.0.2.7")
+    assert [json.loads(line)["status"] for line in log.getvalue().splitlines()] == [200] * 10
+    lines = world.front.metrics.text().splitlines()
+    assert 'hushrec_requests_total{route="none",status="429"} 5' in lines
+    assert 'hushrec_requests_total{route="health",status="200"} 15' in lines
 
 
 def test_addresses_of_one_ipv6_network_share_a_limit(world: World) -> None:

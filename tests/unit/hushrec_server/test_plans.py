@@ -5,10 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from hushrec_privacy.errors import FleetError, HushrecError, PlanError
+from hushrec_privacy.errors import FleetError, HushrecError, NoiseStateError, PlanError
 from hushrec_privacy.mechanisms.seal import SealKey
 from hushrec_privacy.plans.signing import PlanKey
-from hushrec_server.plans import seal_fingerprint
+from hushrec_server.plans import PlanStatus, check_seal, seal_fingerprint
 from hushrec_server.schema import NOISE_PLAN, PLAN
 from hushrec_server.service import FleetService
 from sqlalchemy import func, select, update
@@ -35,6 +35,23 @@ def test_a_plan_that_is_there_already_is_left_as_it_is(fleet: SmallFleet, servic
     for _ in range(3):
         service.add_plan(fleet.plan.encode(), fleet.plan_key.sign(fleet.plan))
     assert count(service) == (1, 1, 1)
+
+
+def test_a_plan_all_of_whose_rounds_are_over_is_refused_unless_it_is_known(fleet: SmallFleet) -> None:
+    service = fleet.service(add_plan=False)
+    signed = fleet.plan.encode(), fleet.plan_key.sign(fleet.plan)
+    fleet.clock.now = START + 50 * ROUND_S
+    with pytest.raises(PlanError, match="all 50 rounds of the plan are over"):
+        service.add_plan(*signed)
+    assert count(service) == (0, 0, 0)
+    fleet.clock.now -= 1
+    service.add_plan(*signed)
+    fleet.clock.now += 1
+    service.tick()
+    service.add_plan(*signed)  # as each restart does
+    assert count(service) == (1, 1, 1)
+    assert service.info().plans == ()
+    service.database.close()
 
 
 def test_processes_that_start_at_once_take_it_once(fleet: SmallFleet) -> None:
@@ -152,6 +169,17 @@ def test_the_fingerprint_of_a_seal_key_tells_keys_apart_and_is_short() -> None:
     prints = {seal_fingerprint(SealKey(bytes([number]) * 32)) for number in range(50)}
     assert {len(found) for found in prints} == {8}
     assert len(prints) == 50
+
+
+def test_only_the_seal_key_of_plans_that_have_not_ended_fits(fleet: SmallFleet, service: FleetService) -> None:
+    check_seal(service.database, seal_fingerprint(fleet.seal_key))
+    service.halt(fleet.plan.plan_id)
+    for other, told in ((None, "missing"), (seal_fingerprint(SealKey(b"x" * 32)), "not the one that it was")):
+        with pytest.raises(NoiseStateError, match=told):
+            check_seal(service.database, other)
+    with service.database.transaction() as connection:
+        connection.execute(update(PLAN).values(status=PlanStatus.ENDED))
+    check_seal(service.database, None)
 
 
 @pytest.mark.parametrize("plan_id", ["", "ab", "AB" * 32, "ab" * 33, "ab" * 31 + "\0\0", "ab" * 32 + "\n"])

@@ -58,3 +58,8 @@ def test_an_address_is_one_ipv4_or_one_ipv6_network() -> None:
     assert address_key("2001:db8:1:2:ffff::1") == address_key("2001:db8:1:2::9") == "2001:db8:1:2::"
     assert address_key("2001:db8:1:3::1") != address_key("2001:db8:1:2::1")
     assert len(address_key("x" * 10_000)) == 64
+
+
+def test_ipv4_addresses_on_an_ipv6_socket_do_not_share_a_limit() -> None:
+    assert address_key("::ffff:198.51.100.7") == address_key("198.51.100.7")
+    assert address_key("::ffff:198.51.100.8") != address_key("::ffff:198.51.100.7")

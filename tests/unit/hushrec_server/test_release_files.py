@@ -1,5 +1,6 @@
 """The files that devices update from: served whole or from the middle on, and nothing beside them."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -106,6 +107,19 @@ def test_no_file_stays_open(world: World) -> None:
         world.ask("GET", "/releases/targets/blobs/ab.cd")
         world.ask("GET", "/releases/targets/pipe")
     assert not before or len(list(handles.iterdir())) <= before + 2
+
+
+def test_a_file_that_cannot_be_opened_now_is_not_told_to_be_missing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hushrec_server.release_files.os.open", full)
+        answer = world.ask("GET", "/releases/metadata/timestamp.json")
+    assert (answer.status, answer.headers["retry-after"]) == (503, "2")
+    assert world.ask("GET", "/releases/metadata/timestamp.json").status == 200
 
 
 def test_without_a_repository_there_is_nothing(tmp_path: Path) -> None:

@@ -97,12 +97,21 @@ def test_rolling_back_publishes_the_old_content_under_a_new_version(shop: Shop) 
     assert not list((shop.repository.folder / "parts").iterdir())
 
 
-@pytest.mark.parametrize("version", [0, 2, 3, -1])
-def test_only_an_earlier_release_can_be_rolled_back_to(shop: Shop, version: int) -> None:
+@pytest.mark.parametrize(("version", "why"), [(0, "none"), (2, "what devices get now"), (3, "none"), (-1, "none")])
+def test_only_an_earlier_release_can_be_rolled_back_to(shop: Shop, version: int, why: str) -> None:
     shop.publish(1)
     shop.publish(2, seed=9)
-    with pytest.raises(ReleaseError, match=f"release {version} cannot be rolled back to; these can: 1"):
+    with pytest.raises(ReleaseError, match=f"release {version} cannot be rolled back to: .*{why}; these can: 1$"):
         shop.repository.rollback(version)
+
+
+def test_where_there_is_nothing_to_go_back_to_it_is_said(shop: Shop) -> None:
+    with pytest.raises(ReleaseError, match="there is no release; nothing to go back to"):
+        shop.repository.rollback(1)
+    shop.publish(1)
+    for version in (1, 2):
+        with pytest.raises(ReleaseError, match="there is only one release, 1; nothing to go back to"):
+            shop.repository.rollback(version)
 
 
 def test_a_damaged_blob_is_not_rolled_back_to(shop: Shop) -> None:

@@ -1,0 +1,73 @@
+"""What a start makes, says and refuses: from a configuration to an application, without a socket."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hushrec_privacy.errors import PlanError
+from hushrec_server.assembly import assemble
+from hushrec_server.config import read_config
+from hushrec_server.releases import ReleaseKeys, ReleaseRepository
+
+from tests.server_folder import ServerFolder
+
+DAY_S = 86_400
+Start = Callable[..., list[str]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> ServerFolder:
+    return ServerFolder.prepare(tmp_path)
+
+
+@pytest.fixture
+def start(folder: ServerFolder) -> Start:
+    """Start and end once; gives what was said."""
+
+    def once(*plans: Path, later_s: int = 0) -> list[str]:
+        said: list[str] = []
+        config = read_config(folder.config, plans=plans)
+        assemble(config, said.append, clock=lambda: time.time() + later_s).close()
+        return said
+
+    return once
+
+
+def test_a_start_says_how_far_its_plan_is_and_a_later_one_takes_it_again_even_when_it_is_over(
+    folder: ServerFolder, start: Start
+) -> None:
+    assert start(folder.plan_file)[-1].endswith(" UTC and is on")
+    assert start(folder.plan_file, later_s=3 * 3_600)[-1].endswith(" UTC, and 3 of 20 rounds are over")
+    assert start(folder.plan_file, later_s=20 * 3_600)[-1].endswith(" UTC, and all rounds are over")
+
+
+def test_a_new_plan_all_of_whose_rounds_are_over_is_refused_and_leaves_nothing(
+    folder: ServerFolder, start: Start
+) -> None:
+    late = replace(folder.plan, first_round_at=folder.plan.first_round_at - 20 * 3_600)
+    path = folder.plan_file.with_name("late.json")
+    path.write_bytes(late.encode())
+    path.with_name("late.json.sig").write_bytes(folder.plan_key.sign(late))
+    with pytest.raises(PlanError, match=r"late\.json: all 20 rounds of the plan are over"):
+        start(path)
+    server = assemble(read_config(folder.config), lambda _: None)
+    assert server.service.status()["plans"] == []
+    server.close()
+
+
+def test_without_the_online_key_a_start_says_until_when_devices_take_something_new(
+    folder: ServerFolder, start: Start, tmp_path: Path
+) -> None:
+    online = folder.data / "online"
+    keys = ReleaseKeys.create(tmp_path / "safe", online)
+    signed_at = 1_801_382_400
+    ReleaseRepository.create(folder.data / "releases", keys, clock=lambda: signed_at)
+    (online / "targets.key").write_bytes((tmp_path / "safe" / "targets.key").read_bytes())
+    (online / "targets.key").chmod(0o600)
+    assert not [line for line in start() if "online.key" in line]
+    (online / "online.key").rename(tmp_path / "online.key")
+    said = start()
+    assert any("nothing is published" in line for line in said)
+    assert any("devices take nothing new from 2027-02-01 08:00 UTC on" in line for line in said)
