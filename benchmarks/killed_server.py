@@ -38,7 +38,6 @@ from typing import Any
 
 from hushrec_privacy.enrolment import AuthorityKey
 from hushrec_server.database import Database
-from hushrec_server.rounds.schedule import Schedule
 from hushrec_server.rounds.states import ENDED, PHASES, State
 from hushrec_server.schema import ROUND
 from sqlalchemy import select
@@ -50,7 +49,7 @@ from killed_server_checks import Checks, Facts
 from killed_server_devices import Device
 from killed_server_kills import Servers
 from killed_server_process import STEPS
-from killed_server_shop import COHORT, Shop, Watcher, empty_database
+from killed_server_shop import COHORT, LEASE_S, Shop, Watcher, empty_database
 
 from tests.tiny_bundle import write_tiny_bundle
 
@@ -60,7 +59,7 @@ SETTINGS = ("sqlite-1", "postgresql-1", "postgresql-3")
 AUTHORITY = AuthorityKey(b"a" * 32)
 TRIES = 30  # aimed kills for each one wanted, before a target counts as too short
 PATIENCE_S = 120.0  # of real time, for a state to end once neither a lease nor its time holds it up
-PAUSE_S = 0.02
+PAUSE_S, IDLE_S = 0.02, 0.5
 STATES = tuple(map(str, State))
 TARGETS = (*STATES[:7], *STEPS[:2], "noised", STEPS[2], "erased", STEPS[3], "published", "aborted")
 """All states and steps, as a round comes to them."""
@@ -178,9 +177,8 @@ class Fleet:
         self.checks.found.split += len({device.session for device in self.devices}) - 1
         self._play(self._leaving(too_many="aborted" in targets))
         self._wait_until_ended()
-        if self.state() == State.PUBLISHED:
-            self.servers.happens(State.PUBLISHED)
-            self._wait_for_kill()
+        self.servers.happens(self.state())
+        self._wait_for_kill()
         self.servers.aim(())
         self.checks.result(self.number, {device.place: device.vector for device in self.devices})
 
@@ -190,9 +188,9 @@ class Fleet:
 
     def after_kill(self) -> None:
         """Check what must hold at every moment, and let the leases of the dead process run out."""
-        now, lease_s = self._clock(), Schedule(self._plan).lease_s
-        self.checks.after_kill(self.number, lease_s)
-        self._clock.set(now + lease_s)
+        now = self._clock()
+        self.checks.after_kill(self.number)
+        self._clock.set(now + LEASE_S)
 
     def facts(self) -> Facts:
         """What was found, with all that is checked at the end."""
@@ -255,10 +253,10 @@ class Fleet:
                 self._clock.set(connection.execute(select(ROUND.c.deadline_at).where(*where)).scalar() or 0)
 
     def _wait_for_kill(self) -> None:
-        """Leave a server time to be killed when all is done."""
-        patience = _Patience()
-        while self.servers.aims_at(State.PUBLISHED):
-            self._go_on(patience, State.PUBLISHED)
+        """Leave the servers time for what they should have done before the round ended, and to be killed when idle."""
+        until = time.monotonic() + IDLE_S
+        while self.servers.aiming and (time.monotonic() < until or not self.servers.addresses()):
+            time.sleep(PAUSE_S)
 
     def _of_round(self, column: Any) -> Any:
         with self._database.reading() as connection:

@@ -16,7 +16,7 @@ from hushrec_server.publishing import RoundResult
 from hushrec_server.rounds.states import State
 from hushrec_server.schema import FEATURE, MESSAGE, NOISE_ROW, RESULT, ROUND, ROWS_OF_DEVICES
 from killed_server_process import NOTES
-from killed_server_shop import COHORT, Shop, Watcher
+from killed_server_shop import COHORT, LEASE_S, Shop, Watcher
 from numpy.typing import NDArray
 from sqlalchemy import Row, func, select
 
@@ -105,11 +105,11 @@ class Checks:
             self.acknowledged.add((number, phase, place))
             self.found.acknowledged += 1
 
-    def after_kill(self, number: int, lease_s: int) -> None:
+    def after_kill(self, number: int) -> None:
         """What holds at every moment."""
         with self._database.reading() as connection:
             leases = connection.execute(select(ROUND.c.lease_until).where(ROUND.c.ended_at.is_(None))).scalars().all()
-        self.found.overdue += sum(lease > self._shop.clock() + lease_s for lease in leases)
+        self.found.overdue += sum(lease > self._shop.clock() + LEASE_S for lease in leases)
         self.uploads(number)
         self._watcher.look()
 

@@ -14,10 +14,9 @@ from pathlib import Path
 
 import killed_server_process
 from hushrec_server.config import DATABASE_VARIABLE
-from hushrec_server.rounds.schedule import Schedule
 from hushrec_server.rounds.states import PHASES, State
 from killed_server_process import STEPS
-from killed_server_shop import COHORT, Shop
+from killed_server_shop import COHORT, LEASE_S, Shop
 
 __all__ = ["Servers"]
 
@@ -76,7 +75,7 @@ class Servers:
         rng: random.Random,
     ) -> None:
         self._state, self._after_kill, self._rng, self._clock = state, after_kill, rng, shop.clock
-        self._lease_s, self._file = Schedule(shop.plan).lease_s, shop.folder / "aim"
+        self._file = shop.folder / "aim"
         self.kills: Counter[str] = Counter()
         self.ways: Counter[str] = Counter()
         self.targets: list[str] = []
@@ -125,10 +124,10 @@ class Servers:
             if aim is not None and aim.event and (aim.event, aim.nth) == (event, nth):
                 self._take(aim)
 
-    def aims_at(self, target: str) -> bool:
-        """Whether a kill there is still to come."""
-        with self._lock:
-            return self._aim is not None and self._aim.target == target
+    @property
+    def aiming(self) -> bool:
+        """Whether a kill is still to come."""
+        return self._aim is not None
 
     def heard(self, server: "_Server", how: str, mark: str, count: str, marks: str) -> None:
         """A process says that it is at the moment that was aimed at."""
@@ -137,7 +136,7 @@ class Servers:
         if how == "pass":
             time.sleep(self._rng.uniform(0, _PASSING_S))
         elif len(self._all) > 1 and self._rng.random() < 0.5:
-            self._clock.set(self._clock() + self._lease_s)
+            self._clock.set(self._clock() + LEASE_S)
             time.sleep(self._rng.uniform(0, _LONGEST_WAIT_S))
         self._kill(server, _Death(how, target, tuple(marks.split(","))))
 

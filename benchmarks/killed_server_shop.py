@@ -34,9 +34,12 @@ from hushrec_server.releases import ReleaseKeys, ReleaseRepository
 from killed_server_process import NOTES, SharedClock
 from sqlalchemy import make_url
 
-__all__ = ["COHORT", "Shop", "Watcher", "empty_database"]
+__all__ = ["COHORT", "LEASE_S", "Shop", "Watcher", "empty_database"]
 
 COHORT, ROUNDS, ROUND_S, START = 6, 5_000, 1_000, 1_800_000_000
+LEASE_S = ROUND_S // 50
+"""For how long a dead process holds a round up at most, as docs/rounds.md says: 2 %."""
+
 SERVER = "killed"
 LIFETIME_S = ROUNDS * ROUND_S
 PAUSE_S = 0.2
