@@ -22,6 +22,7 @@ __all__ = ["Servers"]
 
 _LONGEST_WAIT_S = 0.2  # that others have beside a process that stands still with a lease that is over
 _PASSING_S = 0.004  # about one durable commit
+_GOLDEN = (5**0.5 - 1) / 2
 _STOPS = 0.7  # share of the moments at which a process stands still; else it goes on and is killed a little later
 
 
@@ -81,6 +82,7 @@ class Servers:
         self.targets: list[str] = []
         self._aim: _Aim | None = None
         self._most: dict[str, int] = {}
+        self._aimed_at: Counter[str] = Counter()
         self._lengths: defaultdict[str, list[float]] = defaultdict(list)
         self._happened = ("", time.monotonic())
         self._lock, self.error = threading.RLock(), ""
@@ -186,7 +188,9 @@ class Servers:
             wait = self._rng.uniform(0, statistics.median(self._lengths[aim.event][-50:] or [0.1]))
             threading.Timer(wait, self._kill_any, (aim,)).start()
             return
-        count = self._rng.randint(1, self._most.get(aim.mark, 10**6) + 1)
+        self._aimed_at[aim.mark] += 1
+        share = self._aimed_at[aim.mark] * _GOLDEN % 1  # spreads few kills evenly over all moments of a mark
+        count = 1 + int(share * self._most.get(aim.mark, 10**6))
         how = "stop" if self._rng.random() < _STOPS else "pass"
         part = self._file.with_suffix(".part")
         part.write_text(f"{aim.mark}\t{count}\t{how}")
