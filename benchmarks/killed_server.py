@@ -130,7 +130,7 @@ def kill_servers(fleet: "Fleet", kills: int, *, each: int) -> Facts:
         aimed[first] += 1
         if aimed[first] > TRIES + TRIES * counts[first]:
             raise RuntimeError(f"{first} is over before a kill can meet it")
-        others = [name for name in others if name != State.ABORTED]  # after it there is nothing to aim at
+        others = [name for name in others if State.ABORTED not in (first, name)]  # where it is one, little else is met
         fleet.one_round([first, *others[: rng.randint(1, 3)]])
     fleet.one_round(())
     return fleet.facts()
