@@ -1,20 +1,23 @@
-"""Kill processes of the aggregation server, again and again, while simulated devices run whole rounds through them.
+"""Kill processes of the aggregation server, again and again, while devices run whole rounds through them.
 
-    python benchmarks/killed_server.py [--kills 130] [--each 10] [--only sqlite-1|postgresql-1|postgresql-3] [--json]
+    python benchmarks/killed_server.py [--kills 130] [--each 10] [--only SETTING] [--json]
 
-Each server process is a `FleetService` over one database, told what to do through a pipe in place of HTTP, with a
-thread that ticks. The devices live in this process: they run the real protocol, repeat what was not acknowledged, and
-some drop out. The clock is a file that all share; a round takes as long as its messages take.
+Each server is what `hushrec serve` runs, one process over SQLite or PostgreSQL or three over one PostgreSQL, and
+publishes releases into one TUF repository. The devices live in this process: the product's own part of a round over
+HTTP on loopback, signed, sealed, with real secure aggregation; their vectors are made up, and some drop out. The model
+is the small one of the tests. All share a clock that this process turns. One more device fetches every release.
 
-Before each kill a state of the round or one of the four durable steps is chosen, the one with the fewest kills. A state
-counts if the database says so right before and right after the SIGKILL; a step if the killed process said last that it
-had entered it. Nothing of the product is changed; statements inside a step wait up to 2 ms, so that a kill can meet
-what else takes microseconds.
+Before each kill a state of the round or one of the four durable steps is chosen, the one with the fewest kills. Most
+kills meet a process that stands still at one moment of it, before an SQL statement, a commit or a change to the
+releases' files, another one each time; the others come at any time, or shortly after such a moment. A state counts if
+the database says so right before and right after the SIGKILL; a step if the killed process was in it.
 
-Checked after every kill and round: every acknowledged upload is in the database; the raw sum, which only the holder of
-the seal key can recompute, holds the vector of each device whose upload was acknowledged once, and no vector twice;
-every noised round is in the ledger; nothing was published with two values, or with others than the database has. At the
-end: the chain is valid, every round has ended, nothing of any device is left. PostgreSQL: `HUSHREC_TEST_POSTGRES`.
+Checked after every kill: every acknowledged upload is in the database, no lease is longer than documented, the device
+reads the repository. After every round: the raw sum, which only the holder of the seal key can recompute, is exactly
+that of the vectors of the devices whose masked vector was acknowledged; nobody computed another sum or another set of
+survivors; one release came of it, bit for bit the one that an undisturbed publisher makes. At the end: the ledger is
+valid and has the noised rounds, each noise row is of a noised round, every round has ended, nothing of any device is
+left, no server met a fault that it does not foresee. PostgreSQL: `HUSHREC_TEST_POSTGRES`.
 """
 
 import argparse
@@ -23,81 +26,43 @@ import os
 import random
 import sys
 import tempfile
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from hushrec_privacy.enrolment import AuthorityKey, Identity
-from hushrec_privacy.errors import FleetError
-from hushrec_privacy.ledger import Spend, history, verify
-from hushrec_privacy.mechanisms.seal import RowPlace, SealKey, open_row
-from hushrec_privacy.secagg import SecAggDevice, Session
+from hushrec_privacy.enrolment import AuthorityKey
 from hushrec_server.database import Database
-from hushrec_server.ledger_store import DatabaseLedgerStore
-from hushrec_server.rounds import State
-from hushrec_server.schema import (
-    DEVICE,
-    FEATURE,
-    MESSAGE,
-    NOISE_PLAN,
-    NOISE_ROW,
-    PHASE,
-    REPLY,
-    REPLY_BODY,
-    RESULT,
-    ROUND,
-)
-from sqlalchemy import func, select
+from hushrec_server.rounds.states import ENDED, PHASES, State
+from hushrec_server.schema import ROUND
+from sqlalchemy import select
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
-from killed_server_process import COHORT, STEPS, Servers, SharedClock, begin, published, serve
+from killed_server_checks import Checks, Facts
+from killed_server_devices import Device
+from killed_server_kills import Servers
+from killed_server_process import STEPS
+from killed_server_shop import COHORT, LEASE_S, Shop, Watcher, empty_database
 
-__all__ = ["STATES", "Facts", "Fleet", "kill_server", "main"]
+from tests.tiny_bundle import write_tiny_bundle
 
-STATES = tuple(str(state) for state in State if state not in (State.PUBLISHED, State.ABORTED))
+__all__ = ["TARGETS", "Facts", "Fleet", "fleet_of", "kill_servers", "main"]
+
 SETTINGS = ("sqlite-1", "postgresql-1", "postgresql-3")
 AUTHORITY = AuthorityKey(b"a" * 32)
 TRIES = 30  # aimed kills for each one wanted, before a target counts as too short
-
-
-@dataclass
-class Facts:
-    """What was found; every field from `lost` on is a fault unless it is 0.
-
-    Attributes:
-        moments: How many processes were killed.
-        kills: How many of them in each state, and how many in each step; a step lies inside a state.
-        rounds: How many rounds began.
-        published: How many were published, each with its exact sum.
-        aborted: How many were given up.
-        spent: Rounds in the ledger.
-        acknowledged: Uploads whose call returned.
-        lost: Acknowledged uploads that were not in the database, or masked vectors not in their sum.
-        doubled: Vectors that were in a sum twice, or that nobody sent.
-        unpaid: Rounds noised or published that the ledger does not hold.
-        changed: Rounds published with two values, or with another than the stored one.
-        left: Rounds that never ended, and rows of devices that were not erased.
-    """
-
-    kills: dict[str, int]
-    moments: int = 0
-    rounds: int = 0
-    published: int = 0
-    aborted: int = 0
-    spent: int = 0
-    acknowledged: int = 0
-    lost: int = 0
-    doubled: int = 0
-    unpaid: int = 0
-    changed: int = 0
-    left: int = 0
-
-    @property
-    def faults(self) -> dict[str, int]:
-        """The faults by name."""
-        return {name: getattr(self, name) for name in ("lost", "doubled", "unpaid", "changed", "left")}
+PATIENCE_S = 120.0  # of real time, for a state to end once neither a lease nor its time holds it up
+PAUSE_S, IDLE_S = 0.02, 0.5
+STATES = tuple(map(str, State))
+TARGETS = (*STATES[:7], *STEPS[:2], "noised", STEPS[2], "erased", STEPS[3], "published", "aborted")
+"""All states and steps, as a round comes to them."""
 
 
 def main() -> None:
@@ -107,233 +72,216 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=10, help="in each state and step at least")
     parser.add_argument("--only", choices=SETTINGS)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--serve", nargs=2, metavar=("FOLDER", "URL"), help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.serve:
-        serve(Path(given.serve[0]), given.serve[1])
-        return
-    postgres, found = os.environ.get("HUSHREC_TEST_POSTGRES", ""), {}
+    postgres, found = os.environ.get("HUSHREC_TEST_POSTGRES", ""), dict[str, Facts]()
     for setting in (given.only,) if given.only else SETTINGS:
         if setting.startswith("postgresql") and not postgres:
-            print(f"{setting}: left out, HUSHREC_TEST_POSTGRES names no server")
+            print(f"{setting}: left out, HUSHREC_TEST_POSTGRES names no server", file=sys.stderr)
             continue
-        with tempfile.TemporaryDirectory() as folder:
-            found[setting] = kill_server(setting, Path(folder), given.kills, each=given.each, postgres=postgres)
+        began = time.monotonic()
+        with tempfile.TemporaryDirectory() as folder, fleet_of(setting, Path(folder), postgres) as fleet:
+            found[setting] = kill_servers(fleet, given.kills, each=given.each)
         if not given.json:
-            _print(setting, found[setting])
+            _print(setting, found[setting], time.monotonic() - began)
     if given.json:
         print(json.dumps({setting: asdict(facts) for setting, facts in found.items()}))
     sys.exit(any(any(facts.faults.values()) for facts in found.values()))
 
 
-def kill_server(setting: str, folder: Path, kills: int, *, each: int, postgres: str = "", seed: int = 0) -> Facts:
-    """Kill server processes until each state and step has had its share, and check everything.
+@contextmanager
+def fleet_of(setting: str, folder: Path, postgres: str = "", *, seed: int = 0) -> "Iterator[Fleet]":
+    """A shop, its servers and its devices.
 
     Args:
         setting: One of `SETTINGS`: the kind of database, and how many processes.
         folder: Empty.
-        kills: How many at least.
-        each: How many in each state and step at least.
         postgres: Address of a PostgreSQL server.
-        seed: Of the moments and drop-outs.
-
-    Raises:
-        RuntimeError: A state or step is too short to be met, or a server died by itself.
+        seed: Of moments, vectors and drop-outs.
     """
     kind, _, count = setting.partition("-")
-    with (
-        begin(folder, kind, postgres, AUTHORITY.public()) as url,
-        Servers(__file__, folder, url, int(count)) as servers,
-    ):
-        fleet = Fleet(folder, url, servers, random.Random(seed))
-        aimed: dict[str, int] = dict.fromkeys((*STATES, *STEPS), 0)
-        while servers.moments < kills or min(servers.kills[name] for name in aimed) < each:
-            target = min(aimed, key=lambda name: (servers.kills[name], aimed[name], name))
-            aimed[target] += 1
-            if aimed[target] > TRIES + TRIES * servers.kills[target]:
-                raise RuntimeError(f"{target} is over before a kill can meet it")
-            fleet.one_round(target)
-        fleet.one_round(None)
-        return fleet.facts()
+    shop = Shop(folder, write_tiny_bundle(folder / "first.hush"), AUTHORITY.public())
+    with empty_database(folder, kind, postgres) as url, Watcher(shop) as watcher, ThreadPoolExecutor(COHORT) as pool:
+        database = Database.open(url)
+        fleet = Fleet(shop, Checks(shop, database, watcher), database, pool, random.Random(seed))
+        told = {"state": fleet.state, "after_kill": fleet.after_kill, "rng": random.Random(seed + 1)}
+        try:
+            with Servers(shop, url, int(count), **told) as fleet.servers:  # type: ignore[arg-type]
+                yield fleet
+        finally:
+            for device in fleet.devices:
+                device.close()
+            database.close()
 
 
-@dataclass
+def kill_servers(fleet: "Fleet", kills: int, *, each: int) -> Facts:
+    """Kill server processes until each state and step has had its share, and check everything.
+
+    Args:
+        fleet: New.
+        kills: How many at least.
+        each: How many in each state and step at least.
+
+    Raises:
+        RuntimeError: A state or step is too short to be met, a server died by itself, or a round did not go on.
+    """
+    aimed, counts, rng = dict.fromkeys(TARGETS, 0), fleet.servers.kills, random.Random(each)
+    while fleet.servers.ways.total() < kills or min(counts[name] for name in TARGETS) < each:
+        first, *others = sorted(TARGETS, key=lambda name: (counts[name], aimed[name], rng.random()))
+        aimed[first] += 1
+        if aimed[first] > TRIES + TRIES * counts[first]:
+            raise RuntimeError(f"{first} is over before a kill can meet it")
+        others = [name for name in others if State.ABORTED not in (first, name)]  # where it is one, little else is met
+        fleet.one_round([first, *others[: rng.randint(1, 3)]])
+    fleet.one_round(())
+    return fleet.facts()
+
+
 class Fleet:
-    """Devices of one plan, what they were told, and what is checked."""
+    """The devices of a plan, which run its rounds one after the other.
 
-    folder: Path
-    url: str
+    Attributes:
+        servers: Set before the first round.
+        checks: What is checked, and what was found.
+        number: Of the newest round.
+        devices: All of them.
+    """
+
     servers: Servers
-    rng: random.Random
-    acknowledged: dict[tuple[int, int, int], bool] = field(default_factory=dict)
-    found: Facts = field(default_factory=lambda: Facts({}))
 
-    def __post_init__(self) -> None:
-        self.database = Database.open(self.url)
-        self.servers.watch(self.database)
-        self.plan, self.clock = self.servers.plan, SharedClock(self.folder)
-        self.number = 0
+    def __init__(
+        self, shop: Shop, checks: Checks, database: Database, pool: ThreadPoolExecutor, rng: random.Random
+    ) -> None:
+        self.checks, self.number, self._rounds = checks, 0, 0
+        self._plan, self._clock, self._database, self._pool, self._rng = shop.plan, shop.clock, database, pool, rng
+        self._lock, self._begun = threading.Lock(), Counter[str]()
+        self._reasons = Counter[str]()
+        told: dict[str, Any] = {"begins": self._begins, "acknowledged": checks.acknowledge, "rng": rng}
+        self.devices = [
+            Device(number, shop, AUTHORITY, addresses=lambda: self.servers.addresses(), **told)
+            for number in range(COHORT)
+        ]
 
-    def one_round(self, target: str | None) -> None:
-        """Run one round, killing a server at the target, and check what came of it."""
-        self.number += 1
-        self.found.rounds += 1
-        self.clock.set(self.plan.first_round_at + (self.number - 1) * self.plan.round_seconds)
-        self.servers.aim(target, self.number)
-        leaving = {
-            self.rng.randrange(COHORT): self.rng.randint(2, 6) for _ in range(self.rng.choice((0, 0, 0, 1, 1, 2)))
-        }
-        with suppress(FleetError):  # the round was given up
-            self._phases(leaving)
+    def one_round(self, targets: Sequence[str]) -> None:
+        """Run one round, killing a server at each target that it comes to, and check what came of it.
+
+        Raises:
+            RuntimeError: It does not go on, or a server died by itself.
+        """
+        length, since = self._plan.round_seconds, self._clock() - self._plan.first_round_at
+        self.number, self._rounds = max(self.number, -(-since // length)) + 1, self._rounds + 1
+        self._clock.set(self._plan.first_round_at + (self.number - 1) * length)
+        self._begun.clear()
+        self.servers.aim(sorted(targets, key=TARGETS.index))
+        list(self._pool.map(self._check_in, self.devices))
+        self.checks.found.doubled += COHORT - len({device.place for device in self.devices})
+        self.checks.found.split += len({device.session for device in self.devices}) - 1
+        self._play(self._leaving(too_many="aborted" in targets))
         self._wait_until_ended()
-        self.servers.aim(None, self.number)
-        self._check_result()
+        self.servers.happens(self.state())
+        self._wait_for_kill()
+        self.servers.aim(())
+        self.checks.result(self.number, {device.place: device.vector for device in self.devices})
 
-    def _phases(self, leaving: dict[int, int]) -> None:
-        devices = {place: self._device(place) for place in range(COHORT)}
-        answers: dict[int, bytes] = {}
-        for phase in range(1, 7):
-            self.servers.entered(STATES[phase - 1])
-            devices = {place: device for place, device in devices.items() if leaving.get(place) != phase}
-            for place, device in devices.items():
-                self._upload(
-                    phase, place, _message(device, phase, place, answers.get(place, b""), self.plan.coordinates)
-                )
-            if phase > 1 and set(leaving.values()) & set(range(2, phase + 1)):
-                self._pass_deadline(phase)
-            answers = {place: self._reply(phase, place) for place in devices}
+    def state(self) -> str:
+        """Of the newest round; empty: it has not begun."""
+        return str(self._of_round(ROUND.c.state) or "")
 
-    def _device(self, place: int) -> SecAggDevice:
-        identity, name = Identity.create(), f"{self.number:016x}{place:016x}"
-        certificate = AUTHORITY.certify(self.plan.plan_id, name, identity.public())
-        told = self.servers.ask("check_in", self.plan.plan_id, name, certificate)
-        if told.index != place:
-            raise RuntimeError("a place was given twice, or forgotten")
-        return SecAggDevice(Session.decode(told.session), identity, certificate, cohort_floor=2)
-
-    def _upload(self, phase: int, place: int, message: bytes) -> None:
-        """Send it until it is acknowledged; the round may go on without it only if nobody acknowledged."""
-        name = f"{self.number:016x}{place:016x}"
-        self.servers.ask("upload", self.plan.plan_id, self.number, phase, name, message)
-        self.acknowledged[self.number, phase, place] = True
-        self.found.acknowledged += 1
-
-    def _reply(self, phase: int, place: int) -> bytes:
-        name = f"{self.number:016x}{place:016x}"
-        while True:
-            self._check_uploads()
-            try:
-                found = self.servers.ask("reply", self.plan.plan_id, self.number, phase, name)
-            except FleetError as error:
-                if error.reason == "round-over":  # the uploads are erased: this was the last phase
-                    return b""
-                raise
-            if found is not None:
-                return bytes(found)
-            self._after_a_kill()
-
-    def _pass_deadline(self, phase: int) -> None:
-        while self._state() == STATES[phase - 1]:
-            self._turn_to_deadline((STATES[phase - 1],))
-            self._after_a_kill()
-
-    def _turn_to_deadline(self, states: tuple[str, ...]) -> None:
-        """Let the time of a phase be over, if it is still that phase."""
-        with self.database.reading() as connection:
-            where = ROUND.c.number == self.number, ROUND.c.state.in_(states)
-            found = connection.execute(select(ROUND.c.deadline_at).where(*where)).scalar()
-        self.clock.set(max(self.clock(), found or 0))
-
-    def _wait_until_ended(self) -> None:
-        while self._state() not in ("published", "aborted") or self._column(ROUND.c.ended_at) is None:
-            self._check_uploads()
-            self._after_a_kill()
-            self._turn_to_deadline(STATES[:6])  # devices that heard nothing more have left
-
-    def _after_a_kill(self) -> None:
-        """Let the leases of dead processes run out."""
-        self.servers.breathe()
-        if self.servers.take_new_kills():
-            self.clock.set(self.clock() + self.plan.round_seconds // 50 + 1)
-
-    def _state(self) -> str:
-        return str(self._column(ROUND.c.state))
-
-    def _column(self, column: object) -> object:
-        with self.database.reading() as connection:
-            return connection.execute(
-                select(column).where(ROUND.c.plan == self.plan.plan_id, ROUND.c.number == self.number)
-            ).scalar()
-
-    def _check_uploads(self) -> None:
-        with self.database.reading() as connection:
-            kept = {(row.phase, row.place) for row in connection.execute(select(MESSAGE.c.phase, MESSAGE.c.place))}
-            state = connection.execute(select(ROUND.c.state).where(ROUND.c.number == self.number)).scalar()
-        if state in STATES[:7]:
-            mine = {(phase, place) for number, phase, place in self.acknowledged if number == self.number}
-            again = self._state()
-            self.found.lost += len(mine - kept) if again == state else 0
-
-    def _check_result(self) -> None:
-        """The sum that was published against the devices that were told that theirs counts."""
-        files = published(self.folder, self.number)
-        with self.database.reading() as connection:
-            result = connection.execute(select(RESULT).where(RESULT.c.number == self.number)).first()
-            row = connection.execute(select(NOISE_ROW).where(NOISE_ROW.c.round == self.number)).first()
-            dimension = connection.execute(select(NOISE_PLAN.c.dimension)).scalar_one()
-        noised = None if result is None else files.get(bytes(result.sha256))
-        self.found.changed += len(files) > 1 or (bool(files) and noised is None)
-        if noised is None:
-            return
-        assert row is not None
-        where = RowPlace(self.plan.plan_id, self.number, row.previous, dimension)
-        lattice = np.frombuffer(noised, "<i8") - open_row(SealKey(b"s" * 32), bytes(row.sealed), where)
-        total = lattice >> self.plan.lattice_bits
-        exact = not np.any(lattice - (total << self.plan.lattice_bits))
-        sent = {place for number, phase, place in self.acknowledged if (number, phase) == (self.number, 4)}
-        counted = {place for place in range(COHORT) if total[place]}
-        self.found.lost += len(sent - counted)
-        right = exact and set(total[:COHORT].tolist()) <= {0, 1} and total[-1] == -len(counted)
-        self.found.doubled += len(counted - sent) + (not right)
+    def after_kill(self) -> None:
+        """Check what must hold at every moment, and let the leases of the dead process run out."""
+        now = self._clock()
+        self.checks.after_kill(self.number)
+        self._clock.set(now + LEASE_S)
 
     def facts(self) -> Facts:
-        """Everything that is checked at the end."""
-        found = self.found
-        store = DatabaseLedgerStore(self.database)
-        verify(store)
-        spent = {entry.first for _, entry in history(store) if isinstance(entry, Spend)}
-        with self.database.reading() as connection:
-            results = set(connection.execute(select(RESULT.c.number)).scalars())
-            states = connection.execute(select(ROUND.c.state, ROUND.c.ended_at)).all()
-            left = [
-                connection.execute(select(func.count()).select_from(table)).scalar_one()
-                for table in (DEVICE, MESSAGE, PHASE, REPLY, REPLY_BODY, FEATURE)
-            ]
-        there = {number for number in range(1, self.number + 1) if published(self.folder, number)}
-        found.kills, found.moments, found.spent = dict(self.servers.kills), self.servers.moments, len(spent)
-        found.unpaid = len((results | there) - spent)
-        found.published = sum(state == "published" for state, _ in states)
-        found.aborted = sum(state == "aborted" for state, _ in states)
-        found.left = sum(left) + sum(ended is None for _, ended in states)
-        self.database.close()
-        return found
+        """What was found, with all that is checked at the end."""
+        found = self.checks.found
+        found.kills, found.ways = dict(self.servers.kills), dict(self.servers.ways)
+        found.reasons = dict(self._reasons)
+        return self.checks.end(self._rounds)
+
+    def _check_in(self, device: Device) -> None:
+        self._happens("admit")
+        device.check_in(self.number)
+
+    def _begins(self, phase: int) -> None:
+        self._happens(STATES[phase - 1])
+
+    def _happens(self, event: str) -> None:
+        with self._lock:
+            nth = self._begun[event]
+            self._begun[event] += 1
+        self.servers.happens(event, nth)
+
+    def _leaving(self, *, too_many: bool) -> dict[Device, int]:
+        """Who goes before which phase."""
+        if too_many:
+            return dict.fromkeys(self._rng.sample(self.devices, 3), self._rng.randint(2, 6))
+        gone = self._rng.sample(self.devices, self._rng.choice((0, 0, 0, 1, 1, 2)))
+        return {device: self._rng.randint(2, 6) for device in gone}
+
+    def _play(self, leaving: dict[Device, int]) -> None:
+        """All devices at once, one thing after the other, until each has left the round."""
+        playing, patience = list(self.devices), _Patience()
+        while playing:
+            playing = [device for device in playing if not device.is_at(leaving.get(device, 0), waits=False)]
+            list(self._pool.map(Device.step, playing))
+            self._reasons.update(device.outcome for device in playing if device.outcome)
+            playing = [device for device in playing if not device.outcome]
+            state = self.state()
+            phase = PHASES.index(State(state)) + 1 if state in PHASES else 0
+            if len(playing) < COHORT and all(device.is_at(phase, waits=True) for device in playing):
+                self._pass_deadline(state)
+            self._go_on(patience, state)
+
+    def _wait_until_ended(self) -> None:
+        patience = _Patience()
+        while (state := self.state()) not in ENDED or self._of_round(ROUND.c.ended_at) is None:
+            self.checks.uploads(self.number)
+            self._pass_deadline(state)  # devices that heard nothing more have left
+            self._go_on(patience, state)
+
+    def _go_on(self, patience: "_Patience", state: str) -> None:
+        self.servers.addresses()
+        patience.check(f"round {self.number}", state)
+        time.sleep(PAUSE_S)
+
+    def _pass_deadline(self, state: str) -> None:
+        """Let the time of a phase be over, if it is still that phase."""
+        if state in PHASES:
+            with self._database.reading() as connection:
+                where = ROUND.c.number == self.number, ROUND.c.state == state
+                self._clock.set(connection.execute(select(ROUND.c.deadline_at).where(*where)).scalar() or 0)
+
+    def _wait_for_kill(self) -> None:
+        """Leave the servers time for what they should have done before the round ended, and to be killed when idle."""
+        until = time.monotonic() + IDLE_S
+        while self.servers.aiming and (time.monotonic() < until or not self.servers.addresses()):
+            time.sleep(PAUSE_S)
+
+    def _of_round(self, column: Any) -> Any:
+        with self._database.reading() as connection:
+            where = ROUND.c.plan == self._plan.plan_id, ROUND.c.number == self.number
+            return connection.execute(select(column).where(*where)).scalar()
 
 
-def _message(device: SecAggDevice, phase: int, place: int, answer: bytes, coordinates: int) -> bytes:
-    if phase == 4:
-        vector = np.zeros(coordinates, np.int64)
-        vector[place], vector[-1] = 1, -1
-        return device.mask(answer, vector)
-    if phase == 1:
-        return device.advertise()
-    steps = {2: device.choose, 3: device.share, 5: device.agree, 6: device.reveal}
-    return steps[phase](answer)
+class _Patience:
+    """How long a state may last, in real time."""
+
+    def __init__(self) -> None:
+        self._state, self._until = "", 0.0
+
+    def check(self, what: str, state: str) -> None:
+        now = time.monotonic()
+        if state != self._state:
+            self._state, self._until = state, now + PATIENCE_S
+        if now > self._until:
+            raise RuntimeError(f"{what} has been {state} for {PATIENCE_S:.0f} s, and nothing documented holds it up")
 
 
-def _print(setting: str, facts: Facts) -> None:
-    print(f"\n{setting}\n\n| killed in | times |\n| --- | --- |")
-    print("\n".join(f"| {name} | {facts.kills.get(name, 0)} |" for name in (*STATES, *STEPS)))
-    print("\n".join(f"{name}: {value}" for name, value in asdict(facts).items() if name != "kills"))
+def _print(setting: str, facts: Facts, seconds: float) -> None:
+    print(f"\n{setting}, {seconds:.0f} s\n\n| killed in | times |\n| --- | --- |")
+    print("\n".join(f"| {name} | {facts.kills.get(name, 0)} |" for name in TARGETS))
+    print("\n".join(f"{name}: {value}" for name, value in asdict(facts).items() if name != "kills"), flush=True)
 
 
 if __name__ == "__main__":
