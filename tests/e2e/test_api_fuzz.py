@@ -15,7 +15,8 @@ import pytest
 import schemathesis
 from hushrec.messages import PROBLEM_TYPE, ROUTES
 from hushrec_privacy.ledger import verify
-from hushrec_server import assembly
+from hushrec_server.app import server_app
+from hushrec_server.assembly import assemble
 from hushrec_server.authority import create_authority
 from hushrec_server.config import read_config
 from hushrec_server.front import Front
@@ -53,7 +54,7 @@ class Assembled:
         ReleaseRepository.create(self.shop.data / "releases", keys, clock=time.time)
         self.shop.config.write_text(self.shop.config.read_text() + MORE_CONFIG)
         config = read_config(self.shop.config, database=url, plans=(self.shop.plan_file,))
-        self.server = assembly.assemble(config, lambda _: None)
+        self.server = assemble(config, lambda _: None)
         self.token = (self.shop.data / "admin.token").read_text().strip()
 
     def begin(self) -> None:
@@ -86,13 +87,12 @@ def world(
 ) -> Iterator[tuple[Assembled, Front]]:
     folder, fronts = tmp_path_factory.mktemp("world"), list[Front]()
     with database_url(request.param, folder) as url, pytest.MonkeyPatch.context() as patch:
-        made = assembly.server_app
 
         def noted(front: Front, *more: Any, **named: Any) -> Any:
             fronts.append(front)
-            return made(front, *more, **named, clock=lambda: 0.0)  # nothing ticks by itself here
+            return server_app(front, *more, **named, clock=lambda: 0.0)  # nothing ticks by itself here
 
-        patch.setattr(assembly, "server_app", noted)
+        patch.setattr("hushrec_server.assembly.server_app", noted)
         assembled = Assembled(folder, url)
         yield assembled, fronts[0]
         assembled.server.close()
