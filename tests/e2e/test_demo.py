@@ -76,7 +76,7 @@ def test_a_demo_whose_fleet_came_to_nothing_prints_what_there_is_and_fails_with_
     monkeypatch.setattr(demo, "_customers", lambda *_: [])
     monkeypatch.setattr(demo, "_on_a_device", lambda *_: {})
     monkeypatch.setattr(demo, "run_fleet", lambda *_: nothing)
-    monkeypatch.setattr(demo.demo_text, "results", lambda _: "all that was found")
+    monkeypatch.setattr("hushrec_cli.demo_text.results", lambda _: "all that was found")
     monkeypatch.setattr(sys, "argv", ["hushrec", "demo", "--out", str(tmp_path)])
     with pytest.raises(SystemExit) as ended:
         run()
