@@ -1,65 +1,92 @@
-"""Send wrong messages to the server in every state of a round, and see that it refuses them and that nothing changes.
+"""Send wrong messages to `hushrec serve` in every state of a round, and see that it refuses them and nothing changes.
 
-    python benchmarks/fuzz_server.py [--messages 20000] [--json]
+    python benchmarks/fuzz_server.py [--messages 20000] [--only sqlite|postgresql] [--json]
 
-The whole server in this process, over SQLite and without sockets: routes, signatures, envelopes, rounds, secure
-aggregation. Six devices run real rounds. In each state, before the last of them speaks, a batch of wrong messages
-comes: two thirds are whole and rightly signed by an enrolled device but for one changed field, the others are rubbish.
-In two rounds of three all devices are honest: the round must be published with exactly the sum of their vectors. In the
-third one of them sends a wrong message of its own first, or the shop gives the round up: it must end.
+The server is a process of its own, everything goes over sockets. Six devices run real rounds, each the first round of a
+plan that is added while the server runs, and each sends a payload by itself. In each state, before the last device
+speaks, a batch of wrong messages comes over eight connections at once: most are whole and rightly signed by an enrolled
+device but for one changed field, the others are replays and rubbish, some of it no HTTP. States that last only a moment
+are held (`fuzz_process.py`).
 
-Checked: no answer of 500 or more, no wrong message accepted, every sum exact, one entry of the ledger a published
-round, memory does not grow. States that last only a moment are met by a call from inside them.
+In two rounds of three all devices are honest: what the database holds of rounds, devices, messages, results and ledger
+is the same before and after each batch, and the round must be published with exactly the sum of its vectors, which only
+the holder of the seal key can tell. In the third one of them sends wrong messages of its own, or the shop gives the
+round up: it must end. The last round is an honest one.
+
+Checked as well: no answer of 500 or more and no fault in the log, no wrong message accepted, the ledger whole, memory
+of the process bounded, and that it ends with 0. PostgreSQL where `HUSHREC_TEST_POSTGRES` names one.
 """
 
 import argparse
-import asyncio
 import json
+import os
 import random
-import resource
+import secrets
 import sys
 import tempfile
+import time
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from hushrec.messages import path_of
 from hushrec_privacy.enrolment import AuthorityKey
 from hushrec_privacy.ledger import Spend, history, verify
-from hushrec_privacy.mechanisms.seal import SealKey
+from hushrec_privacy.mechanisms.seal import RowPlace, SealKey, open_row
+from hushrec_privacy.plans.plan import Plan
 from hushrec_privacy.plans.planner import Request, make_plan
+from hushrec_privacy.plans.schema import DirectPayload, Segment, Vector
 from hushrec_privacy.plans.signing import PlanKey
-from hushrec_server.app import server_app
-from hushrec_server.config import LimitSettings
 from hushrec_server.database import Database
-from hushrec_server.device_requests import DeviceRequests
-from hushrec_server.front import AdminToken, Front
 from hushrec_server.ledger_store import DatabaseLedgerStore
-from hushrec_server.metrics import Metrics
-from hushrec_server.publishing import RoundResult, StoredResults, Verdict
-from hushrec_server.rates import TokenBuckets
-from hushrec_server.readiness import Readiness
-from hushrec_server.rounds.finishing import Finishing
-from hushrec_server.rounds.secagg import SecAggPlus
-from hushrec_server.service import FleetService, FleetSettings
-from hushrec_server.slow_clients import BodyRoom
+from hushrec_server.schema import DEVICE, FEATURE, LEDGER, MESSAGE, NOISE_PLAN, NOISE_ROW, PLAN, RESULT, ROUND
+from numpy.typing import NDArray
+from sqlalchemy import select
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from fuzz_messages import FIELDS, Devices, Message, Sent, wrong_messages
+from fuzz_messages import DEVICES, PAYLOAD, PAYLOAD_LENGTH, PHASES, Devices, Message, Sent, wrong_messages
+from fuzz_process import PATIENCE_S, STOPS, Answer, Running, running
+from server_process import memory_mb, own_database, prepare
 
-__all__ = ["main"]
+__all__ = ["STATES", "main"]
 
-COHORT, ROUND_S, START = 6, 1_000, 1_800_000_000
-PHASES = ("advertise", "choose", "share", "mask", "agree", "reveal")
-STATES = ("before", *PHASES, "summed", "noised", "erased", "published", "aborted")
-MOST_GROWTH_MB = 96.0
+AUTHORITY = AuthorityKey(secrets.token_bytes(32))
+STATES = ("before", *PHASES, *STOPS, "published", "aborted")
+VECTOR = Vector(
+    "features",
+    (Segment("interests", 16, "1", "what is liked"),),
+    (DirectPayload(PAYLOAD, PAYLOAD_LENGTH, "1", "what is liked", "4", "0.000001", 5, 30),),
+)
+LONG_S, SHORT_S = 3_600, 60
+"""Rounds that wait for a message as long as it takes, and such whose deadlines pass: 3 seconds for a small message."""
+
+MOST_GROWTH_MB = 32.0
+CONFIG = """
+[limits]
+address_per_minute = 1000000000
+device_per_minute = 1000000000
+body_seconds = 2
+"""
+WATCHED = (
+    [PLAN.c.plan, PLAN.c.status],
+    [getattr(ROUND.c, name) for name in ("plan", "number", "state", "closing", "admitted", "expected", "reason")],
+    [DEVICE.c.plan, DEVICE.c.place, DEVICE.c.pseudonym, DEVICE.c.identity],
+    [MESSAGE.c.plan, MESSAGE.c.phase, MESSAGE.c.place, MESSAGE.c.sha256],
+    [RESULT.c.plan, RESULT.c.sha256],
+    [FEATURE.c.plan, FEATURE.c.name, FEATURE.c.pseudonym, FEATURE.c.body],
+    [LEDGER.c.n, LEDGER.c.hash],
+)
+"""What no wrong message may change."""
 
 
 @dataclass
 class Found:
-    """What was sent and what came of it."""
+    """What was sent and what came of it; status 0 is a connection that was closed."""
 
     sent: Counter[str] = field(default_factory=Counter)
     statuses: Counter[int] = field(default_factory=Counter)
@@ -67,6 +94,7 @@ class Found:
     signed: int = 0
     published: int = 0
     aborted: int = 0
+    memory: dict[str, float] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
 
     def note(self, state: str, message: Message, status: int) -> None:
@@ -75,259 +103,259 @@ class Found:
         self.statuses[status] += 1
         self.kinds[message.kind] += 1
         self.signed += message.signed
-        if status >= 500 or (status < 300 and not message.harmless):
+        accepted = 200 <= status < 300 and not message.harmless
+        if status >= 500 or accepted or (status == 0 and message.signed):
             self.faults.append(f"{state}: {message.kind} was answered {status}")
 
 
-class Watched(SecAggPlus):
-    """Secure aggregation that calls out when a round is summed, and keeps the sum."""
-
-    def __init__(self, called: Callable[[str], None]) -> None:
-        self._called, self.sums = called, []  # type: ignore[var-annotated]
-
-    def finish(self, *arguments):  # type: ignore[no-untyped-def]
-        """As it is, with a call before."""
-        self._called("summed")
-        outcome = super().finish(*arguments)
-        self.sums.append((outcome.sum.copy(), outcome.survivors))
-        return outcome
-
-
-class Publishing(StoredResults):
-    """Calls out when a round's uploads are erased."""
-
-    def __init__(self, called: Callable[[str], None]) -> None:
-        self._called = called
-
-    def publish(self, result: RoundResult) -> Verdict:
-        """As it is, with a call before."""
-        self._called("erased")
-        return super().publish(result)
-
-
 class Fuzzed:
-    """The server, its devices, and what is found."""
+    """A server, its devices, and what is found.
 
-    def __init__(self, folder: Path, messages: int, rng: random.Random) -> None:
-        self.rng, self.found, self.now = rng, Found(), START - ROUND_S
-        self.wanted = messages
-        self.rounds = max(6, min(30, messages // 300))
-        self.batch = max(1, -(-messages // (self.rounds * (len(STATES) - 1))))
-        self.aggregation = Watched(self._batch)
-        key, authority = PlanKey(b"p" * 32), AuthorityKey(b"a" * 32)
-        request = Request(
-            population=COHORT * 50,
-            cohort=COHORT,
-            rounds=1_000,
-            delta=1e-6,
-            noise_multiplier=2.0,
-            parameters=16,
-            round_seconds=ROUND_S,
-            first_round_at=START,
-            authority=authority.public().hex(),
-        )
-        plan = make_plan(request)
-        assert plan is not None
-        self.plan, self.number, self.begun = plan, 0, 0
-        self.database = Database.open(f"sqlite:///{folder / 'fleet.sqlite'}")
-        settings = FleetSettings("shop", key.public(), SealKey(b"s" * 32))
-        self.service = FleetService(
-            self.database,
-            settings,
-            clock=self.clock,
-            publisher=Publishing(self._batch),
-            aggregation=self.aggregation,
-        )
-        self.service.add_plan(plan.encode(), key.sign(plan))
-        self.devices = Devices(folder, plan, authority, self.clock)
-        self.app = server_app(self._front(), LimitSettings(address_per_minute=10**9))
-        self._erase = Finishing.erase
+    Args:
+        server: Runs over `folder`.
+        folder: Of `server_process.prepare`.
+        prepared: What that gave: a plan of which no round ever begins, but payloads may come; and the envelope key's
+            public half.
+        database: Opened beside the server.
+        messages: How many wrong ones at least.
+        rng: Decides what they are.
+    """
 
-    def clock(self) -> int:
-        """The time of all."""
-        return self.now
+    def __init__(
+        self,
+        server: Running,
+        folder: Path,
+        prepared: tuple[Plan, bytes],
+        database: Database,
+        messages: int,
+        rng: random.Random,
+    ) -> None:
+        self.server, self.database, self.rng, self.found = server, database, rng, Found()
+        self.key = PlanKey.read(folder / "plan.key")
+        data = folder / "data"
+        self.seal_key = SealKey.read(data / "seal.key")
+        self.admin = {"authorization": f"Bearer {(data / 'admin.token').read_text().strip()}"}
+        self.gathering, public = prepared
+        self.devices = Devices(public, AUTHORITY, self.gathering)
+        self.wanted, self.begun = messages, 0
+        self.batch = max(1, -(-messages // (max(3, min(30, messages // 300)) * (len(STATES) - 1))))
 
     def run(self) -> Found:
-        """Rounds until enough was sent."""
-        Finishing.erase = self._noised()  # type: ignore[method-assign]
-        try:
-            for _ in range(10):
-                self._batch("before")
-            while sum(self.found.sent.values()) < self.wanted or self.begun < 6:
-                self.number = max(self.number + 1, (self.now - START) // ROUND_S + 2)  # the next that has not begun
-                self.now = START + (self.number - 1) * ROUND_S
-                self.begun += 1
-                self._round(insider=self.begun % 3 == 0)
-        finally:
-            Finishing.erase = self._erase  # type: ignore[method-assign]
+        """Rounds until enough was sent, and one more of honest devices."""
+        while sum(self.found.sent.values()) < self.wanted or self.begun < 3:
+            self.begun += 1
+            if self.begun % 3:
+                self._honest_round()
+            elif self.begun % 2:
+                self._given_up_round()
+            else:
+                self._lying_round()
+            self.found.memory.setdefault("after the first round", memory_mb(self.server.process.pid))
+        self._honest_round()
+        self.found.memory["at the end"] = memory_mb(self.server.process.pid)
+        self.found.memory["peak"] = memory_mb(self.server.process.pid, peak=True)
         self._check_ledger()
-        self.database.close()
         return self.found
 
-    def _front(self) -> Front:
-        devices = DeviceRequests(
-            self.service,
-            server="shop",
-            keys=lambda: (self.devices.key,),
-            rates=TokenBuckets(per_minute=10**9, burst=10**9, clock=lambda: 0.0),
-            clock=self.clock,
-        )
-        return Front(
-            fleet=self.service,
-            requests=devices,
-            metrics=Metrics(),
-            ready=Readiness(),
-            room=BodyRoom(1 << 24),
-            admin=AdminToken(b"token of the administrator"),
-        )
-
-    def _noised(self) -> Callable[..., None]:
-        erase, batch = self._erase, self._batch
-
-        def noised(self: Finishing, *arguments: object) -> None:
-            batch("noised")
-            erase(self, *arguments)  # type: ignore[arg-type]
-
-        return noised
-
-    def _round(self, *, insider: bool) -> None:
-        vectors = self.devices.begin(self.number, self.rng)
+    def _honest_round(self) -> None:
+        """All say what they should; nothing that comes beside it may matter."""
+        vectors = self._begin(LONG_S)
+        self.server.hold()
         for device in self.devices.now:
             self._right(self.devices.check_in(device))
-        aborted = False
+            self._right(self.devices.feature(device))
+        for phase in range(1, len(PHASES) + 1):
+            self._phase(phase)
+        for state in STOPS:
+            self._wait_until_not(*STOPS[: STOPS.index(state)])
+            self._batch(state, alike=True)
+            self.server.go_on(state)
+        self._end(alike=True)
+        if self._state() != "published" or not np.array_equal(self._sum(), vectors.sum(axis=0)):
+            self.found.faults.append(f"a round is {self._state()}, and its sum is not that of its devices")
+
+    def _given_up_round(self) -> None:
+        """The shop gives it up in one phase or the other."""
+        self._begin(LONG_S)
+        for device in self.devices.now:
+            self._right(self.devices.check_in(device))
+        last = self.begun // 3 % len(PHASES) + 1
+        for phase in range(1, last + 1):
+            self._phase(phase, whole=phase < last)
+        path = path_of("admin-abort", plan=self.devices.plan.plan_id, round=1)
+        self._right(Message("abort", Sent("POST", path, self.admin)))
+        self._end(alike=True)
+
+    def _phase(self, phase: int, *, whole: bool = True) -> None:
+        """One phase of honest devices, and wrong messages before the last of them speaks; `whole`: it does."""
+        (*first, last), state = self.devices.now, PHASES[phase - 1]
+        for device in first:
+            self._right(self.devices.upload(device, phase))
+        self.devices.silent = last if self.devices.upload(last, phase) else -1
+        self._batch(state, alike=True)
+        self.devices.silent = -1
+        if not whole:
+            return
+        self._right(self.devices.upload(last, phase))
+        self._wait_until_not(state)
+        for device in self.devices.now if phase < len(PHASES) else ():
+            self.devices.heard[device] = self._right(self.devices.question(device, phase)).body
+
+    def _lying_round(self) -> None:
+        """One device sends something wrong of its own, which may count: nobody else could know. Deadlines pass."""
+        self._begin(SHORT_S)
+        for device in list(self.devices.now):
+            if self._right(self.devices.check_in(device), late=True).status >= 300:
+                self.devices.now.remove(device)
         for phase, state in enumerate(PHASES, start=1):
-            if not self.devices.now:
+            if not self.devices.now or self._state() != state:
                 break
             *first, last = self.devices.now
             for device in first:
-                self._right(self.devices.upload(device, phase), allowed=insider)
+                self._right(self.devices.upload(device, phase), late=True)
+            lie = self.devices.wrong_own(last, phase, self.rng) if self.rng.random() < 0.3 else None
+            if lie is not None:
+                answer = self.server.ask(lie.sent)
+                self.found.note(state, Message(lie.kind, lie.sent, signed=True, harmless=True), answer.status)
             self._batch(state)
-            if insider and self.begun % 2 == 0 and phase == self.begun // 2 % 6 + 1:
-                self.service.abort(self.plan.plan_id, self.number)
-                aborted = True
-                break
-            if insider and self.rng.random() < 0.3:
-                self._insider(last, phase)
-            self._right(self.devices.upload(last, phase), allowed=insider)
-            self.service.tick()
-            if insider:
-                self._pass_deadlines(state)
-            aborted = self._state() == "aborted"
-            if aborted:
-                break
+            self._right(self.devices.upload(last, phase), late=True)
+            self._wait_until_not(state)
             for device in self.devices.now:
-                self.devices.take_reply(device, phase, lambda message: self._ask(message))
-        self._end(vectors, aborted=aborted, insider=insider)
+                answer = self._right(self.devices.question(device, phase), late=True)
+                self.devices.heard[device] = answer.body if answer.status == 200 else b""
+        self._end()
 
-    def _end(self, vectors: np.ndarray, *, aborted: bool, insider: bool) -> None:
-        for _ in range(20):
-            if self._state() in ("published", "aborted"):
-                break
-            self.now += ROUND_S // 10
-            self.service.tick()
+    def _begin(self, round_seconds: int) -> "NDArray[np.int64]":
+        """A plan whose first round takes devices in now; their vectors."""
+        plan = make_plan(_request(round_seconds, int(time.time()) - round_seconds // 6))
+        assert plan is not None
+        vectors = self.devices.begin(plan, self.rng)
+        documents = {"data": plan.encode(), "signature": self.key.sign(plan)}
+        body = {"plan": {name: b64encode(value).decode() for name, value in documents.items()}}
+        self._right(Message("plan", Sent("POST", path_of("admin-add-plan"), self.admin, json.dumps(body).encode())))
+        self._batch("before", alike=True)
+        return vectors
+
+    def _end(self, *, alike: bool = False) -> None:
+        self._wait(lambda: self._state() in ("published", "aborted") and self._round()["ended_at"] is not None)
         state = self._state()
-        self._batch(state if state in STATES else "aborted")
         self.found.published += state == "published"
         self.found.aborted += state == "aborted"
-        if insider:
-            if state not in ("published", "aborted"):
-                self.found.faults.append(f"round {self.number} never ended: {state}")
-            return
-        total, survivors = self.aggregation.sums[-1] if self.aggregation.sums else (None, ())
-        if (
-            aborted
-            or state != "published"
-            or len(survivors) != COHORT
-            or not np.array_equal(total, vectors.sum(axis=0))
-        ):
-            self.found.faults.append(f"round {self.number} is {state}, and its sum is not that of its devices")
+        self._batch(state, alike=alike)
 
-    def _insider(self, device: int, phase: int) -> None:
-        """A device with a place sends something wrong of its own: it may count, for nobody else could know."""
-        message = self.devices.wrong_own(device, phase, self.rng)
+    def _batch(self, state: str, *, alike: bool = False) -> None:
+        """Send wrong messages; `alike`: everything is the same afterwards, for nothing is due meanwhile."""
+        messages = list(wrong_messages(self.devices, state, self.batch, self.rng))
+        before, rows = self._state(), self._rows()
+        for message, status in zip(messages, self.server.send(messages), strict=True):
+            self.found.note(state, message, status)
+        if alike and (before != state or self._state() != state or self._rows() != rows):
+            self.found.faults.append(
+                f"wrong messages changed what the server keeps: {before}, {state}, {self._state()}"
+            )
+
+    def _right(self, message: Message | None, *, late: bool = False) -> Answer:
+        """Send a right message; `late`: it may come too late, or its device may have found a lie and left."""
         if message is None:
-            return
-        status = self._ask(message).status
-        message = Message(message.kind, message.sent, signed=True, harmless=True)
-        self.found.note(PHASES[phase - 1], message, status)
-
-    def _pass_deadlines(self, state: str) -> None:
-        for _ in range(5):
-            if self._state() != state:
-                return
-            self.now += ROUND_S // 4
-            self.service.tick()
-
-    def _right(self, message: Message | None, *, allowed: bool = False) -> None:
-        if message is None:
-            if not allowed:
-                self.found.faults.append(f"a device found a lie in round {self.number}, where nobody lied")
-            return
-        answer = self._ask(message)
-        if message.kind == "check-in":
+            if not late:
+                self.found.faults.append("a device found a lie where nobody lied")
+            return Answer(0)
+        answer = self.server.ask(message.sent)
+        if message.kind == "check-in" and answer.status < 300:
             self.devices.take_place(message, answer.body)
-        if answer.status < 300:
+        if answer.status < 300 and message.kind in ("check-in", "upload", "feature"):
             self.devices.was_accepted(message)
-        if answer.status >= (500 if allowed else 300):
+        if answer.status >= (500 if late else 300) or (answer.status == 202 and not late):
             self.found.faults.append(f"a right {message.kind} was answered {answer.status}: {answer.body[:200]!r}")
+        return answer
 
-    def _batch(self, state: str) -> None:
-        for message in wrong_messages(self.devices, state, self.number, self.batch, self.rng):
-            self.found.note(state, message, self._ask(message).status)
+    def _wait_until_not(self, *states: str) -> None:
+        self._wait(lambda: self._state() not in states)
 
-    def _ask(self, message: Message) -> "Answer":
-        return asyncio.run(_call(self.app, message.sent))
+    def _wait(self, is_over: Callable[[], bool]) -> None:
+        until = time.monotonic() + SHORT_S + PATIENCE_S
+        while not is_over():
+            if time.monotonic() > until:
+                raise SystemExit(f"a round stays in {self._state()}: {self.found.faults[:5]}")
+            time.sleep(0.05)
 
     def _state(self) -> str:
-        rounds = self.service.rounds(self.plan.plan_id)
-        return str(next((found["state"] for found in rounds if found["round"] == self.number), "before"))
+        return str(self._round().get("state", "before"))
+
+    def _round(self) -> dict[str, Any]:
+        """What the shop is told of the round; nothing before it begins."""
+        answer = self.server.ask(Sent("GET", path_of("admin-rounds", plan=self.devices.plan.plan_id), self.admin))
+        rounds: list[dict[str, Any]] = json.loads(answer.body)
+        return rounds[0] if rounds else {}
+
+    def _rows(self) -> list[list[tuple[Any, ...]]]:
+        with self.database.reading() as connection:
+            return [[tuple(row) for row in connection.execute(select(*kept).order_by(*kept))] for kept in WATCHED]
+
+    def _sum(self) -> "NDArray[np.int64]":
+        """The published sum without its noise, in ring steps."""
+        plan = self.devices.plan
+        with self.database.reading() as connection:
+            result = connection.execute(select(RESULT).where(RESULT.c.plan == plan.plan_id)).one()
+            row = connection.execute(select(NOISE_ROW).where(NOISE_ROW.c.plan == plan.plan_id)).one()
+            of_plan = NOISE_PLAN.c.plan == plan.plan_id
+            dimension = connection.execute(select(NOISE_PLAN.c.dimension).where(of_plan)).scalar_one()
+        where = RowPlace(plan.plan_id, 1, row.previous, dimension)
+        lattice = np.frombuffer(result.noised, "<i8") - open_row(self.seal_key, bytes(row.sealed), where)
+        total: NDArray[np.int64] = lattice >> plan.lattice_bits
+        return total if np.array_equal(total << plan.lattice_bits, lattice) else np.zeros(0, np.int64)
 
     def _check_ledger(self) -> None:
         store = DatabaseLedgerStore(self.database)
         verify(store)
-        spent = [entry.first for _, entry in history(store) if isinstance(entry, Spend)]
-        if len(spent) != len(set(spent)) or len(spent) < self.found.published:
+        spent = [(entry.plan, entry.first) for _, entry in history(store) if isinstance(entry, Spend)]
+        with self.database.reading() as connection:
+            published = select(ROUND.c.plan, ROUND.c.number).where(ROUND.c.state == "published")
+            rounds = {tuple(row) for row in connection.execute(published)}
+        if len(spent) != len(set(spent)) or not rounds <= set(spent) or len(rounds) != self.found.published:
             self.found.faults.append("the ledger does not hold every published round once")
+        if any(plan == self.gathering.plan_id for plan, _ in spent):
+            self.found.faults.append("a round of a plan whose time has not come was spent")
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What came back."""
+def _request(round_seconds: int, first_round_at: int, vector: Vector | None = None) -> Request:
+    return Request(
+        population=DEVICES * 50,
+        cohort=DEVICES,
+        rounds=1_000,
+        delta=1e-6,
+        noise_multiplier=2.0,
+        parameters=16,
+        vector=vector,
+        round_seconds=round_seconds,
+        first_round_at=first_round_at,
+        authority=AUTHORITY.public().hex(),
+    )
 
-    status: int
-    body: bytes
 
+def fuzz(folder: Path, url: str, messages: int, seed: int) -> Found:
+    """Start a server, send, check and stop it.
 
-async def _call(app: object, sent: Sent) -> Answer:
-    """One request through the application, as a server would hand it over."""
-    path, _, query = sent.path.partition("?")
-    headers = {"host": "x", "content-length": str(len(sent.body)), **{k.lower(): v for k, v in sent.headers.items()}}
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.3"},
-        "http_version": "1.1",
-        "method": sent.method,
-        "path": path,
-        "raw_path": path.encode(),
-        "root_path": "",
-        "query_string": query.encode(),
-        "scheme": "http",
-        "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()],
-        "client": ("127.0.0.1", 1),
-        "server": ("x", 80),
-        "state": {},
-    }
-    found = {"status": 0, "body": b""}
-
-    async def receive() -> dict[str, object]:  # once: no route streams its answer here
-        return {"type": "http.request", "body": sent.body, "more_body": False}
-
-    async def send(message: dict[str, object]) -> None:
-        found["status"] = message.get("status", found["status"])
-        found["body"] += message.get("body", b"")  # type: ignore[operator]
-
-    await app(scope, receive, send)  # type: ignore[operator]
-    return Answer(int(found["status"]), found["body"])  # type: ignore[arg-type, call-overload]
+    Args:
+        folder: Empty.
+        url: Of an empty database; empty: SQLite in `folder`.
+        messages: How many wrong ones at least.
+        seed: Of the messages; keys are always new.
+    """
+    plan, public, _ = prepare(folder, _request(LONG_S, int(time.time()) + 10**6, VECTOR), CONFIG)
+    with running(folder, url) as server:
+        database = Database.open(url or f"sqlite:///{folder / 'data' / 'hushrec.sqlite'}")
+        try:
+            found = Fuzzed(server, folder, (plan, public), database, messages, random.Random(seed)).run()
+        finally:
+            database.close()
+        code = server.stop()
+    if code:
+        found.faults.append(f"the server ended with {code}")
+    for line in (folder / "server.log").read_text().splitlines():
+        if "Traceback" in line or (line.startswith("{") and json.loads(line)["level"] == "error"):
+            found.faults.append(f"in the log: {line[:300]}")
+    return found
 
 
 def main() -> None:
@@ -335,51 +363,52 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Wrong messages in every state of a round.")
     parser.add_argument("--messages", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0, help="Of the messages; keys are always new.")
+    parser.add_argument("--only", choices=("sqlite", "postgresql"))
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        fuzzed = Fuzzed(Path(folder), options.messages, random.Random(options.seed))
-        fuzzed._batch("before")
-        before = _memory_mb()
-        found = fuzzed.run()
-        grown = _memory_mb() - before
-    _print(found, grown, as_json=options.json)
-    if found.faults or grown > MOST_GROWTH_MB:
-        raise SystemExit("\n".join(found.faults[:20]) or f"memory grew by {grown:.0f} MB")
+    databases = {"sqlite": "", "postgresql": os.environ.get("HUSHREC_TEST_POSTGRES", "")}
+    results: dict[str, dict[str, Any]] = {}
+    wrong: list[str] = []
+    for name, url in databases.items():
+        if options.only not in (None, name):
+            continue
+        if name == "postgresql" and not url:
+            print("postgresql: left out, HUSHREC_TEST_POSTGRES names no server", file=sys.stderr)
+            continue
+        began = time.monotonic()
+        with tempfile.TemporaryDirectory() as folder, own_database(url) as own:
+            found = fuzz(Path(folder), own, options.messages, options.seed)
+        results[name] = _facts(found, time.monotonic() - began)
+        grown = found.memory["peak"] - found.memory["after the first round"]
+        wrong += found.faults[:20] + ([f"memory grew by {grown:.0f} MB"] if grown > MOST_GROWTH_MB else [])
+        if not options.json:
+            print(*_lines(name, results[name]), sep="\n", flush=True)
+    if options.json:
+        print(json.dumps(results))
+    if wrong:
+        raise SystemExit("\n".join(wrong))
 
 
-def _print(found: Found, grown_mb: float, *, as_json: bool) -> None:
-    total = sum(found.sent.values())
-    facts: dict[str, object] = {
-        "messages": total,
+def _facts(found: Found, seconds: float) -> dict[str, Any]:
+    return {
+        "messages": sum(found.sent.values()),
         "signed but for one field": found.signed,
         "published": found.published,
         "aborted": found.aborted,
         "faults": len(found.faults),
-        "memory grown, MB": round(grown_mb, 1),
+        "memory, MB": {name: round(value, 1) for name, value in found.memory.items()},
+        "seconds": round(seconds),
         "by state": dict(found.sent),
         "by status": {str(status): count for status, count in sorted(found.statuses.items())},
         "by kind": dict(sorted(found.kinds.items())),
     }
-    if as_json:
-        print(json.dumps(facts))
-        return
+
+
+def _lines(database: str, facts: dict[str, Any]) -> Iterable[str]:
     for name, value in facts.items():
-        for line in _lines(name, value):
-            print(line)
-
-
-def _lines(name: str, value: object) -> Iterable[str]:
-    if isinstance(value, dict):
-        return (f"{name}: {key:<28}{count:8,}" for key, count in value.items())
-    return (f"{name}: {value:,}" if isinstance(value, int) else f"{name}: {value}",)
-
-
-def _memory_mb() -> float:
-    """The most that this process ever held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        rows = value.items() if isinstance(value, dict) else [("", value)]
+        yield from (f"{database:<11} {name}: {key:<28}{count:10,}" for key, count in rows)
 
 
 if __name__ == "__main__":
-    assert FIELDS
     main()

@@ -18,6 +18,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from hushrec_cli import demo_text
+from hushrec_cli.demo_check import check_fleet
 from hushrec_cli.demo_fleet import DEVICES, run_fleet
 from hushrec_cli.options import Json
 from hushrec_cli.output import print_data, print_json, say, say_heading
@@ -66,7 +67,8 @@ def demo(
 
     Takes about seven minutes on two cores. Reads a log that ships with hushrec, trains, prunes, quantizes, packs a
     bundle, measures it beside simple baselines, and opens it in a second process without PyTorch, as a shopper's device
-    would. Then a server and six device processes learn together on this machine, and a new release reaches them.
+    would. Then a server and six device processes learn together on this machine, and a new release reaches them. Fails
+    if no round is published, or if no release, feature or budget comes of it.
 
     Example: hushrec demo --data eshop_clothing_2008
     """
@@ -83,6 +85,7 @@ def demo(
         print_json(found)
     else:
         print_data(demo_text.results(found))
+    check_fleet(found["fleet"])
 
 
 def _make(shop: Shop, run_folder: Path, bundle: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from hushrec_cli.demo_device import FEATURE, FEATURE_LENGTH
 
 if TYPE_CHECKING:
     from hushrec_privacy.plans.plan import Plan
+    from hushrec_privacy.plans.schema import Vector
 
 __all__ = ["run_fleet"]
 
@@ -51,8 +52,9 @@ def run_fleet(bundle: Path, histories: list[list[str]], folder: Path, tell: Call
         tell: Takes lines on what happens.
 
     Returns:
-        "budget" (the ledger's report), "rounds" by plan, "devices", "releases", "counts", "direct" (payloads that the
-        server holds) and "seconds".
+        "budget" (the ledger's report), "rounds" by plan, "devices", "counts" and "features" (what the shop reads of
+        those rounds), "direct" (payloads that the server holds), "status" and "seconds". `demo_check` says whether it
+        is what it must be.
 
     Raises:
         FleetError: A process did not start, or a device failed.
@@ -72,7 +74,7 @@ def run_fleet(bundle: Path, histories: list[list[str]], folder: Path, tell: Call
         tell(f"server: {server}, SQLite, {len(shop.plans)} signed plans, each marked DEMO")
         _write_fleet_file(folder, authority)
         devices = _devices(shop, bundle, histories[:DEVICES], server)
-        tell(f"{len(devices)} device processes: {ROUNDS} rounds that train, one that counts")
+        tell(f"{len(devices)} device processes: {ROUNDS} rounds that train, one that counts, one for features")
         found = [_report(device, number) for number, device in enumerate(devices, start=1)]
         read = _read_results(server, server_folder, shop)
     return {
@@ -114,26 +116,14 @@ def _sign_envelope_key(key: Any, server: Path) -> None:
 
 
 def _signed_plans(folder: Path, bundle: Path, authority: str) -> _Shop:
-    """Two plans, training and features; written and signed as `hushrec privacy plan` and `sign` do."""
+    """Plans that train, count and gather features; written and signed as `hushrec privacy plan` and `sign` do."""
     from hushrec.bundle import Bundle
     from hushrec.federated.layout import ParameterLayout
     from hushrec_privacy.plans.planner import Request, make_plan
-    from hushrec_privacy.plans.schema import DirectPayload, Segment, Vector
     from hushrec_privacy.plans.signing import PlanKey
 
     key, manifest = PlanKey.read(folder / "plan.key"), Bundle.open(bundle).manifest
     start = int(time.time()) + _START_S
-    prices = f"which price bands the shopper looks at, {FEATURE_LENGTH} shares"
-    features = Vector(
-        "features",
-        (
-            Segment("trending", manifest.model.items, "4", "which items were looked at", 30),
-            Segment("evaluation", 3, "1.5", "how well the model does on this device's latest events"),
-            Segment(FEATURE, FEATURE_LENGTH, "1", prices),
-        ),
-        (DirectPayload(f"{FEATURE}-direct", FEATURE_LENGTH, "1", prices, "8", "0.00001", 1, 30),),
-    )
-    later = start + _ROUND_S // 2
     common: dict[str, Any] = {
         "population": DEVICES,
         "cohort": DEVICES,
@@ -141,24 +131,35 @@ def _signed_plans(folder: Path, bundle: Path, authority: str) -> _Shop:
         "epsilon": _EPSILON,
         "authority": authority,
     }
+    counts, features = _vectors(manifest.model.items)
     training = {"parts": "adapter", "parameters": ParameterLayout.of(manifest, "adapter").size}
     wanted: dict[str, dict[str, Any]] = {
-        "training": {**training, "rounds": ROUNDS, "round_seconds": _ROUND_S, "first_round_at": start},
-        "features": {
-            "vector": features,
-            "rounds": 1,
-            "round_seconds": _ROUND_S,
-            "first_round_at": later,
-        },
+        "training": {**training, "rounds": ROUNDS, "first_round_at": start},
+        "counts": {"vector": counts, "rounds": 1, "first_round_at": start + _ROUND_S // 3},
+        "features": {"vector": features, "rounds": 1, "first_round_at": start + 2 * _ROUND_S // 3},
     }
     plans = {}
     for name, changed in wanted.items():
-        plan = make_plan(Request(min_separation=1, **common, **changed))
+        plan = make_plan(Request(min_separation=1, round_seconds=_ROUND_S, **common, **changed))
         assert plan is not None  # only a request without noise gives none
         (folder / f"{name}.json").write_bytes(plan.encode())
         (folder / f"{name}.json.sig").write_bytes(key.sign(plan))
         plans[name] = plan
     return _Shop(folder, plans, start + ROUNDS * _ROUND_S)
+
+
+def _vectors(items: int) -> "tuple[Vector, Vector]":
+    """What devices count by themselves, and what their app gives: in a sum, and by itself."""
+    from hushrec_privacy.plans.schema import DirectPayload, Segment, Vector
+
+    prices = f"which price bands the shopper looks at, {FEATURE_LENGTH} shares"
+    counts = (
+        Segment("trending", items, "4", "which items were looked at", 30),
+        Segment("evaluation", 3, "1.5", "how well the model does on this device's latest events"),
+    )
+    features = Segment(FEATURE, FEATURE_LENGTH, "1", prices)
+    direct = DirectPayload(f"{FEATURE}-direct", FEATURE_LENGTH, "1", prices, "8", "0.00001", 1, 30)
+    return Vector("counts", counts), Vector("features", (features,), (direct,))
 
 
 def _write_config(folder: Path) -> Path:
@@ -228,7 +229,7 @@ def _devices(shop: _Shop, bundle: Path, histories: list[list[str]], url: str) ->
                 "vault_key": os.urandom(32).hex(),
                 "history": history,
                 "tokens": tokens,
-                "rounds": ROUNDS + 1,
+                "rounds": ROUNDS + 2,
                 "release": 1 + ROUNDS,
                 "until": shop.ends_at,
             }
@@ -264,7 +265,8 @@ def _read_results(url: str, server: Path, shop: _Shop) -> dict[str, Any]:
 
     return {
         "rounds": {name: get(f"plans/{plan}/rounds") for name, plan in ids.items()},
-        "counts": get(f"plans/{ids['features']}/counts"),
+        "counts": get(f"plans/{ids['counts']}/counts"),
+        "features": get(f"plans/{ids['features']}/counts"),
         "direct": len(get(f"plans/{ids['features']}/features/{FEATURE}-direct")["values"]),
         "status": get("status"),
     }

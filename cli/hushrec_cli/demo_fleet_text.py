@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from typing import Any
 
+from hushrec_cli.demo_device import FEATURE
 from hushrec_cli.output import table_text
 
 __all__ = ["fleet_blocks"]
 
-_PURPOSES = {"training": "train the model", "features": "count, and features"}
+_PURPOSES = {"training": "train the model", "counts": "count", "features": "gather features"}
 
 
 def fleet_blocks(fleet: dict[str, Any]) -> list[Iterator[str]]:
@@ -56,15 +57,21 @@ def _epsilon(value: float | str) -> str:
 
 def _learned(fleet: dict[str, Any]) -> Iterator[str]:
     yield "WHAT THE SHOP CAN READ (DEMO)"
-    rounds = fleet["counts"]["rounds"]
-    for segments in (found["segments"] for found in rounds[:1]):
+    for segments in (found["segments"] for found in fleet["counts"]["rounds"][:1]):
         trending = segments["trending"]
-        best = sorted(trending["values"], reverse=True)[:3]
-        shown = ", ".join(f"{value:.1f}" for value in best)
         items, deviation = len(trending["values"]), trending["deviation"]
+        shown = _numbers(sorted(trending["values"], reverse=True)[:3])
         yield f"Of {items:,} items that were counted the three largest read {shown}. Noise moves each by"
         yield f"{deviation:.1f}: with so few devices the largest of so many is luck, no signal."
+    for segments in (found["segments"] for found in fleet["features"]["rounds"][:1]):
+        bands = segments[FEATURE]
+        yield f"Price bands as one sum over the devices: {_numbers(bands['values'])}. Noise moves each by"
+        yield f"{bands['deviation']:.1f}."
     yield f"Price bands of {fleet['direct']} devices, each sent by itself after a consent of its own, noised there."
+
+
+def _numbers(values: list[float]) -> str:
+    return ", ".join(f"{value:.1f}" for value in values)
 
 
 def _devices(fleet: dict[str, Any]) -> Iterator[str]:

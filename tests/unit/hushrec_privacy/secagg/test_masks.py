@@ -6,8 +6,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hushrec_privacy.secagg import Phase
 from hushrec_privacy.secagg.masks import MASK_FUNCTION, add_mask
 from hushrec_privacy.secagg.packing import element_type, unpack
-from numpy.typing import NDArray
 
+from tests.curious_server import chi_square
 from tests.secagg_round import Round, session
 
 KEY = bytes(range(32))
@@ -52,13 +52,6 @@ def test_taking_a_mask_away_gives_the_vector_back(bits: int) -> None:
     assert (masked != vector).mean() > 0.5
     add_mask(masked, KEY, subtract=True)
     np.testing.assert_array_equal(masked, vector)
-
-
-def chi_square(values: NDArray[np.integer], bits: int) -> float:
-    """How far 64 equal bins are from equally full, in standard deviations of the statistic."""
-    counts = np.bincount(values.astype(np.int64) >> max(0, bits - 6), minlength=64)
-    statistic = float(((counts - len(values) / 64) ** 2).sum() / (len(values) / 64))
-    return (statistic - 63) / float(np.sqrt(2 * 63))
 
 
 @pytest.mark.parametrize("bits", [6, 12, 16, 24, 32])
