@@ -195,8 +195,8 @@ class Fleet:
         layout, longest = self.layout(run.part), self.bundle.manifest.model.max_history
         trainer = LocalTrainer(start, layout, self._step, run.settings, content=self._some_content, max_history=longest)
         total = np.zeros(layout.size)
-        for sample in cohort:
-            update = trainer.update([sample], seed)
+        for number, sample in enumerate(cohort):
+            update = trainer.update([sample], f"{seed} {number}")
             assert update is not None, "a device ran out of time"
             total += clip_update(update, clip_norm=run.clip)
         return total / len(cohort)

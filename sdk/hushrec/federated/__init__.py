@@ -1,7 +1,7 @@
 """Learning together: what a device computes in a round, and what a server makes of the mean; this loads nothing.
 
 layout       which parameters a plan trains, in which order they lie in an update
-candidates   what a step scores against: drawn from a public seed
+candidates   what a step scores against: drawn from a seed of each device
 start        the values that a device starts from
 content      which rows of the feature tables make up an item
 train_step   the gradient of one shopper's loss, in ONNX Runtime

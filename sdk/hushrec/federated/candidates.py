@@ -1,4 +1,4 @@
-"""The items that a training step scores against: uniform, without repeats, the same for all who know the seed.
+"""The items that a training step scores against: uniform, without repeats, the same for whoever knows the seed.
 
 Nothing of any shopper enters. The words of SHAKE-256 (FIPS 202) order the catalogue, so that another language or a
 later NumPy draws the same.
@@ -20,7 +20,7 @@ def draw_candidates(items: int, count: int, seed: str) -> NDArray[np.int64]:
     Args:
         items: V.
         count: M at most; the whole catalogue if it is no larger.
-        seed: Public; a round and a step of it have their own.
+        seed: A device, a round and a step of it have their own.
 
     Returns:
         Distinct items from 1 to V, rising, shape (M,).

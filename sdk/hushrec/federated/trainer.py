@@ -1,7 +1,7 @@
 """Local training: from a shopper's histories to the change of the weights that a round asks for.
 
 A few steps of gradient descent, each over all histories, on the mean loss of every next event against candidates that
-are drawn from a public seed (`local SGD`: McMahan et al. 2017, arXiv:1602.05629, Algorithm 1, ClientUpdate). It runs in
+are drawn from a seed (`local SGD`: McMahan et al. 2017, arXiv:1602.05629, Algorithm 1, ClientUpdate). It runs in
 the caller's thread, shares nothing with a `Recommender` and takes none of its locks, so the app answers meanwhile; its
 memory does not grow with the histories. The change is as private as they are: it is for clipping, rounding and masking,
 and never leaves the device as it is.
@@ -122,7 +122,7 @@ class LocalTrainer:
         Args:
             histories: Oldest first. Events outside the catalogue (index 0 or above V) are passed over; a history with
                 fewer than two others is left out. Private.
-            seed: Of the candidates; public, another one every round.
+            seed: Of the candidates; another one for each device and round, or their noise does not average out.
             stop: Asked before every batch, some milliseconds apart; once it says True, training ends.
 
         Returns:

@@ -4,6 +4,7 @@ The one place where what the shopper did is turned into a vector for others. Its
 nowhere else.
 """
 
+import secrets
 from collections.abc import Callable
 from typing import Protocol
 
@@ -141,4 +142,5 @@ class Contribution:
         trainer = LocalTrainer.open(bundle, plan.parts, settings)
         events = training_events(self._profile, bundle, now_us=int(self._clock() * 1e6))
         sample = Sample(events.items, events.behaviors)
-        return trainer.update([sample], f"{accepted.plan_id} {round_number}", stop=stop)
+        # Candidates of its own: the same ones on all devices would be noise that no cohort averages out.
+        return trainer.update([sample], f"{accepted.plan_id} {round_number} {secrets.token_hex(16)}", stop=stop)

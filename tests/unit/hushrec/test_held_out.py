@@ -370,3 +370,20 @@ def noted(engine: Engine, engines: list[str]) -> Fixed:
 def test_reserved_names_are_those_that_are_counted() -> None:
     names = ("evaluation", "gain", "trending", "trending-7d", "trend", "gains")
     assert [name for name in names if is_counted(name)] == ["evaluation", "gain", "trending", "trending-7d"]
+
+
+def test_every_device_and_round_scores_against_candidates_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, seeds = Bundle.open(tiny_bundle(tmp_path)), []
+
+    def noted(_self: LocalTrainer, _histories: Any, seed: str, **_named: Any) -> Any:
+        seeds.append(seed)
+        return np.zeros(2048, np.float32)
+
+    monkeypatch.setattr(LocalTrainer, "update", noted)
+    accepted = Accepted(TRAINING, TRAINING.plan_id, device_opening(TRAINING, DeviceLimits(lifetime_rho=1000.0)))
+    for number in (1, 1, 2):
+        with profile("item-1", "item-2", "item-3") as kept:
+            assert contribution(kept).vector(accepted, number, bundle, None, lambda: False) is not None
+    assert len(set(seeds)) == 3
