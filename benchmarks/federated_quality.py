@@ -168,20 +168,20 @@ class Fleet:
         began, curve = time.monotonic(), []
         layout, master = self.layout(run.part), Master.of(self.bundle)
         adam = FedAdam(layout.size, run.adam)
-        turns = self._turns(run.cohort)
+        turns = self.turns(run.cohort)
         noise = None if plan is None else correlated(plan, run.clip, layout.size)
         for number in range(run.rounds):
-            mean = self._mean(master, run, next(turns), f"round {number}")
+            mean = self.mean(master, run, next(turns), f"round {number}")
             if noise is not None:
                 mean += noise()
-            master.apply(layout, run.share(number) * adam.step(mean), self._content)
+            master.apply(layout, run.share(number) * adam.step(mean), self.content)
             if (number + 1) % 100 == 0:
                 curve.append(self._score(master, self._validation()))
                 spent = time.monotonic() - began
                 print(f"round {number + 1}: {curve[-1]:.4f}, {spent:.0f} s", file=sys.stderr, flush=True)
         return {"run": asdict(run), "validation": curve, "test": self._score(master, self.data.split.test)}
 
-    def _turns(self, cohort: int) -> Iterator[list[Sample]]:
+    def turns(self, cohort: int) -> Iterator[list[Sample]]:
         """Cohorts in which everybody has had a turn before anybody has the next."""
         rng, left = np.random.default_rng(1), []
         while True:
@@ -190,7 +190,7 @@ class Fleet:
             chosen, left = left[:cohort], left[cohort:]
             yield [self.samples[device] for device in chosen]
 
-    def _mean(self, master: Master, run: Run, cohort: Sequence[Sample], seed: str) -> Doubles:
+    def mean(self, master: Master, run: Run, cohort: Sequence[Sample], seed: str) -> Doubles:
         start = master.start(np.zeros(len(master.lengths), np.float32))
         layout, longest = self.layout(run.part), self.bundle.manifest.model.max_history
         trainer = LocalTrainer(start, layout, self._step, run.settings, content=self._some_content, max_history=longest)
@@ -204,7 +204,7 @@ class Fleet:
     def _some_content(self, items: NDArray[np.int64]) -> Content:
         return Content(self.bundle, items)
 
-    def _content(self) -> Content:
+    def content(self) -> Content:
         return Content.whole(self.bundle)
 
     def _validation(self) -> Queries:

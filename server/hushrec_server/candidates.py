@@ -6,7 +6,7 @@ lets it out. One lock over all processes: none stages what another one has refus
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ import msgspec
 from hushrec.file_lock import file_lock
 from hushrec.releases import Release
 from hushrec_privacy import checks
-from hushrec_privacy.encoding.readings import read_counts
+from hushrec_privacy.encoding.readings import Reading, read_counts
 from hushrec_privacy.encoding.sums import decode_sum
 from hushrec_privacy.errors import ReleaseError
 from hushrec_privacy.plans.schema import EVALUATION, GAIN
@@ -24,10 +24,27 @@ from hushrec_server.offered import Offered, OfRound
 from hushrec_server.publishing import RoundResult, Verdict
 from hushrec_server.releases import ReleaseRepository
 
-__all__ = ["Candidates", "Refused", "Seen"]
+__all__ = ["Candidates", "Refused", "Seen", "worse"]
 
 _WAIT_S = 120.0
 _NDCG = 1  # place in both segments
+
+
+def worse(readings: Mapping[str, Reading], most_loss: float) -> str:
+    """What devices found, if a candidate loses more than it may; empty: it does not.
+
+    Args:
+        readings: Of a round of a plan that compares, by segment.
+        most_loss: Share of the NDCG@10 of the release in use.
+    """
+    gain, before = readings[GAIN], readings[EVALUATION]
+    gained, found = float(gain.values[_NDCG]), float(before.values[_NDCG])
+    if gained >= -most_loss * max(found, 0.0):
+        return ""
+    return (
+        f"devices compared: NDCG@10 would change by {gained:.3g}, where the release in use has {found:.3g} "
+        f"(sums over devices; noise has a deviation of {gain.deviation:.2g} and {before.deviation:.2g})"
+    )
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -141,7 +158,7 @@ class Candidates:
             candidate = self._offered.candidate()
             if candidate is None or candidate.bundle != result.release:
                 return
-            reason = self._worse(result)
+            reason = worse(read_counts(result.plan, decode_sum(result.plan, result.noised)), self._most_loss)
             if not reason:
                 self._repository.accept(candidate.bundle, ledger_head=str(result.anchor))
                 return
@@ -166,18 +183,6 @@ class Candidates:
         for each in self._refused():
             if each.version <= newest:
                 self._file(each.bundle).unlink(missing_ok=True)
-
-    def _worse(self, result: RoundResult) -> str:
-        """What devices found, if the candidate loses more than it may."""
-        readings = read_counts(result.plan, decode_sum(result.plan, result.noised))
-        gain, before = readings[GAIN], readings[EVALUATION]
-        gained, found = float(gain.values[_NDCG]), float(before.values[_NDCG])
-        if gained >= -self._most_loss * max(found, 0.0):
-            return ""
-        return (
-            f"devices compared: NDCG@10 would change by {gained:.3g}, where the release in use has {found:.3g} "
-            f"(sums over devices; noise has a deviation of {gain.deviation:.2g} and {before.deviation:.2g})"
-        )
 
     def _withdraw_refused(self) -> None:
         """Finish what a process that died after it had refused did not."""
