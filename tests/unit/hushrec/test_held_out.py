@@ -115,7 +115,7 @@ def test_what_is_to_come_is_neither_trained_on_nor_asked_for(tmp_path: Path) -> 
 def contribution(kept: Profile) -> Contribution:
     limits = DeviceLimits(lifetime_rho=1000.0)
     record = ParticipationRecord.begin(MemoryLedgerStore(), lifetime_rho="1000")
-    return Contribution(kept, Features(record, limits), lambda: NOW_US / 1e6)
+    return Contribution(kept, Features(lambda: record, limits), lambda: NOW_US / 1e6)
 
 
 def trained_windows(kept: Profile, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:

@@ -120,7 +120,7 @@ def test_a_direct_payload_goes_by_itself_once_and_its_epsilon_is_on_the_receipt(
     assert np.frombuffer(kept, "<f4").shape == (8,)
     assert len(failed) == 2
     assert sum("features/user-vector" in path for _, path, _ in device.sent) == 1
-    assert sum(plan.rounds for plan in device._record.totals().plans.values()) == 1, "tried three times, spent once"
+    assert sum(plan.rounds for plan in device._store.record().totals().plans.values()) == 1, "tried three times, spent once"
     page = device.receipt()
     assert "the server sees them" in page
     assert "user-vector" in page
