@@ -29,7 +29,7 @@ from hushrec.fleet.backoff import Backoff, uniform
 from hushrec.fleet.clocks import Waits
 from hushrec.fleet.contribution import Contributor
 from hushrec.fleet.features import Features
-from hushrec.fleet.gate import GATED, Gate
+from hushrec.fleet.gate import Gate
 from hushrec.fleet.joining import Accepted, accepted_plan, check_round, earliest_round_in_s, refuse
 from hushrec.fleet.membership import Membership
 from hushrec.fleet.models import Compared, Models
@@ -51,6 +51,9 @@ _LOOKS = (5.0, 3600.0)
 _REPLY_BYTES = 1 << 18
 _STALE = ("keys", "envelope", "unknown-plan", "plan-ended")
 """Refusals after which the fleet is looked at anew."""
+
+_FOR_GOOD = ("unknown-plan", "plan-ended", "unknown-feature", "bad-message")
+"""Refusals that no later try of the same payload changes; what it cost is spent. After any other it is kept."""
 
 
 class Refusal(NamedTuple):
@@ -253,8 +256,10 @@ class Participant:
             self._directs.succeeded()
         except FleetError as error:
             self._refused(error)
-            if error.retry_after_s is None and error.reason not in GATED:
+            if error.reason in _FOR_GOOD:
                 features.sent()
+            if error.reason in _STALE:
+                self._look_at = min(self._look_at, now + self._looks.wait_s())
             self._direct_at = now + self._directs.wait_s(error.retry_after_s)
         except (BudgetError, EnrolmentError) as error:
             self._refused(error)
