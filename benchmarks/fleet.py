@@ -31,10 +31,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from hushrec_privacy.ledger import LedgerStore
 
 __all__ = ["Facts", "Kill", "main", "plan_kills", "run_fleet"]
 
@@ -43,6 +46,7 @@ SERVER = "demo"
 LEAD_S, LEAD_A_DEVICE_S = 10, 3.0  # for the processes to start before the first round
 PAUSE_S = 2.0
 EVENTS = 24
+VAULT_KEY = bytes(31) + b"k"
 
 
 @dataclass(frozen=True)
@@ -291,18 +295,17 @@ def _watch(shop: _Shop, crowd: Mapping[int, _Device], facts: Facts) -> None:
 
 
 def _check(shop: _Shop, facts: Facts) -> None:
-    from hushrec_privacy.ledger import ParticipationRecord, verify
+    from hushrec.vault import Vault
+    from hushrec.vault_ledger import VaultLedgerStore
+    from hushrec_privacy.ledger import verify
     from hushrec_server.database import Database
     from hushrec_server.ledger_store import DatabaseLedgerStore
 
     notes = shop.folder / "notes"
     records = {}
     for number in range(facts.devices):
-        record = ParticipationRecord.at(
-            shop.folder / f"device-{number}" / "fleet" / "participation.db", lifetime_rho="1"
-        )
-        records[number] = _spent(record)
-        record.close()
+        with Vault.open(shop.folder / f"device-{number}" / "fleet" / "vault.db", VAULT_KEY) as vault:
+            records[number] = _spent(VaultLedgerStore(vault))
     for path in sorted(notes.glob("sum-*.npz")):
         with np.load(path) as outcome:
             number, total, places = int(path.stem.split("-")[1]), outcome["sum"], outcome["survivors"].tolist()
@@ -319,11 +322,11 @@ def _check(shop: _Shop, facts: Facts) -> None:
     facts.published = shop.repository.list()[-1].model_version - shop.repository.list()[0].model_version
 
 
-def _spent(record: Any) -> set[int]:
+def _spent(record: "LedgerStore") -> set[int]:
     """The rounds on a device's record."""
     from hushrec_privacy.ledger import Spend, history
 
-    return {entry.first for _, entry in history(record._ledger._store) if isinstance(entry, Spend)}
+    return {entry.first for _, entry in history(record) if isinstance(entry, Spend)}
 
 
 def _serve(config: Path) -> None:
@@ -404,7 +407,7 @@ def _watched(told: dict[str, Any], folder: Path, profile: Any) -> Any:
         FleetSettings(
             trust=FleetFile.read(folder.parent / "fleet.json"),
             folder=folder / "fleet",
-            vault_key=bytes(31) + b"k",
+            vault_key=VAULT_KEY,
             limits=UnsafeDemoLimits(lifetime_rho=1e6),
         ),
         conditions=lambda: Conditions(idle=True, charging=True, unmetered=True),

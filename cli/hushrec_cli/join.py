@@ -23,12 +23,19 @@ _LONGEST_SLEEP_S = 5.0
 def join(
     url: Annotated[str, typer.Argument(metavar="URL", help="Address of the shop's server.")],
     profile: Annotated[Path, typer.Option(metavar="FILE", help="The shopper's profile, which stays here.")],
-    fleet: Annotated[Path, typer.Option(metavar="FILE", help="The shop's fleet file: whom this device believes.")],
+    fleet: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The shop's fleet file: whom this device believes. Default: fleet.json beside the profile.",
+        ),
+    ] = None,
     bundle: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A bundle to begin with. Default: the newest release.")
     ] = None,
     token: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="What the shop's login says of the account; needed once a plan.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Login tokens of the account, one a line; each plan needs its own, once."),
     ] = None,
     vault_key: Annotated[
         Path | None,
@@ -41,9 +48,9 @@ def join(
 
     What leaves are signed requests, and vectors under masks that come off in the sum of many devices alone. Idle,
     charging and unmetered are taken as met. Ends with the device's privacy receipt. Keys, certificates and the record
-    of participations lie in PROFILE.fleet.
+    of participations lie sealed in PROFILE.fleet.
 
-    Example: hushrec join https://learn.shop.example --profile ann.profile --fleet fleet.json --token token.txt --once
+    Example: hushrec join https://learn.shop.example --profile ann.profile --token tokens.txt --once
     """
     from hushrec.addresses import checked_url
     from hushrec.fleet import FleetClient, FleetFile, FleetSettings
@@ -52,9 +59,9 @@ def join(
 
     checked_url(url)  # what can be seen to be wrong is refused before a file is made
     if token is not None:
-        _read_token(token)
+        _read_tokens(token)
     settings = FleetSettings(
-        trust=FleetFile.read(fleet),
+        trust=FleetFile.read(_fleet_file(profile) if fleet is None else fleet),
         folder=profile.with_name(profile.name + ".fleet"),
         vault_key=None if vault_key is None else _vault_key(vault_key),
     )
@@ -127,24 +134,40 @@ def _all_met() -> "Conditions":
     return Conditions(idle=True, charging=True, unmetered=True)
 
 
-def _token(path: Path | None, plan_id: str) -> str:
-    if path is None:
-        raise EnrolmentError(
-            f"no login token was given, and this device has no certificate for plan {plan_id[:16]}…: use --token"
+def _fleet_file(profile: Path) -> Path:
+    found = profile.with_name("fleet.json")
+    if not found.exists():
+        raise ConfigError(
+            f"{found}: there is no fleet file, which says whose plans, certificates and releases this device believes. "
+            "The shop gives it out with its app, and makes it with: hushrec fleet file. Put it there, or name it with "
+            "--fleet"
         )
-    return _read_token(path)
+    return found
 
 
-def _read_token(path: Path) -> str:
-    what = "the token of the shop's login for this account and plan, one line of text"
+def _token(path: Path | None, plan_id: str) -> str:
+    from hushrec_privacy.enrolment import plan_of_token
+
+    for_plan = f"for plan {plan_id}; the shop's login makes one: hushrec authority issue --plan-id {plan_id}"
+    if path is None:
+        raise EnrolmentError(f"this device has no certificate and no login token was given with --token {for_plan}")
+    tokens = _read_tokens(path)
+    found = next((token for token in reversed(tokens) if plan_of_token(token) == plan_id), None)  # the newest is last
+    if found is None:
+        raise EnrolmentError(f"{path}: none of its {len(tokens)} login tokens is {for_plan}")
+    return found
+
+
+def _read_tokens(path: Path) -> list[str]:
+    what = "tokens of the shop's login for this account, one a line, for each plan its own"
     try:
-        return path.read_text(encoding="ascii").strip()
+        return path.read_text(encoding="ascii").split()
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: does not exist; it should hold {what}") from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); it should hold {what}") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is no login token; it should hold {what}") from error
+        raise ConfigError(f"{path}: holds no login tokens; it should hold {what}") from error
 
 
 def _vault_key(path: Path) -> bytes:

@@ -19,12 +19,30 @@ if TYPE_CHECKING:
     from hushrec_privacy.ledger import Anchor, Entry, LedgerStore
     from hushrec_privacy.report.spending import SpendingReport
 
-__all__ = ["AnchorText", "card", "ledger", "ledger_app", "opened_ledger", "read_anchor", "report", "show", "verify"]
+__all__ = [
+    "AnchorText",
+    "VaultKey",
+    "card",
+    "ledger",
+    "ledger_app",
+    "opened_ledger",
+    "read_anchor",
+    "report",
+    "show",
+    "verify",
+]
 
 ledger_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 _WHERE = "such as runs/shop/ledger.db; or a server's database: its file, or a postgresql+psycopg:// URL."
-LedgerFile = Annotated[str, typer.Argument(metavar="LEDGER", help=f"A privacy ledger, {_WHERE}")]
+_OR_VAULT = f"{_WHERE[:-1]}; or a device's vault."
+LedgerFile = Annotated[str, typer.Argument(metavar="LEDGER", help=f"A privacy ledger, {_OR_VAULT}")]
+VaultKey = Annotated[
+    Path | None,
+    typer.Option(
+        "--vault-key", metavar="FILE", help="For a device's vault: its key. Default: the system's keyring has it."
+    ),
+]
 LedgerFiles = Annotated[list[str], typer.Argument(metavar="LEDGER...", help=f"One or more, {_WHERE}")]
 AnchorText = Annotated[
     str | None,
@@ -45,7 +63,7 @@ def ledger() -> None:
 
 
 @ledger_app.command()
-def verify(ledger: LedgerFile, anchor: AnchorText = None, as_json: Json = False) -> None:
+def verify(ledger: LedgerFile, anchor: AnchorText = None, vault_key: VaultKey = None, as_json: Json = False) -> None:
     """Check every entry of a ledger: chain, limits, and that it is no older than an anchor.
 
     Without --anchor an older copy of the same ledger cannot be told from the newest one.
@@ -54,7 +72,7 @@ def verify(ledger: LedgerFile, anchor: AnchorText = None, as_json: Json = False)
     """
     from hushrec_privacy.ledger import verify as verify_store
 
-    with opened_ledger(ledger) as store:
+    with opened_ledger(ledger, vault_key) as store:
         totals = verify_store(store, anchor=read_anchor(anchor))
     facts = {"entries": totals.entries, "plans": len(totals.plans), "head": str(totals.head)}
     if as_json:
@@ -67,7 +85,7 @@ def verify(ledger: LedgerFile, anchor: AnchorText = None, as_json: Json = False)
 
 
 @ledger_app.command()
-def show(ledger: LedgerFile, as_json: Json = False) -> None:
+def show(ledger: LedgerFile, vault_key: VaultKey = None, as_json: Json = False) -> None:
     """List every entry of a ledger, after verifying it.
 
     Example: hushrec privacy ledger show runs/shop/ledger.db
@@ -75,7 +93,7 @@ def show(ledger: LedgerFile, as_json: Json = False) -> None:
     from hushrec_privacy.ledger import history
     from hushrec_privacy.ledger import verify as verify_store
 
-    with opened_ledger(ledger) as store:
+    with opened_ledger(ledger, vault_key) as store:
         verify_store(store)
         rows = [_entry_row(anchor, entry) for anchor, entry in history(store)]
     if as_json:
@@ -225,11 +243,12 @@ def card(
 
 
 @contextmanager
-def opened_ledger(place: str | Path) -> "Iterator[LedgerStore]":
-    """Open a ledger, a participation record, or the ledger in a server's database, to read it.
+def opened_ledger(place: str | Path, vault_key: Path | None = None) -> "Iterator[LedgerStore]":
+    """Open a ledger, the participation record in a device's vault, or the ledger in a server's database, to read it.
 
     Args:
         place: A file, or the URL of a PostgreSQL.
+        vault_key: File of a vault's key; None: the system's keyring has it.
     """
     text = str(place).removeprefix("sqlite:///")
     if "://" in text or _is_server_database(Path(text)):
@@ -242,10 +261,29 @@ def opened_ledger(place: str | Path) -> "Iterator[LedgerStore]":
         finally:
             database.close()
         return
+    if _is_vault(Path(text)):
+        from hushrec.vault import Vault
+        from hushrec.vault_ledger import VaultLedgerStore
+        from hushrec_privacy.key_files import read_key
+
+        key = None if vault_key is None else read_key(vault_key, "vault key")
+        with Vault.open(text, key) as vault:
+            yield VaultLedgerStore(vault)
+        return
     from hushrec_privacy.ledger import SqliteLedgerStore
 
     with SqliteLedgerStore(Path(text), read_only=True) as store:
         yield store
+
+
+def _is_vault(path: Path) -> bool:
+    from hushrec.vault_file import APPLICATION_ID
+
+    try:
+        with path.open("rb") as file:
+            return file.read(72)[68:] == APPLICATION_ID.to_bytes(4, "big")  # its place in the header of a SQLite file
+    except OSError:
+        return False
 
 
 def _is_server_database(path: Path) -> bool:

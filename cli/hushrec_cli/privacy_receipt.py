@@ -8,7 +8,7 @@ import typer
 from hushrec_cli.options import Json
 from hushrec_cli.output import Cell, print_data, print_json, write_file
 from hushrec_cli.page import Section, Table, render_page
-from hushrec_cli.privacy_ledger import AnchorText, opened_ledger, read_anchor
+from hushrec_cli.privacy_ledger import AnchorText, VaultKey, opened_ledger, read_anchor
 
 if TYPE_CHECKING:
     from hushrec_privacy.report.receipt import Receipt
@@ -18,10 +18,12 @@ __all__ = ["receipt"]
 
 def receipt(
     record: Annotated[
-        Path, typer.Argument(metavar="RECORD", readable=False, help="The participation record of a device.")
+        Path,
+        typer.Argument(metavar="RECORD", readable=False, help="The vault of a device, or a plain record."),
     ],
     html: Annotated[Path | None, typer.Option(help="Write it as a page here, too.")] = None,
     anchor: AnchorText = None,
+    vault_key: VaultKey = None,
     as_json: Json = False,
 ) -> None:
     """Print a device's own receipt: the rounds it took part in, what they cost it, what left it, what is left.
@@ -29,12 +31,12 @@ def receipt(
     Computed on the device from its own record, as if every round of a plan were published. With --anchor, the head on
     an earlier receipt, an older copy of the record is refused.
 
-    Example: hushrec privacy receipt participation.db --html receipt.html
+    Example: hushrec privacy receipt ann.profile.fleet/vault.db --vault-key vault.key --html receipt.html
     """
     from hushrec.receipt import receipt_page
     from hushrec_privacy.report.receipt import device_receipt
 
-    with opened_ledger(record) as store:
+    with opened_ledger(record, vault_key) as store:
         found = device_receipt(store, anchor=read_anchor(anchor))
     if html is not None:
         write_file(html, _page(found))

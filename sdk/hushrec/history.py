@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 
 from hushrec.behaviors import DEFAULT_BEHAVIOR
 from hushrec.catalog import Catalog
+from hushrec.manifest import Manifest
 from hushrec.profile import Event, Profile
 
-__all__ = ["History", "Recent", "known_events"]
+__all__ = ["History", "Recent", "kept_events", "known_events"]
 
+KEPT_EVENTS = 1_000
+"""Events of the history that a part of the blend without a window looks at."""
 
 _NEVER = 2**63
 
@@ -121,7 +124,7 @@ class History:
             wanted *= 4  # many unknown items: look further back
 
     def _known(self, events: list[Event]) -> NDArray[np.int64]:
-        return known_events(events, self._catalog, self._behaviors)
+        return known_events(events, self._catalog, self._behaviors)[:3]
 
 
 def known_events(events: Sequence[Event], catalog: Catalog, behaviors: Mapping[str, int]) -> NDArray[np.int64]:
@@ -133,15 +136,21 @@ def known_events(events: Sequence[Event], catalog: Catalog, behaviors: Mapping[s
         behaviors: Index by name; any other is read as "view", or the first if there is none such.
 
     Returns:
-        Rows: time in microseconds since 1970-01-01 UTC, item index 1..V, behaviour index; shape (3, n).
+        Rows: time in microseconds since 1970-01-01 UTC, item index 1..V, behaviour index, and which of the given events
+        it is, from 0; shape (4, n).
     """
     indexes, default = catalog.indexes(event.item for event in events), behaviors.get(DEFAULT_BEHAVIOR, 0)
     rows = [
-        (event.at_us, indexes[event.item], behaviors.get(event.behavior, default))
-        for event in events
+        (event.at_us, indexes[event.item], behaviors.get(event.behavior, default), place)
+        for place, event in enumerate(events)
         if event.item in indexes
     ]
-    return np.array(rows, np.int64).reshape(-1, 3).T
+    return np.array(rows, np.int64).reshape(-1, 4).T
+
+
+def kept_events(manifest: Manifest) -> int:
+    """How many of the newest known events the ranking of a bundle looks at."""
+    return max([manifest.model.max_history, *(part.window or KEPT_EVENTS for part in manifest.blend)])
 
 
 class _SeenItems:

@@ -32,6 +32,7 @@ __all__ = [
     "Problem",
     "Route",
     "SignedDocument",
+    "WireAnswer",
     "enrolment_bytes",
     "error_of",
     "packed",
@@ -114,6 +115,16 @@ class SignedDocument(msgspec.Struct, frozen=True):
 
     data: bytes
     signature: bytes
+
+
+class WireAnswer(msgspec.Struct, frozen=True):
+    """What every version of the fleet's answer says, whatever else is in it.
+
+    Attributes:
+        wire: `WIRE_VERSION` of the server.
+    """
+
+    wire: int
 
 
 class FleetAnswer(msgspec.Struct, frozen=True):

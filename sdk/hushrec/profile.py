@@ -8,6 +8,7 @@ import contextlib
 import os
 import stat
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from hushrec_privacy.errors import ProfileError
 
 from hushrec.bundle import FileStamp
 
-__all__ = ["Event", "Profile", "ProfileHashes"]
+__all__ = ["Block", "Event", "Place", "Profile", "ProfileHashes"]
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x68757368  # "hush": tells a profile from the database of another program
@@ -25,6 +26,7 @@ SMALLEST_DATABASE_BYTES = 512  # SQLite takes a shorter file for an empty one an
 FLUSH_AFTER_S = 0.8
 BUSY_S = 5.0
 KEPT_BUNDLES = 8
+BLOCK_EVENTS = 2_048
 
 SCHEMA = f"""
 CREATE TABLE events(n INTEGER PRIMARY KEY, at_us INTEGER NOT NULL, item BLOB NOT NULL, behavior BLOB NOT NULL);
@@ -48,6 +50,30 @@ class Event(NamedTuple):
     item: str
     behavior: str
     at_us: int
+
+
+class Place(NamedTuple):
+    """Where an event stands among all of a profile, whatever is added to it: by time, at one time as they arrived.
+
+    Attributes:
+        at_us: Microseconds since 1970-01-01 UTC.
+        arrival: Its number in the profile, from 1; rising.
+    """
+
+    at_us: int
+    arrival: int
+
+
+class Block(NamedTuple):
+    """Some events of a profile that follow each other, oldest first.
+
+    Attributes:
+        events: The events.
+        arrivals: The number of each in the profile.
+    """
+
+    events: list[Event]
+    arrivals: list[int]
 
 
 class Profile:
@@ -146,6 +172,34 @@ class Profile:
             -1 if newest is None else newest,
         )
         return [Event(_text(item), _text(behavior), at_us) for item, behavior, at_us in reversed(rows)]
+
+    def blocks(self, before: Place, *, since_us: int | None = None, size: int | None = None) -> Iterator[Block]:
+        """Go through the events backwards without holding all of them: the newest block comes first.
+
+        Args:
+            before: Events from this place on are left out.
+            since_us: So are those that are no later, in microseconds since 1970-01-01 UTC; None: none.
+            size: Events of a block at most; None: some thousands, which are read within some milliseconds.
+
+        Raises:
+            ProfileError: The profile cannot be read.
+        """
+        first_us = -(2**63) if since_us is None else since_us + 1
+        at_once = BLOCK_EVENTS if size is None else size
+        while True:
+            rows = self._run(
+                "SELECT item, behavior, at_us, n FROM events WHERE (at_us, n) < (?, ?) AND at_us >= ? "
+                "ORDER BY at_us DESC, n DESC LIMIT ?",
+                *before,
+                first_us,
+                at_once,
+            )
+            if rows:
+                events = [Event(_text(item), _text(behavior), at_us) for item, behavior, at_us, _ in reversed(rows)]
+                yield Block(events, [n for *_, n in reversed(rows)])
+            if len(rows) < at_once:
+                return
+            before = Place(*rows[-1][2:])
 
     def first_seen(self) -> dict[str, int]:
         """Give every item of the profile with the time of its first event, in microseconds since 1970-01-01 UTC.

@@ -11,9 +11,17 @@ import math
 from hushrec_privacy.accounting.guarantee import Guarantee, rounded_up
 from hushrec_privacy.report.receipt import NOT_ON_THE_RECEIPT, PlanReceipt, Receipt
 
-__all__ = ["PLAN_COLUMNS", "meaning", "plan_rows", "receipt_page"]
+__all__ = ["PLAN_COLUMNS", "SEALED_PAGE", "meaning", "plan_rows", "receipt_page"]
 
 PLAN_COLUMNS = ("plan begins", "rounds", "epsilon spent", "delta", "times left", "epsilon at the end")
+
+SEALED_PAGE = """# Privacy receipt of this device: sealed
+
+This device takes part in nothing now: nobody has agreed to it. Whether it did before stands in its own record, which is
+sealed, and stays closed until it is asked for. The app can open it, and so can this command, where RECORD is vault.db
+in the app's fleet folder: hushrec privacy receipt RECORD
+"""
+"""What stands in place of a receipt while a device's record is not to be opened."""
 
 _LARGEST = 100.0  # e^100 is no factor that tells anybody anything
 

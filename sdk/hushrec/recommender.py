@@ -20,15 +20,12 @@ from hushrec.behaviors import DEFAULT_BEHAVIOR, canonical_behavior
 from hushrec.bundle import Bundle
 from hushrec.catalog import Catalog
 from hushrec.engine import Engine
-from hushrec.history import History
+from hushrec.history import History, kept_events
 from hushrec.profile import Profile
 from hushrec.ranking import Request, bundle_ranking, ranking_arrays
 from hushrec.reasons import Explainer, Reason
 
 __all__ = ["Recommendation", "Recommender"]
-
-KEPT_EVENTS = 1_000
-"""Events of the history that a part of the blend without a window looks at."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -69,8 +66,7 @@ class Recommender:
         self._filter_seen = model.filter_seen
         self._ranking = bundle_ranking(bundle, engine)
         self._explainer = Explainer(blend, ranking_arrays(bundle), model.max_history)
-        keep = max([model.max_history, *(part.window or KEPT_EVENTS for part in blend)])
-        self._history = History(profile, catalog, model.behaviors, keep)
+        self._history = History(profile, catalog, model.behaviors, kept_events(bundle.manifest))
 
     @classmethod
     def open(

@@ -49,8 +49,10 @@ class Payloads:
         """
         with self._database.transaction() as connection:
             signed = self._plans.get(connection, plan_id)
-            if signed.status is not PlanStatus.OPEN:
-                raise refusal(Reason.PLAN_HALTED if signed.status is PlanStatus.HALTED else Reason.PLAN_ENDED)
+            if signed.status is PlanStatus.ENDED:
+                raise refusal(Reason.PLAN_ENDED)
+            if signed.status is PlanStatus.HALTED:
+                raise refusal(Reason.PLAN_HALTED, signed.plan.round_seconds)
             wanted = next((row for row in signed.plan.direct if row.name == name), None)
             if wanted is None:
                 raise refusal(Reason.UNKNOWN_FEATURE)

@@ -13,7 +13,8 @@ import numpy as np
 from hushrec.bundle import Bundle
 from hushrec.catalog import Catalog
 from hushrec.engine import Engine
-from hushrec.federated_counts import Events, evaluation
+from hushrec.federated_counts import evaluation
+from hushrec.own_events import Events
 from hushrec.ranking import bundle_ranking
 from hushrec_privacy import checks
 from hushrec_privacy.errors import ConfigError
@@ -82,7 +83,7 @@ class HeldOut:
             for history in self._histories:
                 known = catalog.indexes(history)
                 items = np.array([known[item] for item in history if item in known], np.int64)
-                events = Events(items, np.zeros_like(items), np.arange(len(items)))
+                events = Events(items, np.zeros_like(items), *(np.arange(len(items)) for _ in range(2)))
                 total += evaluation(events, ranking, filter_seen=bundle.manifest.model.filter_seen)
         if not total[2]:
             raise ConfigError("no held-out history has two events on items of the catalogue; give others")

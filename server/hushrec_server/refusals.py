@@ -1,6 +1,6 @@
 """Why a device is refused: one stable name each, which is what devices branch on and what the wire carries.
 
-`not-now` and `round-full` come with a time to come back at. All others are for good, as far as this round goes.
+`not-now`, `round-full` and `plan-halted` come with a time to come back at. All others are for good, for this round.
 """
 
 from enum import StrEnum

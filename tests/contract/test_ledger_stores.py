@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hushrec.vault import Vault
+from hushrec.vault_ledger import VaultLedgerStore
 from hushrec_privacy.errors import BudgetError, LedgerError
 from hushrec_privacy.ledger import (
     Close,
@@ -43,9 +45,17 @@ def in_database(kind: str, folder: Path) -> Iterator[LedgerStore]:
         database.close()
 
 
+@contextmanager
+def in_vault(folder: Path) -> Iterator[LedgerStore]:
+    with Vault.open(folder / "vault.db", bytes(32)) as vault:
+        vault.put("plan/identity", b"not of the ledger")
+        yield VaultLedgerStore(vault)
+
+
 STORES: dict[str, Callable[[Path], AbstractContextManager[LedgerStore]]] = {
     "memory": lambda _: closing(MemoryLedgerStore()),
     "sqlite": lambda folder: closing(SqliteLedgerStore.create(folder / "ledger.sqlite")),
+    "vault": in_vault,
     "server-sqlite": lambda folder: in_database("sqlite", folder),
     "server-postgresql": lambda folder: in_database("postgresql", folder),
 }

@@ -11,11 +11,15 @@ from typing import Any
 
 import msgspec
 import pytest
+from hushrec import messages
 from hushrec.bundle import write_bundle
 from hushrec.fleet.gate import GATED
 from hushrec.fleet.joining import REFUSALS
+from hushrec.fleet.round_run import OVER, WORK_STOPPED
 from hushrec_privacy.enrolment import pseudonym
+from hushrec_privacy.errors import CheckpointError, DataError, FleetError, HushrecError, ToleranceError
 from hushrec_server.metrics import METRICS
+from hushrec_server.refusals import Reason
 from hushrec_server.releases import ReleaseKeys, ReleaseRepository
 from hushrec_server.rounds.states import State
 from hushrec_server.schema import FEATURE, PLAN
@@ -45,8 +49,18 @@ def named(text: str) -> set[str]:
     return {word for row in re.findall(r"^\| (.*?) \| ", text, re.MULTILINE) for word in re.findall(r"`([^`]+)`", row)}
 
 
+def all_kinds(kind: type[HushrecError]) -> set[type[HushrecError]]:
+    return {kind}.union(*map(all_kinds, kind.__subclasses__()))
+
+
 def test_every_reason_of_a_device_is_explained() -> None:
-    assert set(REFUSALS) | set(GATED) <= named(section("A device does not take part"))
+    of_server = {reason.value for reason in Reason if reason is not Reason.TOO_LATE}
+    of_http = set(messages._FLEET_STATUS) - {"unauthorized"}  # as administrators are told
+    of_device = {"unreachable", "bad-answer", "http-…", "refused", OVER, WORK_STOPPED}
+    of_shops = {kind.code for kind in (CheckpointError, DataError, FleetError, ToleranceError)}
+    codes = {kind.code for kind in all_kinds(HushrecError)} - of_shops
+    told = named(section("A device does not take part"))
+    assert not ({*REFUSALS, *GATED} | of_server | of_http | of_device | codes) - told
 
 
 def test_every_text_of_an_aborted_round_is_in_the_code() -> None:

@@ -6,9 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hushrec.federated.fedadam import AdamSettings, FedAdam
+from hushrec.fleet import joining
+from hushrec.fleet.pacing import WORK
 from hushrec_privacy.plans.limits import COHORT_FLOOR, DeviceLimits
 from hushrec_privacy.secagg import neighbourhood, smallest_sum
 from hushrec_server.features import NONCE_S
+from hushrec_server.rounds import schedule
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "threat-model.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| ([\d,]+) \| (\d+), (\d+) \| (\d+), (\d+) \| (\d+) \|$", PAGE, re.MULTILINE)
@@ -41,5 +44,9 @@ def test_a_poisoned_round_moves_a_number_as_far_as_the_page_says() -> None:
 def test_the_limits_that_are_named_are_those_of_the_code() -> None:
     assert f"a cohort of {COHORT_FLOOR} devices" in PAGE
     assert DeviceLimits().cohort_floor == COHORT_FLOOR
+    assert joining._CLOCK_SLACK_S == 60
+    assert "clock\n  may be 60 s behind" in PAGE
+    assert WORK == schedule.ANSWER == 0.06 < schedule.UPLOAD
+    assert "a\n  device is silent for 6 % of `round_seconds`" in PAGE
     assert NONCE_S == 600
     assert "is kept for ten minutes" in PAGE

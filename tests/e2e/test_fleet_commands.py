@@ -36,15 +36,17 @@ def test_a_server_that_is_away_is_told_in_one_line_and_ends_once(tmp_path: Path)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    common = ("--profile", "ann.profile", "--fleet", "fleet.json", "--vault-key", "vault.key", "--once")
-    tried = hushrec("join", url, *common, cwd=tmp_path)
+    common = ("--profile", "ann.profile", "--vault-key", "vault.key", "--once")
+    tried = tried_first = hushrec("join", url, *common, cwd=tmp_path)
     assert tried.returncode == 15, tried.stderr
     assert "not now (unreachable): the server cannot be reached" in tried.stderr
     assert tried.stdout.startswith("# Privacy receipt of this device")
     assert "has sent nothing" in tried.stdout
     tried = hushrec("join", url, *common, "--json", cwd=tmp_path)
     assert json.loads(tried.stdout)["refusal"]["reason"] == "unreachable"
-    assert (tmp_path / "ann.profile.fleet" / "participation.db").is_file()
+    kept = tmp_path / "ann.profile.fleet" / "vault.db"
+    shown = hushrec("privacy", "receipt", kept, "--vault-key", "vault.key", cwd=tmp_path)
+    assert shown.stdout == tried_first.stdout
 
 
 def test_what_can_be_seen_to_be_wrong_is_refused_before_a_file_is_made(tmp_path: Path) -> None:
@@ -65,6 +67,15 @@ def test_at_the_authority_s_address_it_is_asked_whether_that_is_the_server_s(tmp
         tried = hushrec("join", f"http://127.0.0.1:{authority.port}", *common, cwd=tmp_path)
     assert tried.returncode == 15, tried.stderr
     assert "is this the address of the server, and not the authority's?" in tried.stderr
+
+
+def test_a_device_without_a_fleet_file_is_told_where_to_get_one(tmp_path: Path) -> None:
+    (tmp_path / "shop").mkdir()
+    tried = hushrec("join", "https://learn.shop.example", "--profile", "shop/ann.profile", cwd=tmp_path)
+    assert tried.returncode == 2
+    assert "shop/fleet.json: there is no fleet file" in tried.stderr
+    assert "gives it out with its app" in tried.stderr
+    assert not list((tmp_path / "shop").iterdir())
 
 
 def test_other_metadata_than_the_root_never_get_into_a_fleet_file(tmp_path: Path) -> None:

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hushrec.vault import Vault
+from hushrec.vault_ledger import VaultLedgerStore
+from hushrec_privacy.key_files import create_key
 from hushrec_privacy.ledger import Ledger, ParticipationRecord, SqliteLedgerStore
 from hushrec_privacy.ledger.device_cost import device_guarantee, participation_rho
 from hushrec_privacy.ledger.openings import counts_opening, plan_opening, run_id
@@ -176,6 +179,24 @@ def test_a_device_prints_its_receipt_and_finds_an_older_record_by_it(tmp_path: P
         refused = hushrec("privacy", "receipt", path, "--anchor", anchor)
         assert refused.returncode == 9
         assert "older copy" in refused.stderr
+
+
+def test_a_record_in_a_vault_is_read_with_its_key_and_with_no_other(tmp_path: Path) -> None:
+    key, path, opened = tmp_path / "vault.key", tmp_path / "vault.db", joined(a_plan())
+    with Vault.open(path, create_key(key, "vault key")) as vault:
+        take_part(ParticipationRecord.begin(VaultLedgerStore(vault), lifetime_rho="1"), opened, [3])
+    found = told("receipt", path, "--vault-key", key)
+    assert found["epsilon"] == device_guarantee(opened, 1).epsilon
+    assert told("receipt", path, "--vault-key", key, "--anchor", found["head"])["anchored"] is True
+    assert told("ledger", "verify", path, "--vault-key", key)["head"] == found["head"]
+    entries = told("ledger", "show", path, "--vault-key", key)["entries"]
+    assert [entry["kind"] for entry in entries] == ["genesis", "open", "spend"]  # type: ignore[attr-defined]
+    create_key(tmp_path / "other.key", "vault key")
+    for command in (("receipt",), ("ledger", "verify"), ("ledger", "show")):
+        refused = hushrec("privacy", *command, path, "--vault-key", tmp_path / "other.key")
+        assert refused.returncode == 14
+        assert "the key is not its own" in refused.stderr
+        assert "Traceback" not in refused.stderr
 
 
 def test_a_report_takes_the_ledgers_of_several_runs(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def test_the_types_of_the_fleet_s_surface(tmp_path: Path) -> None:
         assert_type(fleet.step(), float)
         assert_type(fleet.status(), FleetStatus)
         assert_type(fleet.status().refusal, Refusal | None)
-        assert_type(fleet.status().rho_left, str)
+        assert_type(fleet.status().rho_left, str | None)
         assert_type(fleet.receipt(), str)
         assert_type(fleet.allow_direct("user-vector", False), None)
         assert_type(fleet.start(), None)

@@ -14,7 +14,7 @@ from hushrec_privacy.enrolment.certificate import (
     verified_certificate,
 )
 from hushrec_privacy.enrolment.identity import Identity, verify
-from hushrec_privacy.enrolment.login_token import login_token, verified_token
+from hushrec_privacy.enrolment.login_token import login_token, plan_of_token, verified_token
 from hushrec_privacy.enrolment.pseudonym import pseudonym
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Certificate",
     "Identity",
     "login_token",
+    "plan_of_token",
     "pseudonym",
     "verified_certificate",
     "verified_token",

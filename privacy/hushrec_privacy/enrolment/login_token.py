@@ -24,7 +24,7 @@ from hushrec_privacy.enrolment.names import LONGEST_ACCOUNT_BYTES, account_bytes
 from hushrec_privacy.errors import ConfigError, EnrolmentError
 from hushrec_privacy.key_files import KEY_BYTES
 
-__all__ = ["login_token", "verified_token"]
+__all__ = ["login_token", "plan_of_token", "verified_token"]
 
 _VERSION = b"\1"
 _DOMAIN = b"hushrec login token v1\0"
@@ -80,6 +80,19 @@ def verified_token(key: bytes, token: str, *, plan_id: str, at_s: int) -> str:
     if at_s >= int.from_bytes(signed[33:_HEAD_BYTES], "big"):
         raise EnrolmentError("the login token has ended; log in again")
     return signed[_HEAD_BYTES:].decode()
+
+
+def plan_of_token(token: str) -> str | None:
+    """The plan that a token is for, as it says itself: for who has several, and picks one. Checks nothing.
+
+    Returns:
+        64 hexadecimal digits; None: this is no token.
+
+    >>> plan_of_token(login_token(bytes(32), "ann", "ab" * 32, expires_at=1_000)) == "ab" * 32
+    True
+    """
+    data = _decoded(token)
+    return data[1:33].hex() if len(data) > _HEAD_BYTES + _MAC_BYTES and data[:1] == _VERSION else None
 
 
 def _mac(key: bytes, data: bytes) -> bytes:

@@ -147,7 +147,7 @@ class Receipt:
             compared,
             f"Keep the head {self.head}, and give it the next time: hushrec privacy receipt RECORD --anchor HEAD",
             "Compare a plan's id with the one that the shop publishes: it is the sha256 of the plan.",
-            "Every entry is in the file in plain text: hushrec privacy ledger show RECORD",
+            "Read every entry yourself: hushrec privacy ledger show RECORD",
         )
 
     def to_dict(self) -> dict[str, Any]:

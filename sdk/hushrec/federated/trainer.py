@@ -3,8 +3,8 @@
 A few steps of gradient descent, each over all histories, on the mean loss of every next event against candidates that
 are drawn from a seed (`local SGD`: McMahan et al. 2017, arXiv:1602.05629, Algorithm 1, ClientUpdate). It runs in
 the caller's thread, shares nothing with a `Recommender` and takes none of its locks, so the app answers meanwhile; its
-memory does not grow with the histories. The change is as private as they are: it is for clipping, rounding and masking,
-and never leaves the device as it is.
+memory grows neither with the histories nor with the steps: it holds the items of one step at a time. The change is as
+private as they are: it is for clipping, rounding and masking, and never leaves the device as it is.
 """
 
 import time
@@ -123,7 +123,8 @@ class LocalTrainer:
             histories: Oldest first. Events outside the catalogue (index 0 or above V) are passed over; a history with
                 fewer than two others is left out. Private.
             seed: Of the candidates; another one for each device and round, or their noise does not average out.
-            stop: Asked before every batch, some milliseconds apart; once it says True, training ends.
+            stop: Asked before the candidates of a step are drawn and before every batch, some milliseconds apart; once
+                it says True, training ends.
 
         Returns:
             Weights after minus weights before, shape (P,); zeros without any history. Private. None if stopped or out
@@ -136,9 +137,12 @@ class LocalTrainer:
         if not samples:
             return np.zeros(self._layout.size, np.float32)
         until = self._clock() + self._settings.limit_s
-        run = _Run(self._start, self._layout, self._settings, self._content, samples, seed)
-        for candidates in run.draws:
-            encoder, vectors, total = run.encoder(), run.vectors(candidates), run.nothing()
+        run = _Run(self._start, self._layout, self._settings, self._content, samples)
+        for number in range(self._settings.local_steps):
+            if stop() or self._clock() > until:
+                return None
+            vectors = run.begin(draw_candidates(run.catalogue, self._settings.candidates, f"{seed}/{number}"))
+            encoder, total = run.encoder(), run.nothing()
             for batch in _batches(samples):
                 if stop() or self._clock() > until:
                     return None
@@ -171,8 +175,29 @@ class LocalTrainer:
         return behaviors
 
 
+class _Rows:
+    """Some items as all devices have them before training.
+
+    Attributes:
+        items: Rising, shape (n,).
+        base: Their vectors, shape (n, 64).
+        lengths: Of these before they were made unit length, shape (n, 1).
+        content: Their sums of feature tables; None: none is trained.
+    """
+
+    def __init__(self, start: Start, items: Indexes, content: ContentOf | None) -> None:
+        self.items, self.base = items, start.vectors(items)
+        self.lengths = start.lengths[items][:, None]
+        self.content = None if content is None else content(items)
+
+
 class _Run:
-    """The values of one update while it is made: what they were, and by how much they changed."""
+    """The values of one update while it is made: what they were, and by how much they changed.
+
+    Attributes:
+        catalogue: V.
+        change: By the names of the layout.
+    """
 
     def __init__(
         self,
@@ -181,18 +206,31 @@ class _Run:
         settings: TrainSettings,
         content: ContentOf,
         samples: Sequence[Sample],
-        seed: str,
     ) -> None:
         self._start, self._rate = start, np.float32(settings.local_rate)
-        count = len(start.offset) - 1
-        self.draws = [draw_candidates(count, settings.candidates, f"{seed}/{n}") for n in range(settings.local_steps)]
+        self.catalogue = len(start.offset) - 1
         self._own = np.unique(np.concatenate([sample.items for sample in samples]))
-        self._items = np.unique(np.concatenate([self._own, *self.draws]))
-        self._base = start.vectors(self._items)
-        self._lengths = start.lengths[self._items][:, None]
         self.change = {name: np.zeros(shape, np.float32) for name, shape in layout.shapes.items()}
         self._tables = [name for name in self.change if name.startswith("features.")]
-        self._content = content(self._items) if self._tables else None
+        self._content = content if self._tables else None
+        self._rows = _Rows(start, self._own, self._content)
+
+    def begin(self, candidates: Indexes) -> Vectors:
+        """Take a step's candidates; gives the vectors of its items as they are now."""
+        items = np.union1d(self._own, candidates)
+        if not np.array_equal(items, self._rows.items):  # the same in every step where a draw is the whole catalogue
+            self._rows = _Rows(self._start, items, self._content)
+        known = self._rows
+        order = np.concatenate([candidates, np.setdiff1d(self._own, candidates, assume_unique=True)])
+        at = np.searchsorted(known.items, order)
+        rows = known.base[at]
+        if ITEM_ROWS in self.change:
+            rows = rows + self.change[ITEM_ROWS][order - 1] / known.lengths[at]
+        if known.content is not None:
+            content = known.content.vectors({name: self.change[name] for name in self._tables})
+            rows = rows + content[at] / known.lengths[at]
+        correction = float(np.log(max(1.0, (self.catalogue - 1) / len(candidates))))
+        return Vectors(order, rows, self._start.offset[order], len(candidates), correction)
 
     def encoder(self) -> dict[str, Floats]:
         """The encoder's weights as they are now."""
@@ -202,23 +240,10 @@ class _Run:
             now[name] = weight if change is None else weight + change
         return now
 
-    def vectors(self, candidates: Indexes) -> Vectors:
-        """Vectors of a step's items as they are now."""
-        order = np.concatenate([candidates, np.setdiff1d(self._own, candidates, assume_unique=True)])
-        at = np.searchsorted(self._items, order)
-        rows = self._base[at]
-        if ITEM_ROWS in self.change:
-            rows = rows + self.change[ITEM_ROWS][order - 1] / self._lengths[at]
-        if self._content is not None:
-            content = self._content.vectors({name: self.change[name] for name in self._tables})
-            rows = rows + content[at] / self._lengths[at]
-        correction = float(np.log(max(1.0, (len(self._start.offset) - 2) / len(candidates))))
-        return Vectors(order, rows, self._start.offset[order], len(candidates), correction)
-
     def nothing(self) -> dict[str, Floats]:
-        """Where a step's gradients are added up; those of items as a part of `change` is, in the order of `_items`."""
+        """Where a step's gradients are added up; those of its items as a part of `change` is, in rising order."""
         total = {name: np.zeros_like(array) for name, array in self.change.items() if name.startswith(PARAMS)}
-        total[ITEM_ROWS] = np.zeros_like(self._base)
+        total[ITEM_ROWS] = np.zeros_like(self._rows.base)
         return total
 
     def add(self, total: dict[str, Floats], found: Gradients, vectors: Vectors) -> None:
@@ -226,18 +251,19 @@ class _Run:
         for name in total:
             if name != ITEM_ROWS:
                 total[name] += found.encoder[name.removeprefix(PARAMS)]
-        total[ITEM_ROWS][np.searchsorted(self._items, vectors.order)] += found.rows
+        total[ITEM_ROWS][np.searchsorted(self._rows.items, vectors.order)] += found.rows
 
     def descend(self, total: dict[str, Floats]) -> None:
         """Take one step."""
-        of_items = total.pop(ITEM_ROWS) / self._lengths
+        known = self._rows
+        of_items = total.pop(ITEM_ROWS) / known.lengths
         for name, gradient in total.items():
             self.change[name] -= self._rate * gradient
         if ITEM_ROWS in self.change:
-            self.change[ITEM_ROWS][self._items - 1] -= self._rate * of_items
-        if self._content is not None:
+            self.change[ITEM_ROWS][known.items - 1] -= self._rate * of_items
+        if known.content is not None:
             for name in self._tables:
-                self.change[name] -= self._rate * self._content.gradients(name, of_items, len(self.change[name]))
+                self.change[name] -= self._rate * known.content.gradients(name, of_items, len(self.change[name]))
 
 
 def _batches(samples: Sequence[Sample]) -> Iterator[TrainBatch]:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from hushrec_privacy.canonical import float_text
 from hushrec_privacy.errors import ConfigError, FleetError, HushrecError
-from hushrec_privacy.ledger import ParticipationRecord
+from hushrec_privacy.ledger import MemoryLedgerStore, ParticipationRecord
 from numpy.typing import NDArray
 
 from hushrec.addresses import checked_url
@@ -37,12 +37,12 @@ from hushrec.fleet.http import Connection, HttpConnection
 from hushrec.fleet.membership import Membership
 from hushrec.fleet.models import Models
 from hushrec.fleet.participant import Participant, Parts, Refusal
+from hushrec.fleet.sealed_store import SealedStore
 from hushrec.fleet.server import Authority, FleetServer
 from hushrec.fleet.settings import FleetSettings
 from hushrec.fleet.worker import Worker
 from hushrec.profile import Profile
 from hushrec.recommender import Recommender
-from hushrec.vault import Vault
 
 if TYPE_CHECKING:
     from hushrec.updates import Updater
@@ -66,7 +66,8 @@ class FleetStatus(NamedTuple):
         phase: Of the round, 1 to 6; 0: in none.
         rounds: Rounds that were done since the client was opened.
         refusal: Why the last thing was not done; None: nothing to tell.
-        rho_left: What the device may still spend in its lifetime, a decimal string.
+        rho_left: What the device may still spend in its lifetime, a decimal string; None: not known, since its record
+            is sealed and nobody has agreed to its being opened.
         model_version: Of the newest bundle on this device; 0: none.
     """
 
@@ -74,7 +75,7 @@ class FleetStatus(NamedTuple):
     phase: int
     rounds: int
     refusal: Refusal | None
-    rho_left: str
+    rho_left: str | None
     model_version: int
 
 
@@ -82,8 +83,9 @@ class FleetClient:
     """One device of one shopper in one shop's fleet; safe to use from several threads.
 
     Guarantee:
-        While `consent` is not True, no socket is opened and no name is looked up. Consent that is withdrawn takes
-        effect before the next message, and within a batch of training.
+        While `consent` is not True, no socket is opened, no name is looked up, and the vault stays closed: a keyring is
+        not asked either, but by `leave`, and by `receipt` if it is told to. Consent that is withdrawn takes effect
+        before the next message, and within a batch of training.
 
     Args:
         url: Address of the shop's server: https, or http on this machine itself. Releases lie under it.
@@ -96,8 +98,8 @@ class FleetClient:
 
     Raises:
         ConfigError: The address is wrong, or another process uses the folder.
-        LedgerError: The participation record cannot be used.
-        VaultError: The vault cannot be opened.
+        LedgerError: There is consent, and the participation record cannot be used.
+        VaultError: There is consent, and the vault cannot be opened.
     """
 
     def __init__(
@@ -118,16 +120,17 @@ class FleetClient:
         with ExitStack() as stack:  # closes what was opened if a later part fails
             self._folder = stack.enter_context(FleetFolder(settings.folder))
             self._profile = _own_profile(shopper, stack)
-            self._vault = stack.enter_context(Vault.open(self._folder.vault, settings.vault_key))
-            rho = float_text(settings.limits.lifetime_rho)
-            self._record = ParticipationRecord.at(self._folder.record, lifetime_rho=rho)
-            stack.callback(self._record.close)
+            self._lifetime_rho = float_text(settings.limits.lifetime_rho)
+            self._store = SealedStore(self._folder, settings.vault_key, lifetime_rho=self._lifetime_rho)
+            stack.callback(self._store.close)
+            if consent is True:
+                self._store.record()  # what is wrong with it shows now; consent that comes later opens it in a step
             server, authority = self._connection(self._url), self._connection(settings.trust.authority)
             stack.callback(server.close)
             stack.callback(authority.close)
             self._closing = stack.pop_all()
-        self._membership = Membership(self._vault, Authority(authority, self._gate), token, settings.trust.server)
-        self._features = Features(self._record, settings.limits)
+        self._membership = Membership(self._store.vault, Authority(authority, self._gate), token, settings.trust.server)
+        self._features = Features(self._store.record, settings.limits)
         self._models = Models(self._updater, self._shipped, self._profile.hash_record)
         self._participant = Participant(self._parts(server))
         self._worker = Worker(self.step, self._gate)
@@ -204,19 +207,30 @@ class FleetClient:
             model_version=self._models.known_version,
         )
 
-    def receipt(self) -> str:
+    def receipt(self, *, unseal: bool = False) -> str:
         """The device's privacy receipt for its shopper, in Markdown.
 
+        Without consent the record stays sealed, and a device that kept one says so. Ask the shopper, and open it.
+
+        Args:
+            unseal: Open the record for this although there is no consent; a keyring that has its key is asked.
+
         Raises:
+            ConfigError: The client is closed.
             LedgerError: The participation record cannot be read.
+            VaultError: The vault cannot be opened.
         """
-        from hushrec_privacy.ledger import SqliteLedgerStore
         from hushrec_privacy.report.receipt import device_receipt
 
-        from hushrec.receipt import receipt_page
+        from hushrec.receipt import SEALED_PAGE, receipt_page
 
-        with SqliteLedgerStore(self._folder.record, read_only=True) as store:
-            return receipt_page(device_receipt(store))
+        if self._store.is_new:
+            nothing = MemoryLedgerStore()
+            ParticipationRecord.begin(nothing, lifetime_rho=self._lifetime_rho)
+            return receipt_page(device_receipt(nothing))
+        if self.consent or unseal or self._store.is_open:
+            return receipt_page(device_receipt(self._store.ledger()))
+        return SEALED_PAGE
 
     def allow_direct(self, name: str, agreed: bool) -> None:
         """Say whether the shopper agrees that a payload of this name is sent by itself, where the server sees it.
@@ -257,7 +271,8 @@ class FleetClient:
     def leave(self) -> str:
         """Withdraw consent, leave the round, forget keys and certificates; the participation record stays.
 
-        An account gets one certificate a plan, so this device comes back with the next plan, not with this one.
+        An account gets one certificate a plan, so this device comes back with the next plan, not with this one. The
+        vault is opened for this, if there is one, and a keyring that has its key is asked.
 
         Returns:
             What to tell the shopper.
@@ -269,7 +284,8 @@ class FleetClient:
         with self._stepping:
             self._participant.leave_round(NO_CONSENT, "the shopper left")
             self._features.forget()
-            self._membership.forget()
+            if not self._store.is_new:
+                self._membership.forget()
         return LEFT
 
     def close(self) -> None:
@@ -297,8 +313,10 @@ class FleetClient:
             return "off"
         return "round" if self._participant.run else "waiting"
 
-    def _rho_left(self) -> str:
-        return self._record.totals().rho_left or "0"
+    def _rho_left(self) -> str | None:
+        if self._store.is_open:
+            return self._store.record().totals().rho_left or "0"
+        return self._lifetime_rho if self._store.is_new else None
 
     def _connection(self, url: str) -> Connection:
         return HttpConnection(url)
@@ -332,7 +350,7 @@ class FleetClient:
         return Parts(
             server=FleetServer(server, settings.trust, self._gate, settings.clock, self._timer),
             membership=self._membership,
-            record=self._record,
+            record=self._store.record,
             models=self._models,
             contributor=self._contributor(),
             features=self._features,

@@ -16,9 +16,11 @@ from hushrec_privacy.randomness import OsRandom
 from numpy.typing import NDArray
 
 from hushrec.bundle import Bundle
-from hushrec.federated_counts import own_segments, training_events
+from hushrec.federated_counts import own_segments
 from hushrec.fleet.features import Features
 from hushrec.fleet.joining import Accepted
+from hushrec.held_out import training_events
+from hushrec.own_events import StoppedError
 from hushrec.profile import Profile
 
 __all__ = ["Contribution", "Contributor"]
@@ -106,10 +108,14 @@ class Contribution:
         if bundle is None or stop():
             return None
         plan = accepted.plan
-        if plan.purpose == "update":
-            values = self._update(accepted, round_number, bundle, stop)
-        else:
-            values = self._segments(plan, bundle, candidate)
+        values: NDArray[np.float32] | None
+        try:
+            if plan.purpose == "update":
+                values = self._update(accepted, round_number, bundle, stop)
+            else:
+                values = self._segments(plan, bundle, candidate, stop)
+        except StoppedError:
+            return None
         return None if values is None or stop() else encode_update(plan, values, self._source)
 
     def sent(self, plan: Plan) -> None:
@@ -118,11 +124,14 @@ class Contribution:
             self._features.taken(self._given)
             self._given = {}
 
-    def _segments(self, plan: Plan, bundle: Bundle, candidate: Bundle | None) -> NDArray[np.float32]:
+    def _segments(
+        self, plan: Plan, bundle: Bundle, candidate: Bundle | None, stop: Callable[[], bool]
+    ) -> NDArray[np.float32]:
         self._given = given = self._features.waiting(plan)
         if plan.purpose == "features":
             return join_segments(plan, dict(given))
-        own = own_segments(plan, bundle, self._profile, now_us=int(self._clock() * 1e6), app=given, candidate=candidate)
+        now_us = int(self._clock() * 1e6)
+        own = own_segments(plan, bundle, self._profile, now_us=now_us, app=given, candidate=candidate, stop=stop)
         return join_segments(plan, own)
 
     def _update(
@@ -139,8 +148,9 @@ class Contribution:
             windows=WINDOWS,
             limit_s=float(plan.round_seconds),
         )
-        trainer = LocalTrainer.open(bundle, plan.parts, settings)
-        events = training_events(self._profile, bundle, now_us=int(self._clock() * 1e6))
+        trainer, now_us = LocalTrainer.open(bundle, plan.parts, settings), int(self._clock() * 1e6)
+        newest = WINDOWS * (bundle.manifest.model.max_history + 1)
+        events = training_events(self._profile, bundle, now_us=now_us, newest=newest, stop=stop)
         sample = Sample(events.items, events.behaviors)
         # Candidates of its own: the same ones on all devices would be noise that no cohort averages out.
         return trainer.update([sample], f"{accepted.plan_id} {round_number} {secrets.token_hex(16)}", stop=stop)

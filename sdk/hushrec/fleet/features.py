@@ -7,7 +7,7 @@ was not sent when the app ends, the app gives again.
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -51,11 +51,11 @@ class Features:
     """What the app gave and was not sent yet; safe to use from several threads.
 
     Args:
-        record: Of this device.
+        record: Gives the record of this device, opened.
         limits: Of this device.
     """
 
-    def __init__(self, record: ParticipationRecord, limits: DeviceLimits) -> None:
+    def __init__(self, record: Callable[[], ParticipationRecord], limits: DeviceLimits) -> None:
         self._record, self._limits, self._source = record, limits, OsRandom()
         self._lock = threading.Lock()
         self._waiting: dict[str, Vector] = {}
@@ -163,10 +163,11 @@ class Features:
 
     def _spend(self, accepted: Accepted, row: DirectPayload) -> None:
         opened = direct_opening(accepted.plan, row.name, self._limits)
-        self._record.join(opened)
-        spent = self._record.totals().plans[opened.plan]
+        record = self._record()
+        record.join(opened)
+        spent = record.totals().plans[opened.plan]
         rho = participation_rho(opened, spent.rounds)
-        self._record.participate(opened.plan, spent.last + 1, rho=rho)
+        record.participate(opened.plan, spent.last + 1, rho=rho)
 
 
 def _of_app(plan: Plan, name: str) -> bool:

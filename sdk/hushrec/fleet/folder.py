@@ -21,8 +21,8 @@ class FleetFolder:
 
     Attributes:
         root: The folder.
-        vault: File of the keys and the certificate, sealed.
-        record: File of the participation record.
+        vault: File of keys, certificates and the participation record, sealed.
+        plain_record: Where an earlier version kept that record, in a file of its own.
         releases: Folder of downloaded releases.
     """
 
@@ -34,7 +34,7 @@ class FleetFolder:
         """
         self.root = Path(root).absolute()
         self.vault = self.root / "vault.db"
-        self.record = self.root / "participation.db"
+        self.plain_record = self.root / "participation.db"
         self.releases = self.root / "releases"
         try:
             self.root.mkdir(mode=0o700, exist_ok=True)

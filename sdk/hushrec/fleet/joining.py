@@ -10,6 +10,7 @@
     lifetime     the plan costs more than is left of this device's lifetime limit
     parts        the model on this device does not have the parts that the plan trains
     authority    the plan names nobody who says which devices are real, or the round has another one
+    wire         the server speaks another version of the protocol
     keys         the server's envelope keys are not the shop's, of another server, older than seen before, or over
     release      the round starts from another model than the one on this device
     candidate    the plan compares a new model with the one on this device, and there is no new one
@@ -53,6 +54,7 @@ REFUSALS = {
     "lifetime": "the plan costs more than this device may still spend in its lifetime",
     "parts": "the model on this device does not have what the plan trains; an update may bring it",
     "authority": "the plan names no authority, or the round has certificates of another one",
+    "wire": "the server speaks another version of the protocol than this app; update the app",
     "keys": "the server's keys are not signed by this shop, or are out of date; nothing is sent to it",
     "release": "the round starts from another model than this device has; it updates first",
     "candidate": "there is no new model to compare now",

@@ -23,15 +23,16 @@ class Membership:
     """Enrols this device. Not for several threads at once.
 
     Args:
-        vault: Of this device.
+        vault: Gives the device's vault, opened.
         authority: Gives certificates.
         token: Gives what the shop's own login says of the shopper's account, for the id of a plan.
         server: Name of the server.
     """
 
-    def __init__(self, vault: Vault, authority: Authority, token: Callable[[str], str], server: str) -> None:
-        self._vault, self._secrets = vault, FleetSecrets(vault)
-        self._authority, self._token, self._server = authority, token, server
+    def __init__(
+        self, vault: Callable[[], Vault], authority: Authority, token: Callable[[str], str], server: str
+    ) -> None:
+        self._vault, self._authority, self._token, self._server = vault, authority, token, server
 
     def find(self, accepted: Accepted) -> Member | None:
         """This device in a plan; None: it has no certificate yet.
@@ -83,9 +84,13 @@ class Membership:
         Raises:
             VaultError: The vault cannot be used.
         """
-        plans = {name.split("/")[1] for name in self._vault.names() if name.startswith(_PLANS)}
+        plans = {name.split("/")[1] for name in self._vault().names() if name.startswith(_PLANS)}
         for plan_id in plans:
             self._secrets.forget_plan(plan_id)
+
+    @property
+    def _secrets(self) -> FleetSecrets:
+        return FleetSecrets(self._vault())
 
 
 def _authority(accepted: Accepted) -> bytes:

@@ -9,6 +9,8 @@ __all__ = ["Pace"]
 LONGEST_POLL_S = 30.0
 SHORTEST_POLL_S = 0.05
 LEAST_PATIENCE_S = 60
+WORK = 0.06
+"""Share of a round: as long as the server waits for the shares at most, and less than it waits for vectors after."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,11 @@ class Pace:
     def patience_s(self) -> int:
         """A device leaves a round that is not over so long after it checked in."""
         return max(2 * self.round_seconds, LEAST_PATIENCE_S)
+
+    @property
+    def work_s(self) -> float:
+        """A device is silent so long after its shares have left, so that nobody sees how long its work took."""
+        return WORK * self.round_seconds
 
     def polls(self) -> Backoff:
         """Waits for a reply that is not there yet."""

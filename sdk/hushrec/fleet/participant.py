@@ -29,7 +29,7 @@ from hushrec.fleet.backoff import Backoff, uniform
 from hushrec.fleet.clocks import Waits
 from hushrec.fleet.contribution import Contributor
 from hushrec.fleet.features import Features
-from hushrec.fleet.gate import GATED, Gate
+from hushrec.fleet.gate import Gate
 from hushrec.fleet.joining import Accepted, accepted_plan, check_round, earliest_round_in_s, refuse
 from hushrec.fleet.membership import Membership
 from hushrec.fleet.models import Compared, Models
@@ -52,6 +52,9 @@ _REPLY_BYTES = 1 << 18
 _STALE = ("keys", "envelope", "unknown-plan", "plan-ended")
 """Refusals after which the fleet is looked at anew."""
 
+_FOR_GOOD = ("unknown-plan", "plan-ended", "unknown-feature", "bad-message")
+"""Refusals that no later try of the same payload changes; what it cost is spent. After any other it is kept."""
+
 
 class Refusal(NamedTuple):
     """Why something was not done.
@@ -72,7 +75,7 @@ class Parts:
     Attributes:
         server: The way to the server.
         membership: Identities and certificates.
-        record: What this device spent.
+        record: Gives the record of what this device spent, opened.
         models: The bundle in use.
         contributor: Makes vectors.
         features: What the app gave.
@@ -85,7 +88,7 @@ class Parts:
 
     server: FleetServer
     membership: Membership
-    record: ParticipationRecord
+    record: Callable[[], ParticipationRecord]
     models: Models
     contributor: Contributor
     features: Features
@@ -167,6 +170,7 @@ class Participant:
 
     def _look(self, now: float) -> float:
         membership = self._parts.membership
+        self._parts.record()  # first of all: without it nothing is sent
         try:
             answer, serial = self._parts.server.info(least_serial=membership.least_serial())
             membership.saw_serial(serial)
@@ -182,7 +186,7 @@ class Participant:
 
     def _take_plans(self, plans: tuple[SignedDocument, ...], now: float) -> None:
         self.plans, offered = {}, []
-        totals = self._parts.record.totals()
+        totals = self._parts.record().totals()
         for document in {document.data: document for document in plans}.values():  # to check one takes long: each once
             try:
                 accepted = self._accepted(document)
@@ -198,7 +202,7 @@ class Participant:
     def _accepted(self, document: SignedDocument) -> Accepted:
         parts = self._parts
         return accepted_plan(
-            document.data, document.signature, parts.plan_key, limits=parts.limits, totals=parts.record.totals()
+            document.data, document.signature, parts.plan_key, limits=parts.limits, totals=parts.record().totals()
         )
 
     def _update(self, now: float) -> float:
@@ -252,8 +256,10 @@ class Participant:
             self._directs.succeeded()
         except FleetError as error:
             self._refused(error)
-            if error.retry_after_s is None and error.reason not in GATED:
+            if error.reason in _FOR_GOOD:
                 features.sent()
+            if error.reason in _STALE:
+                self._look_at = min(self._look_at, now + self._looks.wait_s())
             self._direct_at = now + self._directs.wait_s(error.retry_after_s)
         except (BudgetError, EnrolmentError) as error:
             self._refused(error)
@@ -270,8 +276,8 @@ class Participant:
             session = Session.decode(answer.session)
         except SecAggError:
             refuse("session")
-        parts.record.join(accepted.opened)
-        rho = check_round(accepted, session, record=parts.record, at_s=parts.clock(), round_number=answer.round)
+        parts.record().join(accepted.opened)
+        rho = check_round(accepted, session, record=parts.record(), at_s=parts.clock(), round_number=answer.round)
         bundle = self._start_of(answer, accepted.plan, compared)
         candidate = compared.bundle if compared else None
         sizes = {int(phase): padded_bytes(message_size(session, phase)) for phase in Phase}
@@ -321,7 +327,7 @@ class Participant:
         return bundle
 
     def _spend(self, accepted: Accepted, round_number: int, rho: str) -> None:
-        self._parts.record.participate(accepted.plan_id, round_number, rho=rho)
+        self._parts.record().participate(accepted.plan_id, round_number, rho=rho)
         self._parts.contributor.sent(accepted.plan)
 
     def _go_on(self, run: RoundRun) -> float:
@@ -343,7 +349,7 @@ class Participant:
             return
         if outcome.spent:
             offer.backoff.succeeded()
-            wait = _wait_s(offer.accepted, self._parts.record.totals(), self._parts.clock())
+            wait = _wait_s(offer.accepted, self._parts.record().totals(), self._parts.clock())
             offer.not_before = self._waits() + wait
             if not math.isfinite(wait):
                 self._agenda.drop(offer)

@@ -3,7 +3,8 @@
     for each phase:  make the message ► send it ► [after SHARE: the work] ► wait for the reply
 
 The work comes after SHARE, since the server leaves time for it before MASK, and too little in the phases before: who is
-still training when the roster is there holds up everybody, or is left behind.
+still training when the roster is there holds up everybody, or is left behind. How long it takes depends on what the
+shopper did, and the server would see it by the next request: that comes no sooner than a fixed time after SHARE.
 
 The participation is spent in the device's own record, durably, after the masked vector was made and before its first
 byte leaves. Nothing of a round is ever written to disk beside that: a killed device has left the round, and its record
@@ -141,6 +142,7 @@ class RoundRun:
         self._reply = b""
         self._vector = _NOTHING
         self._spent = False
+        self._work_s, self._silent_until = pace.work_s, 0.0
         self.stage, self.phase = Stage.SEND, ADVERTISE
         self.outcome: Outcome | None = None
 
@@ -198,7 +200,10 @@ class RoundRun:
         self._polls.succeeded()
         if self.phase == REVEAL:
             return self._leave(DONE, "the round is done for this device")
-        self.stage = Stage.WORK if self.phase == SHARE else Stage.WAIT
+        if self.phase == SHARE:
+            self.stage, self._silent_until = Stage.WORK, self._clock() + self._work_s
+        else:
+            self.stage = Stage.WAIT
         return 0.0
 
     def _made(self) -> bytes:
@@ -230,6 +235,9 @@ class RoundRun:
         return 0.0
 
     def _wait(self) -> float:
+        early = self._silent_until - self._clock()
+        if early > 0:
+            return early
         found = self._wire.reply(self.phase)
         self._retries.succeeded()
         if isinstance(found, NotYet):  # the plan says how long a phase lasts: no longer wait than it leaves room for

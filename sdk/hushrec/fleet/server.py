@@ -81,9 +81,13 @@ class FleetServer:
             The answer, and the serial of its keys, to be kept before anything is sealed to them.
 
         Raises:
-            FleetError: Nothing may be sent, no good answer came, or the keys are refused ("keys").
+            FleetError: Nothing may be sent, no good answer came, it is of a version that this app does not speak
+                ("wire"), or the keys are refused ("keys").
         """
         reply = self._ask("GET", path_of("fleet"), largest=LARGEST_INFO_BYTES)
+        if _read(reply, messages.read_json, messages.WireAnswer).wire != messages.WIRE_VERSION:
+            self._keys = None
+            refuse("wire")
         found = _read(reply, messages.read_json, messages.FleetAnswer)
         now = self._clock()
         self._own_s = now - self._timer()

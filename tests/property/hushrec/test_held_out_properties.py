@@ -8,8 +8,10 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from hushrec import federated_counts
+from hushrec import profile as profile_module
 from hushrec.bundle import Bundle
-from hushrec.federated_counts import own_segments, training_events
+from hushrec.federated_counts import own_segments
+from hushrec.held_out import HeldEvent, training_events
 from hushrec.profile import Profile
 from hushrec_privacy.plans.schema import Segment, Vector
 from hypothesis import given, settings
@@ -77,15 +79,15 @@ def told(story: Sequence[Did | Trained | Asked], bundles: list[Bundle]) -> tuple
     asked: list[Key] = []
     trained, keys = set[Key](), set[Key]()
 
-    def answer(question: federated_counts._Question, *_: object) -> NDArray[np.float32]:
-        event = profile.events(story_now)[len(question.before)]
-        assert event.item == question.item
-        asked.append((event.item, event.at_us))
-        return np.zeros(2, np.float32)
+    def answer(_: object, held: HeldEvent, *_more: object) -> NDArray[np.float32]:
+        assert (held.item, held.place.at_us) in [(event.item, event.at_us) for event in profile.events(story_now)]
+        asked.append((held.item, held.place.at_us))
+        return np.array([0, 0, 1], np.float32)
 
     none = 0
     with Profile() as profile, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(federated_counts, "_answer", answer)
+        patch.setattr(federated_counts._Counting, "_answer", answer)
+        patch.setattr(profile_module, "BLOCK_EVENTS", 2)
         for step in story:
             if isinstance(step, Did):
                 if (f"item-{step.item}", step.at_us) not in keys:
@@ -94,7 +96,7 @@ def told(story: Sequence[Did | Trained | Asked], bundles: list[Bundle]) -> tuple
                 continue
             bundle, story_now = bundles[step.bundle], step.now_us
             if isinstance(step, Trained):
-                found = training_events(profile, bundle, now_us=story_now)
+                found = training_events(profile, bundle, now_us=story_now, newest=100, stop=lambda: False)
                 trained |= {
                     (f"item-{item}", at_us) for item, at_us in zip(found.items, found.at_us.tolist(), strict=True)
                 }

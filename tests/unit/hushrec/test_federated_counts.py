@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hushrec.bundle import Bundle
-from hushrec.federated_counts import Events, evaluation, own_events, own_segments, trending
+from hushrec.federated_counts import evaluation, own_segments, trending
+from hushrec.own_events import Events
 from hushrec.profile import Profile
 from hushrec.ranking import Ranked, Request
 from hushrec_privacy.encoding import (
@@ -23,6 +24,7 @@ from hushrec_privacy.errors import ConfigError
 from hushrec_privacy.plans.schema import Segment, Vector
 from numpy.typing import NDArray
 
+from tests.all_events import all_events, events_on
 from tests.fixed_random import FixedRandom
 from tests.fleet_plans import a_fleet_plan
 from tests.tiny_bundle import tiny_bundle
@@ -43,7 +45,7 @@ VECTOR = Vector(
 def events(*items: int, ages: tuple[float, ...] | None = None) -> Events:
     """Events on these items, the last just now unless told how many days ago each was."""
     at_us = [int(NOW_US - age * DAY_US) for age in ages or range(len(items) - 1, -1, -1)]
-    return Events(np.array(items), np.zeros(len(items), np.int64), np.array(at_us))
+    return events_on(*items, at_us=at_us)
 
 
 class Fixed:
@@ -105,16 +107,6 @@ def test_a_return_is_no_target_where_seen_items_are_hidden() -> None:
     assert evaluation(events(4, 9, 4), ranker, filter_seen=False).tolist() == [0, 0, 1]
 
 
-def test_several_events_are_held_out_one_by_one() -> None:
-    ranker = Fixed(5, 9)
-    np.testing.assert_allclose(
-        evaluation(events(4, 5, 9), ranker, filter_seen=False, targets=5), [2, 1 + 1 / math.log2(3), 2]
-    )
-    assert [asked[0] for asked in ranker.asked] == [[4], [4, 5]]
-    with pytest.raises(ConfigError):
-        evaluation(events(4, 5), ranker, filter_seen=False, targets=0)
-
-
 @pytest.mark.parametrize("known", [(), (7,), (7, 7)])
 def test_too_few_events_evaluate_nothing(known: tuple[int, ...]) -> None:
     assert evaluation(events(*known), Fixed(7), filter_seen=False).tolist() == [0, 0, 0]
@@ -131,7 +123,7 @@ def profile(*items: str) -> Profile:
 def test_a_device_fills_what_the_plan_asks_for_and_leaves_out_the_rest(tmp_path: Path) -> None:
     plan, bundle = a_fleet_plan(vector=VECTOR), Bundle.open(tiny_bundle(tmp_path))
     with profile("item-1", "gone", *["item-2"] * 8, "item-60") as kept:
-        assert own_events(kept, bundle).items.tolist() == [1, *[2] * 8, 60]
+        assert all_events(kept, bundle).items.tolist() == [1, *[2] * 8, 60]
         found = own_segments(plan, bundle, kept, now_us=NOW_US)
         own = {"visits": np.array([3.0, 1.0]), "other": np.ones(5)}
         with_app = own_segments(plan, bundle, kept, now_us=NOW_US, app=own)

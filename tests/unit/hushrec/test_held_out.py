@@ -10,18 +10,11 @@ from hushrec import ort
 from hushrec.bundle import Bundle
 from hushrec.engine import Engine
 from hushrec.federated.trainer import LocalTrainer
-from hushrec.federated_counts import (
-    Events,
-    evaluation,
-    held_out,
-    is_counted,
-    own_events,
-    own_segments,
-    training_events,
-)
+from hushrec.federated_counts import evaluation, is_counted, own_segments
 from hushrec.fleet.contribution import Contribution
 from hushrec.fleet.features import Features
 from hushrec.fleet.joining import Accepted
+from hushrec.held_out import last_of_its_own, training_events
 from hushrec.profile import Profile
 from hushrec.ranking import Ranked, Request, bundle_ranking
 from hushrec_privacy.errors import BundleError, ConfigError
@@ -30,6 +23,7 @@ from hushrec_privacy.ledger.device_cost import device_opening
 from hushrec_privacy.plans.limits import DeviceLimits
 from hushrec_privacy.plans.schema import Segment, Vector
 
+from tests.all_events import all_events, events_on
 from tests.fleet_plans import a_fleet_plan
 from tests.tiny_bundle import tiny_bundle, write_tiny_bundle
 
@@ -57,30 +51,33 @@ def profile(*items: str) -> Profile:
 @pytest.mark.parametrize(
     ("items", "returns", "first_only"),
     [
-        ([4, 9], [1], [1]),
-        ([4, 9, 9], [1], [1]),
-        ([4, 9, 4], [2], [1]),
-        ([4, 4, 9, 9, 4, 4], [4], [2]),
-        ([4, 9, 4, 9, 7, 9], [5], [4]),
-        ([4, 4, 4], [], []),
-        ([4], [], []),
-        ([], [], []),
+        ([4, 9], 1, 1),
+        ([4, 9, 9], 1, 1),
+        ([4, 9, 4], 2, 1),
+        ([4, 4, 9, 9, 4, 4], 4, 2),
+        ([4, 9, 4, 9, 7, 9], 5, 4),
+        ([4, 4, 4], None, None),
+        ([4], None, None),
+        ([], None, None),
     ],
 )
 def test_the_last_event_that_is_one_of_its_own_is_held_out(
-    items: list[int], returns: list[int], first_only: list[int]
+    items: list[int], returns: int | None, first_only: int | None
 ) -> None:
-    events = Events(np.array(items, np.int64), *(np.zeros(len(items), np.int64) for _ in range(2)))
-    assert held_out(events, filter_seen=False).tolist() == returns
-    assert held_out(events, filter_seen=True).tolist() == first_only
+    events = events_on(*items)
+    assert last_of_its_own(events, filter_seen=False) == returns
+    assert last_of_its_own(events, filter_seen=True) == first_only
 
 
-def test_several_are_held_out_oldest_first() -> None:
-    events = Events(np.array([4, 9, 9, 4, 7]), *(np.zeros(5, np.int64) for _ in range(2)))
-    assert held_out(events, filter_seen=False, targets=2).tolist() == [3, 4]
-    assert held_out(events, filter_seen=True, targets=9).tolist() == [1, 4]
-    with pytest.raises(ConfigError):
-        held_out(events, filter_seen=False, targets=0)
+def trained_on(kept: Profile, bundle: Bundle, now_us: int = NOW_US) -> list[int]:
+    """Items of what training reads."""
+    found: list[int] = training_events(kept, bundle, now_us=now_us, newest=100, stop=lambda: False).items.tolist()
+    return found
+
+
+def segments(bundle: Bundle, kept: Profile, now_us: int = NOW_US, candidate: Bundle | None = None) -> dict[str, Any]:
+    """What the device sends for a plan that compares."""
+    return own_segments(COMPARING, bundle, kept, now_us=now_us, candidate=candidate)
 
 
 @pytest.mark.parametrize(
@@ -102,20 +99,20 @@ def test_training_sees_nothing_from_the_held_out_event_on(
 ) -> None:
     bundle = Bundle.open(tiny_bundle(tmp_path, filter_seen=filter_seen))
     with profile(*(f"item-{number}" for number in did)) as kept:
-        assert training_events(kept, bundle, now_us=NOW_US).items.tolist() == trained
+        assert trained_on(kept, bundle) == trained
 
 
 def test_what_is_to_come_is_neither_trained_on_nor_asked_for(tmp_path: Path) -> None:
     bundle = Bundle.open(tiny_bundle(tmp_path))
     with profile("item-1", "item-2", "item-3") as kept:
-        assert training_events(kept, bundle, now_us=NOW_US - 10**6).items.tolist() == [1]
-        assert own_segments(COMPARING, bundle, kept, now_us=NOW_US - 2 * 10**6)["evaluation"].tolist() == [0, 0, 0]
+        assert trained_on(kept, bundle, NOW_US - 10**6) == [1]
+        assert segments(bundle, kept, NOW_US - 2 * 10**6)["evaluation"].tolist() == [0, 0, 0]
 
 
 def contribution(kept: Profile) -> Contribution:
     limits = DeviceLimits(lifetime_rho=1000.0)
     record = ParticipationRecord.begin(MemoryLedgerStore(), lifetime_rho="1000")
-    return Contribution(kept, Features(record, limits), lambda: NOW_US / 1e6)
+    return Contribution(kept, Features(lambda: record, limits), lambda: NOW_US / 1e6)
 
 
 def trained_windows(kept: Profile, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
@@ -139,11 +136,11 @@ def test_no_window_of_a_round_has_the_held_out_event_and_the_next_round_has_it_o
     with profile(*(f"item-{number}" for number in range(1, 21))) as kept:  # windows of 9
         first = trained_windows(kept, bundle, monkeypatch)
         assert sorted({item for window in first for item in window}) == list(range(1, 20))
-        assert own_segments(COMPARING, bundle, kept, now_us=NOW_US)["evaluation"][2] == 1
+        assert segments(bundle, kept)["evaluation"][2] == 1
         kept.append("item-21", "view", NOW_US)
         second = trained_windows(kept, bundle, monkeypatch)
         assert sorted({item for window in second for item in window}) == list(range(1, 21))
-        assert own_segments(COMPARING, bundle, kept, now_us=NOW_US)["evaluation"][2] == 1, "item 21 is asked for"
+        assert segments(bundle, kept)["evaluation"][2] == 1, "item 21 is asked for"
 
 
 def test_an_update_is_the_same_whatever_the_held_out_event_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,8 +162,8 @@ def test_an_update_is_the_same_whatever_the_held_out_event_was(tmp_path: Path, m
 
 def asked_after(kept: Profile, trained_with: Bundle, evaluated: Bundle, *, later_us: int = 0) -> float:
     """How many events are evaluated after training."""
-    training_events(kept, trained_with, now_us=NOW_US)
-    return float(own_segments(COMPARING, evaluated, kept, now_us=NOW_US + later_us)["evaluation"][2])
+    trained_on(kept, trained_with)
+    return float(segments(evaluated, kept, NOW_US + later_us)["evaluation"][2])
 
 
 def test_an_event_that_was_trained_on_is_not_asked_for_when_the_catalogue_loses_what_came_after_it(
@@ -201,11 +198,11 @@ def test_events_of_one_moment_are_told_apart(tmp_path: Path) -> None:
     with kept:
         for number in (1, 2, 3, 4):
             kept.append(f"item-{number}", "purchase", NOW_US)
-        assert training_events(kept, bundle, now_us=NOW_US).items.tolist() == [1, 2, 3]
-        assert own_segments(COMPARING, bundle, kept, now_us=NOW_US)["evaluation"][2] == 1
+        assert trained_on(kept, bundle) == [1, 2, 3]
+        assert segments(bundle, kept)["evaluation"][2] == 1
         kept.append("item-5", "purchase", NOW_US)
-        assert training_events(kept, bundle, now_us=NOW_US).items.tolist() == [1, 2, 3, 4]
-        assert own_segments(COMPARING, bundle, kept, now_us=NOW_US)["evaluation"][2] == 1
+        assert trained_on(kept, bundle) == [1, 2, 3, 4]
+        assert segments(bundle, kept)["evaluation"][2] == 1
 
 
 class Fixed:
@@ -229,7 +226,7 @@ def compared(
     monkeypatch.setattr("hushrec.engine.Engine", lambda bundle, _memory: bundle)
     monkeypatch.setattr("hushrec.ranking.bundle_ranking", lambda bundle, _engine: rankers[bundle.root])
     other = None if candidate is None else candidate[0]
-    found = own_segments(COMPARING, release[0], kept, now_us=NOW_US, candidate=other)
+    found = segments(release[0], kept, candidate=other)
     return {name: np.round(values, 6).tolist() for name, values in found.items()}
 
 
@@ -305,7 +302,7 @@ def test_a_candidate_is_asked_by_its_own_catalogue_and_its_own_rule_on_seen_item
     with profile("item-70", "item-4", "item-70", "item-55") as kept:
         other = Fixed(55)
         assert compared(monkeypatch, kept, (release, Fixed(1)), (larger, other))["gain"] == [1, 1]
-        assert other.asked == [([70, 4, 70], [70, 4, 70])], "it knows an item that the release does not"
+        assert other.asked == [([70, 4, 70], [4, 70])], "it knows an item that the release does not"
         lacking = Fixed(55)
         assert compared(monkeypatch, kept, (release, Fixed(55)), (smaller, lacking))["gain"] == [-1, -1]
         assert not lacking.asked, "what it does not have it does not find"
@@ -337,13 +334,13 @@ def test_the_gain_of_real_bundles_is_the_difference_of_two_plain_evaluations(
         with profile(*(f"item-{number}" for number in rng.integers(1, 61, rng.integers(0, 9)))) as kept:
             plain = [
                 evaluation(
-                    own_events(kept, bundle),
+                    all_events(kept, bundle),
                     bundle_ranking(bundle, engines[bundle.root]),
                     filter_seen=filter_seen,
                 )
                 for bundle in bundles
             ]
-            found = own_segments(COMPARING, bundles[0], kept, now_us=NOW_US, candidate=bundles[1])
+            found = segments(bundles[0], kept, candidate=bundles[1])
         np.testing.assert_array_equal(found["evaluation"], plain[0])
         np.testing.assert_array_equal(found["gain"], plain[1][:2] - plain[0][:2])
         gains.append(float(found["gain"][0]))

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hushrec.fleet import FleetStatus, Refusal
 from hushrec_cli import join
+from hushrec_privacy.enrolment import login_token
 from hushrec_privacy.errors import ConfigError, EnrolmentError
 
 IDLE = FleetStatus("waiting", 0, 0, None, "1", 3)
@@ -70,18 +71,28 @@ def test_without_once_it_goes_on_until_somebody_interrupts(sleepless: list[float
     assert max(sleepless) <= 5
 
 
-def test_a_token_that_is_missing_or_no_text_is_named(tmp_path: Path) -> None:
-    with pytest.raises(EnrolmentError, match="--token"):
-        join._token(None, "ab" * 32)
-    with pytest.raises(ConfigError, match=r"token\.txt: does not exist; it should hold the token"):
-        join._token(tmp_path / "token.txt", "ab" * 32)
+def test_of_several_tokens_the_newest_that_is_for_the_plan_is_given(tmp_path: Path) -> None:
+    one, other = "ab" * 32, "cd" * 32
+    tokens = [login_token(bytes(32), "ann", plan, end) for plan, end in ((one, 1), (other, 2), (one, 3))]
+    (tmp_path / "tokens.txt").write_text("\n".join(tokens) + "\n")
+    assert join._token(tmp_path / "tokens.txt", one) == tokens[2]
+    assert join._token(tmp_path / "tokens.txt", other) == tokens[1]
+
+
+def test_a_token_that_is_missing_names_the_plan_and_a_file_that_is_no_text_its_path(tmp_path: Path) -> None:
+    plan, path = "ab" * 32, tmp_path / "tokens.txt"
+    with pytest.raises(EnrolmentError, match=f"--token for plan {plan}"):
+        join._token(None, plan)
+    with pytest.raises(ConfigError, match=r"tokens\.txt: does not exist; it should hold tokens"):
+        join._token(path, plan)
     with pytest.raises(ConfigError, match=r"cannot be read \(Is a directory\)"):
-        join._token(tmp_path, "ab" * 32)
-    (tmp_path / "token.txt").write_bytes(b"\xff")
-    with pytest.raises(ConfigError, match="is no login token"):
-        join._token(tmp_path / "token.txt", "ab" * 32)
-    (tmp_path / "token.txt").write_text("AbC\n")
-    assert join._token(tmp_path / "token.txt", "ab" * 32) == "AbC"
+        join._token(tmp_path, plan)
+    path.write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match="holds no login tokens"):
+        join._token(path, plan)
+    path.write_text(f"AbC\n{login_token(bytes(32), 'ann', 'cd' * 32, 1)}\n")
+    with pytest.raises(EnrolmentError, match=f"none of its 2 login tokens is for plan {plan}"):
+        join._token(path, plan)
 
 
 def test_the_vault_s_key_is_made_once_and_read_then(tmp_path: Path) -> None:

@@ -132,7 +132,9 @@ def test_a_payload_that_the_plan_does_not_list_is_refused(fleet: SmallFleet, ser
     assert reason(lambda: service.add_features("ab" * 32, "interests", name, b"x")) == "unknown-plan"
     assert reason(lambda: service.features("ab" * 32, "interests")) == "unknown-plan"
     service.halt(plan)
-    assert reason(lambda: service.add_features(plan, "interests", name, payload(1))) == "plan-halted"
+    with pytest.raises(FleetError) as refused:
+        service.add_features(plan, "interests", name, payload(1))
+    assert (refused.value.reason, refused.value.retry_after_s) == ("plan-halted", fleet.plan.round_seconds)
     assert count(service, FEATURE) == 0
 
 

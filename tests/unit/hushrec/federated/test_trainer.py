@@ -13,6 +13,7 @@ from hushrec.bundle import Bundle
 from hushrec.engine import Engine
 from hushrec.federated.candidates import draw_candidates
 from hushrec.federated.layout import ITEM_ROWS, ParameterLayout
+from hushrec.federated.start import Start
 from hushrec.federated.train_step import Sample, TrainBatch
 from hushrec.federated.trainer import LocalTrainer, TrainSettings
 from hushrec_model.model import Model
@@ -20,6 +21,7 @@ from hushrec_model.user_sequences import UserBatch
 from hushrec_model.user_step import Candidates, UserStep
 from hushrec_privacy.errors import BundleError, ConfigError
 from hushrec_privacy.plans.plan import PARTS
+from numpy.typing import NDArray
 
 from tests.learning_bundle import ITEMS, learning_bundle
 from tests.model_layout import updates_of
@@ -177,7 +179,29 @@ def test_training_ends_when_it_is_told_to(bare: Made, asked: int) -> None:
     count = iter(range(100))
     trainer = LocalTrainer.open(bare[0], "adapter", replace(SETTINGS, local_steps=3, windows=60))
     assert trainer.update([HISTORY] * 60, "s", stop=lambda: next(count) >= asked) is None
-    assert next(count) == asked + 1  # asked before each of two batches a step, and not again afterwards
+    assert next(count) == asked + 1  # and not again afterwards
+
+
+def test_the_candidates_of_a_step_are_drawn_when_it_begins_and_only_its_items_are_held(
+    bare: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn, held, of = [], [], Start.vectors
+
+    def noted(items: int, count: int, seed: str) -> NDArray[np.int64]:
+        drawn.append(seed)
+        return draw_candidates(items, count, seed)
+
+    def counted(start: Start, items: NDArray[np.int64]) -> NDArray[np.float32]:
+        held.append(len(items))
+        return of(start, items)
+
+    monkeypatch.setattr("hushrec.federated.trainer.draw_candidates", noted)
+    monkeypatch.setattr(Start, "vectors", counted)
+    trainer = LocalTrainer.open(bare[0], "adapter", replace(SETTINGS, local_steps=10_000, candidates=5))
+    asked = iter(range(100))
+    assert trainer.update([HISTORY], "s", stop=lambda: next(asked) >= 40) is None
+    assert drawn == [f"s/{step}" for step in range(20)], "asked before each draw, and before the one batch of a step"
+    assert max(held) <= 5 + len(set(HISTORY.items.tolist()))
 
 
 def test_training_gives_up_when_its_time_is_over(bare: Made) -> None:

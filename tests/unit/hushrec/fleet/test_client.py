@@ -5,11 +5,12 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import keyring
 import numpy as np
 import pytest
 from hushrec.bundle import Bundle
@@ -17,7 +18,9 @@ from hushrec.fleet.client import LEFT, FleetClient
 from hushrec.fleet.conditions import Conditions
 from hushrec.fleet.joining import Accepted, accepted_plan
 from hushrec.fleet.settings import FleetSettings
+from hushrec.fleet_secrets import FleetSecrets
 from hushrec.profile import Profile
+from hushrec.receipt import SEALED_PAGE
 from hushrec.recommender import Recommender
 from hushrec_privacy.envelope import KeySet
 from hushrec_privacy.errors import ConfigError, FleetError, ReleaseError, VaultError
@@ -39,7 +42,7 @@ def fleet(tmp_path: Path) -> WholeFleet:
 
 def rounds_of(device: TestClient) -> int:
     """Participations on the device's own record."""
-    return sum(plan.rounds for plan in device._record.totals().plans.values())
+    return sum(plan.rounds for plan in device._store.record().totals().plans.values())
 
 
 def test_a_round_sums_exactly_what_its_devices_made(fleet: WholeFleet) -> None:
@@ -99,7 +102,7 @@ def test_a_device_that_is_killed_in_any_phase_never_takes_part_twice_and_the_sum
         elif phase == "advertise":
             counted.append(again)  # nobody had heard of it: it comes again, with new keys
         np.testing.assert_array_equal(outcome.sum, made(counted, round_number))
-        spent = again._record.totals().plans[fleet.plan.plan_id]
+        spent = again._store.record().totals().plans[fleet.plan.plan_id]
         assert (spent.last == round_number) == (phase not in ("choose", "share"))
         masked = [sent for sent in (*victim.sent, *again.sent) if sent[1].endswith(f"/rounds/{round_number}/mask")]
         assert sum(method == "POST" for method, _, _ in masked) == (again in counted) + (victim in counted)
@@ -329,7 +332,7 @@ def test_a_device_that_leaves_forgets_its_keys_and_keeps_its_record(fleet: Whole
     device = devices[0]
     text, before = device.leave(), len(device.sent)
     assert text == LEFT
-    assert not [name for name in device._vault.names() if name.startswith("plan/")]
+    assert not [name for name in device._store.vault().names() if name.startswith("plan/")]
     assert rounds_of(device) == 1
     fleet.play(device, seconds=3 * ROUND_S)
     assert len(device.sent) == before
@@ -430,35 +433,114 @@ def test_the_app_may_close_its_recommender_and_open_another_one(fleet: WholeFlee
     device.close()
 
 
-def test_without_consent_no_socket_is_opened_and_no_name_is_looked_up(
-    fleet: WholeFleet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opened: list[str] = []
+class NotedKeyring(keyring.backend.KeyringBackend):
+    """Keeps passwords for the length of a test, and notes that it was asked."""
+
+    priority = 1
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple[str, str], str] = {}
+        self.asked: list[str] = []
+
+    def get_password(self, service: str, username: str) -> str | None:
+        self.asked.append("get")
+        return self.kept.get((service, username))
+
+    def set_password(self, service: str, username: str, password: str) -> None:
+        self.asked.append("set")
+        self.kept[service, username] = password
+
+    def delete_password(self, service: str, username: str) -> None:
+        del self.kept[service, username]
+
+
+@pytest.fixture
+def ring() -> Iterator[NotedKeyring]:
+    before, noted = keyring.get_keyring(), NotedKeyring()
+    keyring.set_keyring(noted)
+    yield noted
+    keyring.set_keyring(before)
+
+
+@pytest.fixture
+def outside(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Sockets and names that anybody asked for; nobody gets one."""
+    asked: list[str] = []
 
     def refuse(*arguments: object, **_named: object) -> None:
-        opened.append(str(arguments))
+        asked.append(str(arguments))
         raise OSError
 
     for name in ("socket", "create_connection", "getaddrinfo", "gethostbyname"):
         monkeypatch.setattr(socket, name, refuse)
-    settings = FleetSettings(fleet.trust, fleet.folder / "device-x", vault_key=bytes(32), limits=fleet.limits)
-    shopper = Recommender.open(fleet.bundle.root)
+    return asked
+
+
+def a_client(fleet: WholeFleet) -> FleetClient:
+    """As an app makes it, without consent, its key in the system's keyring."""
 
     def token(plan_id: str) -> str:
         raise AssertionError(plan_id)
 
-    url = "https://learn.shop.example"
-    with FleetClient(url, shopper, settings, conditions=lambda: GOOD, token=token) as client:
-        assert not client.consent
-        for _ in range(20):
-            client.step()
-        client.start()
-        time.sleep(0.05)
-        client.status()
-        client.receipt()
-        client.stop()
-        assert not opened
+    settings = FleetSettings(fleet.trust, fleet.folder / "device-x", limits=fleet.limits)
+    shopper = Recommender.open(fleet.bundle.root)
+    return FleetClient("https://learn.shop.example", shopper, settings, conditions=lambda: GOOD, token=token)
+
+
+def used(client: FleetClient) -> None:
+    """All that an app does with a client whose shopper did not agree."""
+    assert not client.consent
+    for _ in range(20):
+        client.step()
+    client.start()
+    time.sleep(0.05)
+    client.status()
+    client.receipt()
+    client.allow_direct("user-vector", True)
+    with pytest.raises(FleetError, match="not known yet"):
+        client.send_features("user-vector", np.ones(8))
+    client.stop()
+
+
+def test_without_consent_no_keyring_is_asked_no_socket_is_opened_and_no_name_is_looked_up(
+    fleet: WholeFleet, ring: NotedKeyring, outside: list[str]
+) -> None:
+    with a_client(fleet) as client:
+        used(client)
+        assert client.status().rho_left == "1000000000"
+        assert "This device has sent nothing" in client.receipt()
+        assert client.receipt(unseal=True) == client.receipt(), "there is nothing to open"
+        client.leave()
+        assert not ring.asked
+        assert not outside
+        assert not (fleet.folder / "device-x" / "vault.db").exists()
         client.consent = True
         client._gate.reopen()
         client.step()
-        assert opened, "or the counter counts nothing"
+        assert ring.asked == ["set", "get"]
+        assert outside, "or the counter counts nothing"
+    assert client.status().rho_left == "1000000000"
+
+
+def test_a_record_that_is_there_stays_sealed_without_consent_until_somebody_asks_for_it(
+    fleet: WholeFleet, ring: NotedKeyring, outside: list[str]
+) -> None:
+    with a_client(fleet) as client:
+        client.consent = True
+        client.step()
+        FleetSecrets(client._store.vault()).identity(fleet.plan.plan_id)
+    ring.asked.clear()
+    outside.clear()
+    with a_client(fleet) as client:
+        used(client)
+        assert client.status().rho_left is None
+        assert client.receipt() == SEALED_PAGE
+        assert not ring.asked
+        assert "This device has sent nothing" in client.receipt(unseal=True)
+        assert ring.asked == ["get"]
+        assert client.status().rho_left == "1000000000"
+    with a_client(fleet) as client:
+        client.leave()
+        assert ring.asked == ["get", "get"]
+        assert not [name for name in client._store.vault().names() if name.startswith("plan/")]
+    assert not outside

@@ -43,7 +43,7 @@ def devices(fleet: WholeFleet, clocks: list[OwnClock]) -> list[TestClient]:
 
 def rounds_of(device: TestClient) -> int:
     """Participations on the device's own record."""
-    return sum(plan.rounds for plan in device._record.totals().plans.values())
+    return sum(plan.rounds for plan in device._store.record().totals().plans.values())
 
 
 def masked(device: TestClient) -> list[str]:

@@ -177,7 +177,7 @@ def test_without_a_candidate_no_device_checks_in_and_all_come_when_there_is_one(
     for device in devices:
         assert device.status().refusal.reason == "candidate"  # type: ignore[union-attr]
         assert paths(device) == {"fleet", "certificates"}
-        assert device._record.totals().rho == "0"
+        assert device._store.record().totals().rho == "0"
     assert 6 * 2 <= repository.asked <= 6 * 40, "by the plan's own pacing"
     repository.candidate = there
     fleet.play(*devices, until=lambda: bool(fleet.publisher.results), seconds=3 * ROUND_S)
@@ -216,7 +216,7 @@ def test_a_candidate_that_changes_before_the_check_in_is_not_compared(
     assert device.status().refusal.reason == "release"  # type: ignore[union-attr]
     assert device.status().state == "waiting"
     assert paths(device) == {"fleet", "certificates", "check-in"}
-    assert device._record.totals().rho == "0"
+    assert device._store.record().totals().rho == "0"
     repository.candidate = there
     fleet.play(*devices, until=lambda: bool(fleet.publisher.results), seconds=2 * ROUND_S)
     assert device.status().rounds == 1

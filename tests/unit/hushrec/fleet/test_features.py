@@ -31,7 +31,7 @@ def record() -> ParticipationRecord:
 
 @pytest.fixture
 def features(record: ParticipationRecord) -> Features:
-    return Features(record, LIMITS)
+    return Features(lambda: record, LIMITS)
 
 
 def test_a_vector_of_the_schema_waits_for_a_round_which_takes_it_once(
@@ -169,7 +169,7 @@ def test_it_is_sent_no_more_often_than_the_plan_says(features: Features, record:
 
 def test_the_lifetime_limit_holds_for_direct_payloads_too() -> None:
     record = ParticipationRecord.begin(MemoryLedgerStore(), lifetime_rho="0.01")
-    features = Features(record, LIMITS)
+    features = Features(lambda: record, LIMITS)
     features.allow("user-vector", True)
     features.give("user-vector", np.ones(8), PLANS)
     with pytest.raises(BudgetError):

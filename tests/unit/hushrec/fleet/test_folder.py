@@ -22,7 +22,7 @@ time.sleep(60)
 
 def test_a_new_folder_is_its_owner_s_alone(tmp_path: Path) -> None:
     with FleetFolder(tmp_path / "fleet") as folder:
-        assert folder.vault.parent == folder.record.parent == folder.releases.parent == tmp_path / "fleet"
+        assert folder.vault.parent == folder.plain_record.parent == folder.releases.parent == tmp_path / "fleet"
         if os.name == "posix":
             assert stat.S_IMODE(folder.root.stat().st_mode) == 0o700
 

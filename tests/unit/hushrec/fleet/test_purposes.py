@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hushrec.recommender import Recommender
 from hushrec_privacy.encoding import decode_sum, split_segments, to_lattice
+from hushrec_privacy.envelope import EnvelopeKey, KeySet, ServerKey
 from hushrec_privacy.errors import FleetError
 
 from tests.fleet_plans import COUNTS, FEATURES
@@ -99,6 +100,71 @@ def test_a_vector_that_the_app_gives_while_a_round_is_running_goes_into_the_next
     assert not any(device._features.waiting(fleet.plan) for device in devices)
 
 
+def a_device_with_a_direct_payload(fleet: WholeFleet) -> TestClient:
+    device = fleet.device(0)
+    device.step()
+    device.allow_direct("user-vector", True)
+    device.send_features("user-vector", np.ones(8))
+    return device
+
+
+def spent(device: TestClient) -> int:
+    """Participations and releases on a device's record."""
+    return sum(plan.rounds for plan in device._store.record().totals().plans.values())
+
+
+def test_a_direct_payload_that_a_halted_plan_refuses_arrives_once_the_plan_goes_on(tmp_path: Path) -> None:
+    fleet = WholeFleet(tmp_path / "fleet", real=True, vector=FEATURES)
+    device = a_device_with_a_direct_payload(fleet)
+    fleet.service.halt(fleet.plan.plan_id)
+    fleet.play(device, seconds=2 * ROUND_S)
+    assert device.status().refusal.reason == "plan-halted"  # type: ignore[union-attr]
+    assert not fleet.service.features(fleet.plan.plan_id, "user-vector")
+    fleet.service.resume(fleet.plan.plan_id)
+    fleet.play(device, seconds=3 * ROUND_S)
+    assert len(fleet.service.features(fleet.plan.plan_id, "user-vector")) == 1
+    assert spent(device) == 1
+
+
+def test_a_direct_payload_that_was_sealed_to_old_keys_is_sealed_anew_once_the_fleet_was_looked_at(
+    tmp_path: Path,
+) -> None:
+    fleet = WholeFleet(tmp_path / "fleet", real=True, vector=FEATURES)
+    device = a_device_with_a_direct_payload(fleet)
+    fleet.envelope_key = EnvelopeKey(b"n" * 32)
+    fleet.key_set = KeySet(4, "shop", (ServerKey(fleet.envelope_key.public(), START - 10**6, START + 10**7),))
+    fleet.open()
+    fleet.play(device, seconds=200)
+    sent = [path for _, path, _ in device.sent]
+    assert sent.count("/v1/fleet") == 2
+    assert sum("features/user-vector" in path for path in sent) >= 2
+    assert len(fleet.service.features(fleet.plan.plan_id, "user-vector")) == 1
+    assert spent(device) == 1
+
+
+@pytest.mark.parametrize(
+    ("reason", "kept"),
+    [("plan-ended", False), ("unknown-plan", False), ("unknown-feature", False), ("bad-message", False)]
+    + [(reason, True) for reason in ("envelope", "keys", "http-502", "not-found", "refused")],
+)
+def test_a_direct_payload_is_dropped_only_when_it_is_refused_for_good(tmp_path: Path, reason: str, kept: bool) -> None:
+    fleet = WholeFleet(tmp_path / "fleet", real=True, vector=FEATURES)
+    device = a_device_with_a_direct_payload(fleet)
+    tried: list[str] = []
+
+    def refused(_method: str, path: str) -> None:
+        if "features" in path:
+            tried.append(path)
+            raise FleetError("refused", reason=reason)
+
+    device.connections["https://learn.shop.example"].before = refused
+    fleet.play(device, until=lambda: bool(tried), seconds=200)
+    assert (device._features.next_plan() is not None) is kept
+    fleet.play(device, seconds=ROUND_S)
+    assert (len(tried) > 1) is kept
+    assert spent(device) == 1
+
+
 def test_a_direct_payload_goes_by_itself_once_and_its_epsilon_is_on_the_receipt(tmp_path: Path) -> None:
     fleet = WholeFleet(tmp_path / "fleet", real=True, vector=FEATURES)
     device = fleet.device(0)
@@ -120,7 +186,7 @@ def test_a_direct_payload_goes_by_itself_once_and_its_epsilon_is_on_the_receipt(
     assert np.frombuffer(kept, "<f4").shape == (8,)
     assert len(failed) == 2
     assert sum("features/user-vector" in path for _, path, _ in device.sent) == 1
-    assert sum(plan.rounds for plan in device._record.totals().plans.values()) == 1, "tried three times, spent once"
+    assert spent(device) == 1, "tried three times, spent once"
     page = device.receipt()
     assert "the server sees them" in page
     assert "user-vector" in page

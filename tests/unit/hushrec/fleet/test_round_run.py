@@ -134,10 +134,39 @@ def test_a_step_does_one_thing(story: Story) -> None:
 def test_a_phase_that_is_open_is_asked_for_again_with_growing_waits(story: Story) -> None:
     story.not_yet = 6
     waits = story.play(story.run())
-    asked = [wait for wait in waits if wait]
+    asked = [wait for wait in waits if 0 < wait < Pace(600).work_s / 2]
     least, most = Pace(600).poll_s
     assert len(asked) == 6
     assert all(least <= wait <= least + most for wait in asked)
+
+
+@pytest.mark.parametrize("took_s", [0.0, 0.25, 35.9])
+def test_nothing_is_asked_for_a_fixed_time_after_the_shares_however_long_the_work_took(
+    story: Story, took_s: float
+) -> None:
+    asked: list[float] = []
+
+    def work(stop: Callable[[], bool]) -> NDArray[np.int64] | None:
+        story.now += took_s
+        return story.work(stop)
+
+    run = story.run(work)
+    began = story.now
+    while run.outcome is None:
+        before = len(story.events)
+        story.now += min(run.step(lambda: None), 5.0)  # whoever steps too early is told to wait on
+        asked += [story.now] * ("ask share" in story.events[before:])
+    assert asked == [pytest.approx(began + Pace(600).work_s)]
+    assert run.outcome.reason == "done"
+
+
+def test_work_that_takes_longer_than_that_time_is_sent_at_once(story: Story) -> None:
+    def work(stop: Callable[[], bool]) -> NDArray[np.int64] | None:
+        story.now += 50
+        return story.work(stop)
+
+    run = story.run(work)
+    assert not any(story.play(run))
 
 
 @pytest.mark.parametrize("phase", range(1, 7))
@@ -234,7 +263,7 @@ def test_nothing_is_spent_once_the_device_should_not_go_on(story: Story) -> None
     run = story.run()
     while "make mask" not in story.events:
         story.stop = NO_CONSENT if "ask share" in story.events else None
-        run.step(lambda: story.stop)
+        story.now += run.step(lambda: story.stop)
     assert run.outcome is not None
     assert (run.outcome.reason, run.outcome.spent) == (NO_CONSENT, False)
     assert "spend" not in story.events

@@ -163,6 +163,18 @@ def test_keys_that_are_not_the_shop_s_own_now_are_refused_and_nothing_is_sealed_
     assert not connection.sent
 
 
+@pytest.mark.parametrize("answer", [fleet_answer(wire=2), Reply(200, b'{"wire":2,"all":"else"}', None)])
+def test_a_server_of_another_version_is_told_apart_from_a_broken_one_and_gets_nothing(answer: Reply) -> None:
+    server, connection = a_server(answer)
+    with pytest.raises(FleetError, match="update the app") as refused:
+        server.info(least_serial=3)
+    assert refused.value.reason == "wire"
+    connection.sent.clear()
+    with pytest.raises(FleetError):
+        server.check_in(MEMBER)
+    assert not connection.sent
+
+
 def test_good_keys_are_dropped_when_worse_ones_are_shown_later() -> None:
     server, connection = a_server(fleet_answer(key=OTHER))
     with pytest.raises(FleetError):

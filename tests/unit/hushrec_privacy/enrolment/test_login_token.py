@@ -5,7 +5,7 @@ import hashlib
 import hmac
 
 import pytest
-from hushrec_privacy.enrolment import login_token, verified_token
+from hushrec_privacy.enrolment import login_token, plan_of_token, verified_token
 from hushrec_privacy.errors import ConfigError, EnrolmentError
 
 KEY, PLAN = bytes(range(32)), "ab" * 32
@@ -88,6 +88,12 @@ def test_what_is_signed_but_no_token_of_this_version_is_refused(data: bytes) -> 
 def test_what_is_no_token_at_all_is_refused(token: str) -> None:
     with pytest.raises(EnrolmentError, match="not of this shop"):
         verified_token(KEY, token, plan_id=PLAN, at_s=0)
+
+
+def test_a_token_tells_whoever_holds_it_which_plan_it_is_for() -> None:
+    assert plan_of_token(login_token(KEY, "ann", PLAN, END)) == PLAN
+    for other in ("", "ä", "a" * 10_000, "abcd", _signed(b"\2" + DATA[1:]), _signed(DATA[:41])):
+        assert plan_of_token(other) is None
 
 
 def test_keys_and_times_out_of_form_are_a_mistake_of_the_caller() -> None:
