@@ -58,7 +58,8 @@ class Watch:
     def without_result(self) -> dict[str, int]:
         """How many rounds of each open plan are over since the last one that was published, or since it came here.
 
-        Rounds that were aborted and those to which nobody came count alike.
+        Rounds that were aborted and those to which nobody came count alike; of a plan that compares only the former:
+        nobody comes while there is no candidate.
 
         Raises:
             StorageError: The database cannot be used.
@@ -70,6 +71,9 @@ class Watch:
                 wanted = select(PLAN.c.added_at).where(PLAN.c.plan == signed.plan_id)
                 came = schedule.number_at(connection.execute(wanted).scalar_one())
                 last = _last_published(connection, signed.plan_id)
+                if signed.plan.compares:
+                    found[signed.plan_id] = _aborted_after(connection, signed.plan_id, max(last, came - 1))
+                    continue
             over = min(schedule.number_at(now) - 1, signed.plan.rounds)
             found[signed.plan_id] = max(0, over - max(last, came - 1))
         return found
@@ -92,6 +96,11 @@ class Watch:
 def _last_published(connection: Connection, plan_id: str) -> int:
     wanted = select(func.max(ROUND.c.number)).where(ROUND.c.plan == plan_id, ROUND.c.state == State.PUBLISHED)
     return connection.execute(wanted).scalar_one() or 0
+
+
+def _aborted_after(connection: Connection, plan_id: str, number: int) -> int:
+    wanted = select(func.count()).select_from(ROUND).where(ROUND.c.plan == plan_id, ROUND.c.number > number)
+    return connection.execute(wanted.where(ROUND.c.state == State.ABORTED)).scalar_one()
 
 
 def _spent_in_vain(connection: Connection, plan_id: str) -> int:

@@ -29,12 +29,13 @@ class Shelf:
     def __init__(self) -> None:
         self.published: list[RoundResult] = []
         self.asked, self.refuses, self.anchored = 0, False, True
+        self.staged = Newest()
 
     def newest(self) -> Newest:
         return Newest(1 + len(self.published), "5a" * 32)
 
     def candidate(self) -> Newest:
-        return Newest()
+        return self.staged
 
     def anchor(self) -> Anchor | None:
         return self.published[-1].anchor if self.published and self.anchored else None

@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 from hushrec_privacy.errors import ReleaseError
 from hushrec_server.plans import PlanStatus
+from hushrec_server.publishing import Newest
 from hushrec_server.rounds.watch import TOLD_ROUNDS, VAIN_ROUNDS
 from hushrec_server.schema import PLAN
 from hushrec_server.service import FleetService
 from sqlalchemy import update
 
+from tests.learning_shop import comparing_plan
 from tests.small_fleet import ROUND_S, START, SmallFleet
 from tests.unit.hushrec_server.rounds.test_finishing import Shelf
 
@@ -69,6 +71,24 @@ def test_rounds_that_were_aborted_and_those_to_which_nobody_came_count_until_one
     assert plan_of(server)["rounds_without_result"] == 0
     at_round(fleet, 7)
     assert plan_of(server)["rounds_without_result"] == 2
+
+
+def test_of_a_plan_that_compares_rounds_to_which_nobody_came_do_not_count(fleet: SmallFleet, shelf: Shelf) -> None:
+    authority = fleet.authority.public().hex()
+    fleet.plan = comparing_plan(authority, first_round_at=START, round_seconds=ROUND_S)
+    service = fleet.service(shelf)
+    at_round(fleet, 9)
+    assert plan_of(service)["rounds_without_result"] == 0, "there was nothing to compare"
+    shelf.staged = Newest(2, "cc" * 32)
+    for number, expected in ((9, 1), (12, 2)):
+        at_round(fleet, number)
+        fleet.run(service, 0, round_number=number, until=1)
+        assert fleet.state(service, number) == "aborted"
+        assert plan_of(service)["rounds_without_result"] == expected
+    at_round(fleet, 13)
+    fleet.run(service, *range(5), round_number=13)
+    assert plan_of(service)["rounds_without_result"] == 0
+    service.database.close()
 
 
 def test_rounds_before_a_plan_came_do_not_count(fleet: SmallFleet) -> None:
