@@ -136,7 +136,7 @@ class HttpConnection:
                 host, self._url.port, timeout=CONNECT_S, cert_reqs="CERT_REQUIRED", ssl_context=self._tls
             )
         self._kept.connect()
-        self._kept.sock.settimeout(READ_S)
+        self._kept.timeout = READ_S  # what urllib3 gives the socket at every request
         return self._kept
 
 

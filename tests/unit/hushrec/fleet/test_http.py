@@ -187,6 +187,18 @@ def test_a_server_that_says_nothing_or_drips_is_left(monkeypatch: pytest.MonkeyP
         over = threading.Event()
 
 
+def test_an_answer_has_more_time_than_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(request: BaseHTTPRequestHandler) -> None:
+        time.sleep(0.6)
+        say(200, b"x")(request)
+
+    monkeypatch.setattr(http, "CONNECT_S", 0.2)
+    with served(busy) as (url, seen), connected(url) as connection:
+        for _ in range(2):
+            assert connection.request("GET", "/", b"", {}, largest=10).body == b"x"
+        assert len({request.client_address for request in seen}) == 1
+
+
 def test_a_connection_that_the_server_closed_meanwhile_is_made_anew() -> None:
     def closing(request: BaseHTTPRequestHandler) -> None:
         say(200, b"x")(request)
