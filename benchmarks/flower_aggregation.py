@@ -1,15 +1,15 @@
-"""Cost of one round of Flower's SecAgg+, beside which `secure_aggregation.py` is put: the same columns.
+"""One round of Flower's SecAgg+: what `secure_aggregation.py --flower` runs in an environment of Flower's own.
 
-    python -m venv PEER && PEER/bin/pip install flwr
-    PEER/bin/python benchmarks/flower_aggregation.py [--devices 100] [--coordinates 524288]
-
-Runs in an environment of its own: Flower pins what it needs. Flower's own workflow (the server) and client mod (each
-device) exchange their messages in this process; nothing trains. k is ours for a curious server, the only one that
-Flower's protocol is for; 10 % drop out after they shared their secrets. Bytes are those of the protobuf messages.
-Flower sends 32 bits a coordinate as int64 or float64 arrays, and its masks come from a generator with a 32-bit seed.
+Flower's own workflow (the server) and client mod (each device) exchange their messages in this process; nothing trains.
+Prints what the round cost as one JSON object, under the names of `secure_aggregation.py`. The graph and threshold are
+those that it is told, which hold against a curious server, the only one that Flower's protocol is for; 10 % drop out
+after they shared their secrets. Bytes are those of the protobuf messages. Everything else is Flower's default: numbers
+are clipped at 8 and rounded to 22 bits in a ring of 32, each sent as 64, and weighted. Its masks come from a generator
+with a 32-bit seed.
 """
 
 import argparse
+import json
 import logging
 import resource
 import statistics
@@ -31,16 +31,16 @@ __all__ = ["main"]
 
 CONFIGS = "secaggplus_configs"
 DROPPED = 10  # per cent
-OURS = {100: (15, 6), 500: (31, 16), 1000: (35, 18)}
 
 
 class Fleet:
     """What Flower's workflow takes for the network: devices in this process, and what they cost."""
 
-    def __init__(self, devices: int, coordinates: int) -> None:
-        self.update = np.random.default_rng(0).uniform(-1, 1, coordinates).astype(np.float32)
+    def __init__(self, devices: int, numbers: int) -> None:
+        self.update = np.random.default_rng(0).uniform(-1, 1, numbers).astype(np.float32)
         self.contexts = {i: Context(0, i, {}, RecordDict(), {}) for i in range(1, devices + 1)}
-        self.device_s, self.up = dict.fromkeys(self.contexts, 0.0), dict.fromkeys(self.contexts, 0)
+        self.device_s = dict.fromkeys(self.contexts, 0.0)
+        self.up, self.down = dict.fromkeys(self.contexts, 0), dict.fromkeys(self.contexts, 0)
         self.other_s = 0.0  # of the measurement itself
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
@@ -63,6 +63,7 @@ class Fleet:
         )
         content = copied.content.config_records[CONFIGS]
         copied.content.config_records[CONFIGS] = type(content)(dict(content.items()))
+        self.down[node] += len(recorddict_to_proto(copied.content).SerializeToString())
         began = time.process_time()
         answer = secaggplus_mod(copied, self.contexts[node], self._fit)
         ended = time.process_time()
@@ -96,25 +97,21 @@ class Strategy:
 
 
 def main() -> None:
-    """Print one row a round."""
+    """Print the figures of one round."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--devices", default="100")
-    parser.add_argument("--coordinates", type=int, default=524_288)
+    for name in ("devices", "numbers", "neighbours", "threshold"):
+        parser.add_argument(f"--{name}", type=int, required=True)
     options = parser.parse_args()
     logging.getLogger("flwr").setLevel(logging.ERROR)
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 0
-    print("| devices | k, t | server CPU-s | device CPU-s, median (largest) | MB up | wall s | MiB at peak |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
-    for devices in map(int, options.devices.split(",")):
-        print(measure(devices, options.coordinates), flush=True)
+    print(json.dumps(measure(options.devices, options.numbers, options.neighbours, options.threshold)))
 
 
-def measure(devices: int, coordinates: int) -> str:
-    """One round as a row of the table."""
+def measure(devices: int, numbers: int, k: int, t: int) -> dict[str, Any]:
+    """One round."""
     from flwr.app import ArrayRecord, ConfigRecord
 
-    k, t = OURS.get(devices, (2 * (devices // 10) + 1, devices // 10))
-    fleet = Fleet(devices, coordinates)
+    fleet = Fleet(devices, numbers)
     strategy = Strategy(fleet.contexts)
     state = RecordDict({"config": ConfigRecord({"current_round": 1}), "parameters": ArrayRecord()})
     context = LegacyContext(Context(0, 0, {}, state, {}), strategy=strategy)
@@ -124,12 +121,16 @@ def measure(devices: int, coordinates: int) -> str:
     if np.abs(strategy.mean - fleet.update).max() > 1e-3:
         raise SystemExit("the mean is wrong")
     stayed = [s for node, s in fleet.device_s.items() if node % DROPPED]
-    server = spent - sum(fleet.device_s.values()) - fleet.other_s
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return (
-        f"| {devices:,} | {k}, {t} | {server:.2f} | {statistics.median(stayed):.3f} ({max(stayed):.3f}) | "
-        f"{max(fleet.up.values()) / 1e6:.3f} | {wall:.0f} | {peak:.0f} |"
-    )
+    return {
+        "server_s": spent - sum(fleet.device_s.values()) - fleet.other_s,
+        "parts_s": [],
+        "device_s": statistics.median(stayed),
+        "most_s": max(stayed),
+        "up_mb": max(fleet.up.values()) / 1e6,
+        "down_mb": max(fleet.down.values()) / 1e6,
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "wall_s": wall,
+    }
 
 
 if __name__ == "__main__":
