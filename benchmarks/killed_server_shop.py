@@ -26,7 +26,7 @@ from hushrec_privacy.plans.plan import Plan
 from hushrec_privacy.plans.planner import Request, make_plan
 from hushrec_privacy.plans.signing import PlanKey
 from hushrec_server.config import ReleaseSettings
-from hushrec_server.data_folder import prepare_folder, read_public_key
+from hushrec_server.data_folder import prepare_folder, read_public_key, seal_key
 from hushrec_server.key_sets import next_key_set, signed_key_set
 from hushrec_server.model_releases import ModelReleases
 from hushrec_server.publishing import RoundResult
@@ -74,7 +74,8 @@ class Shop:
         (folder / "hushrec.toml").write_text(CONFIG, encoding="utf-8")
         for notes in NOTES:
             (folder / notes).mkdir()
-        self.seal_key: SealKey = prepare_folder(self.data, lambda _: None).seal
+        prepare_folder(self.data, lambda _: None)
+        self.seal_key: SealKey = seal_key(self.data, lambda _: None, lambda: None)
         public = read_public_key(self.data / "envelope-1.pub", "envelope key", PUBLIC_KEY_BYTES)
         key_set = next_key_set(public, server=SERVER, at_s=self.clock(), lifetime_s=LIFETIME_S)
         (self.data / "keys.json").write_bytes(signed_key_set(key, key_set))

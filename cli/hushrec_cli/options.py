@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Columns", "Events", "Json", "Protocol", "TestFrom", "column_roles", "comma_list", "parse_time"]
+__all__ = ["Columns", "Events", "Json", "Protocol", "TestFrom", "VaultKey", "column_roles", "comma_list", "parse_time"]
 
 
 class Protocol(StrEnum):
@@ -82,5 +82,11 @@ TestFrom = Annotated[
         "--test-from",
         metavar="TIME",
         help="Where the test begins (temporal, sessions): 2008-08-01, UTC without a zone.",
+    ),
+]
+VaultKey = Annotated[
+    Path | None,
+    typer.Option(
+        "--vault-key", metavar="FILE", help="For a device's vault: its key. Default: the system's keyring has it."
     ),
 ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from hushrec_privacy.errors import ConfigError
 
-from hushrec_cli.options import Json
+from hushrec_cli.options import Json, VaultKey
 from hushrec_cli.output import Cell, print_data, print_json, print_table, say, write_file
 from hushrec_cli.page import Section, Table, render_page
 from hushrec_cli.plots import Lines
@@ -19,30 +19,13 @@ if TYPE_CHECKING:
     from hushrec_privacy.ledger import Anchor, Entry, LedgerStore
     from hushrec_privacy.report.spending import SpendingReport
 
-__all__ = [
-    "AnchorText",
-    "VaultKey",
-    "card",
-    "ledger",
-    "ledger_app",
-    "opened_ledger",
-    "read_anchor",
-    "report",
-    "show",
-    "verify",
-]
+__all__ = ["AnchorText", "card", "ledger", "ledger_app", "opened_ledger", "read_anchor", "report", "show", "verify"]
 
 ledger_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 _WHERE = "such as runs/shop/ledger.db; or a server's database: its file, or a postgresql+psycopg:// URL."
 _OR_VAULT = f"{_WHERE[:-1]}; or a device's vault."
 LedgerFile = Annotated[str, typer.Argument(metavar="LEDGER", help=f"A privacy ledger, {_OR_VAULT}")]
-VaultKey = Annotated[
-    Path | None,
-    typer.Option(
-        "--vault-key", metavar="FILE", help="For a device's vault: its key. Default: the system's keyring has it."
-    ),
-]
 LedgerFiles = Annotated[list[str], typer.Argument(metavar="LEDGER...", help=f"One or more, {_WHERE}")]
 AnchorText = Annotated[
     str | None,

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hushrec_cli.options import Json
+from hushrec_cli.options import Json, VaultKey
 from hushrec_cli.output import Cell, print_data, print_json, write_file
 from hushrec_cli.page import Section, Table, render_page
-from hushrec_cli.privacy_ledger import AnchorText, VaultKey, opened_ledger, read_anchor
+from hushrec_cli.privacy_ledger import AnchorText, opened_ledger, read_anchor
 
 if TYPE_CHECKING:
     from hushrec_privacy.report.receipt import Receipt
