@@ -125,7 +125,8 @@ def test_whoever_is_caught_with_a_wrong_share_is_asked_last(monkeypatch: pytest.
 def test_three_wrong_shares_of_six_end_the_round() -> None:
     one = revealed()
     for liar in (0, 1, 2):
-        change(one, liar, 3)
+        for owner in range(N):
+            change(one, liar, owner)
     with pytest.raises(SecAggError, match="of a device do not give"):
         one.finish()
 
