@@ -4,8 +4,9 @@
 
 Each server is what `hushrec serve` runs, one process over SQLite or PostgreSQL or three over one PostgreSQL, and
 publishes releases into one TUF repository. The devices live in this process: the product's own part of a round over
-HTTP on loopback, signed, sealed, with real secure aggregation; their vectors are made up, and some drop out. The model
-is the small one of the tests. All share a clock that this process turns. One more device fetches every release.
+HTTP on loopback, signed, sealed, with real secure aggregation; their vectors are made up, and some drop out. Rounds of
+training take turns with rounds that compare their models, which then go out or are refused. The model is the small one
+of the tests. All share a clock that this process turns. One more device fetches every release and candidate.
 
 Before each kill a state of the round or one of the four durable steps is chosen, the one with the fewest kills. Most
 kills meet a process that stands still at one moment of it, before an SQL statement, a commit or a change to the
@@ -15,9 +16,9 @@ the database says so right before and right after the SIGKILL; a step if the kil
 Checked after every kill: every acknowledged upload is in the database, no lease is longer than documented, the device
 reads the repository. After every round: the raw sum, which only the holder of the seal key can recompute, is exactly
 that of the vectors of the devices whose masked vector was acknowledged; nobody computed another sum or another set of
-survivors; one release came of it, bit for bit the one that an undisturbed publisher makes. At the end: the ledger is
-valid and has the noised rounds, each noise row is of a noised round, every round has ended, nothing of any device is
-left, no server met a fault that it does not foresee. PostgreSQL: `HUSHREC_TEST_POSTGRES`.
+survivors; one model came of it, bit for bit the one that an undisturbed publisher makes, and the same of them went out.
+At the end: the ledger is valid and has the noised rounds, each noise row is of a noised round, every round has ended,
+nothing of any device is left, no server met a fault that it does not foresee. PostgreSQL: `HUSHREC_TEST_POSTGRES`.
 """
 
 import argparse
@@ -38,7 +39,7 @@ from typing import Any
 
 from hushrec_privacy.enrolment import AuthorityKey
 from hushrec_server.database import Database
-from hushrec_server.rounds.states import ENDED, PHASES, State
+from hushrec_server.rounds.states import PHASES, State
 from hushrec_server.schema import ROUND
 from sqlalchemy import select
 
@@ -47,9 +48,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from killed_server_checks import Checks, Facts
 from killed_server_devices import Device
-from killed_server_kills import Servers
-from killed_server_process import STEPS
-from killed_server_shop import COHORT, LEASE_S, Shop, Watcher, empty_database
+from killed_server_kills import WAITING, Servers
+from killed_server_process import OFFERS, STEPS
+from killed_server_shop import COHORT, LEASE_S, ROUND_S, START, Shop, Watcher, empty_database
 
 from tests.tiny_bundle import write_tiny_bundle
 
@@ -61,8 +62,14 @@ TRIES = 30  # aimed kills for each one wanted, before a target counts as too sho
 PATIENCE_S = 120.0  # of real time, for a state to end once neither a lease nor its time holds it up
 PAUSE_S, IDLE_S = 0.02, 0.5
 STATES = tuple(map(str, State))
-TARGETS = (*STATES[:7], *STEPS[:2], "noised", STEPS[2], "erased", STEPS[3], "published", "aborted")
+TARGETS = (*STATES[:7], *STEPS[:2], "noised", STEPS[2], "erased", *OFFERS, STEPS[3], WAITING, "published", "aborted")
 """All states and steps, as a round comes to them."""
+
+COMPARING, TRAINING = (OFFERS[1], "published"), (OFFERS[0], WAITING)
+"""Those that only rounds of one of the two plans come to."""
+
+GAINS = (0.4, 0.4, -0.4)
+"""Devices find two models of three better. More refusals in a row would halt the plan."""
 
 
 def main() -> None:
@@ -103,7 +110,7 @@ def fleet_of(setting: str, folder: Path, postgres: str = "", *, seed: int = 0) -
     with empty_database(folder, kind, postgres) as url, Watcher(shop) as watcher, ThreadPoolExecutor(COHORT) as pool:
         database = Database.open(url)
         fleet = Fleet(shop, Checks(shop, database, watcher), database, pool, random.Random(seed))
-        told = {"state": fleet.state, "after_kill": fleet.after_kill, "rng": random.Random(seed + 1)}
+        told = {"states": fleet.states, "after_kill": fleet.after_kill, "rng": random.Random(seed + 1)}
         try:
             with Servers(shop, url, int(count), **told) as fleet.servers:  # type: ignore[arg-type]
                 yield fleet
@@ -126,23 +133,29 @@ def kill_servers(fleet: "Fleet", kills: int, *, each: int) -> Facts:
     """
     aimed, counts, rng = dict.fromkeys(TARGETS, 0), fleet.servers.kills, random.Random(each)
     while fleet.servers.ways.total() < kills or min(counts[name] for name in TARGETS) < each:
-        first, *others = sorted(TARGETS, key=lambda name: (counts[name], aimed[name], rng.random()))
+        left_out = TRAINING if fleet.waits else COMPARING
+        possible = [name for name in TARGETS if name not in left_out]
+        first, *others = sorted(possible, key=lambda name: (counts[name], aimed[name], rng.random()))
         aimed[first] += 1
         if aimed[first] > TRIES + TRIES * counts[first]:
             raise RuntimeError(f"{first} is over before a kill can meet it")
         others = [name for name in others if State.ABORTED not in (first, name)]  # where it is one, little else is met
         fleet.one_round([first, *others[: rng.randint(1, 3)]])
     fleet.one_round(())
+    while fleet.waits:
+        fleet.one_round(())
     return fleet.facts()
 
 
 class Fleet:
-    """The devices of a plan, which run its rounds one after the other.
+    """The devices, which run a round of training, then rounds that compare its model until one decides, and so on.
 
     Attributes:
         servers: Set before the first round.
         checks: What is checked, and what was found.
-        number: Of the newest round.
+        plan: Of the newest round.
+        number: Of the newest round; the rounds of both plans are counted together.
+        waits: Whether a model waits, so that the next round compares.
         devices: All of them.
     """
 
@@ -151,8 +164,9 @@ class Fleet:
     def __init__(
         self, shop: Shop, checks: Checks, database: Database, pool: ThreadPoolExecutor, rng: random.Random
     ) -> None:
-        self.checks, self.number, self._rounds = checks, 0, 0
-        self._plan, self._clock, self._database, self._pool, self._rng = shop.plan, shop.clock, database, pool, rng
+        self.checks, self.plan, self.number, self.waits = checks, shop.training, 0, False
+        self._shop, self._clock, self._database, self._pool, self._rng = shop, shop.clock, database, pool, rng
+        self._rounds = self._compared = self._training = 0
         self._lock, self._begun = threading.Lock(), Counter[str]()
         self._reasons = Counter[str]()
         told: dict[str, Any] = {"begins": self._begins, "acknowledged": checks.acknowledge, "rng": rng}
@@ -167,24 +181,37 @@ class Fleet:
         Raises:
             RuntimeError: It does not go on, or a server died by itself.
         """
-        length, since = self._plan.round_seconds, self._clock() - self._plan.first_round_at
-        self.number, self._rounds = max(self.number, -(-since // length)) + 1, self._rounds + 1
-        self._clock.set(self._plan.first_round_at + (self.number - 1) * length)
+        since, self.plan = self._clock() - START, self._shop.comparing if self.waits else self._shop.training
+        self.number, self._rounds = max(self.number, -(-since // ROUND_S)) + 1, self._rounds + 1
+        self._clock.set(START + (self.number - 1) * ROUND_S)
+        self._compared += self.waits
         self._begun.clear()
         self.servers.aim(sorted(targets, key=TARGETS.index))
         list(self._pool.map(self._check_in, self.devices))
         self.checks.found.doubled += COHORT - len({device.place for device in self.devices})
         self.checks.found.split += len({device.session for device in self.devices}) - 1
         self._play(self._leaving(too_many="aborted" in targets))
-        self._wait_until_ended()
-        self.servers.happens(self.state())
+        self._wait(self.number)
+        if self.waits and self.state() == State.PUBLISHED:
+            self._wait(self._training)
+        self.servers.happens(WAITING if self.state() == State.ERASED else self.state())
         self._wait_for_kill()
         self.servers.aim(())
-        self.checks.result(self.number, {device.place: device.vector for device in self.devices})
+        self._training, self.waits = self._training if self.waits else self.number, WAITING in self.states()
+        self.checks.result(self.plan, self.number, {device.place: device.vector for device in self.devices})
+
+    def states(self) -> frozenset[str]:
+        """The state of the newest round, if it has begun, and WAITING if a model waits."""
+        with self._database.reading() as connection:
+            rows = connection.execute(select(ROUND).where(ROUND.c.ended_at.is_(None) | (ROUND.c.number == self.number)))
+            found = {row.number: row for row in rows}
+        rests = any(row.state == State.ERASED and row.reason for row in found.values())
+        mine = {found[self.number].state} if self.number in found else set()
+        return frozenset(mine | ({WAITING} if rests else set()))
 
     def state(self) -> str:
         """Of the newest round; empty: it has not begun."""
-        return str(self._of_round(ROUND.c.state) or "")
+        return str(self._of_round(ROUND.c.state, self.number) or "")
 
     def after_kill(self) -> None:
         """Check what must hold at every moment, and let the leases of the dead process run out."""
@@ -201,7 +228,7 @@ class Fleet:
 
     def _check_in(self, device: Device) -> None:
         self._happens("admit")
-        device.check_in(self.number)
+        device.check_in(self.plan, self.number, GAINS[self._compared % len(GAINS)])
 
     def _begins(self, phase: int) -> None:
         self._happens(STATES[phase - 1])
@@ -233,12 +260,15 @@ class Fleet:
                 self._pass_deadline(state)
             self._go_on(patience, state)
 
-    def _wait_until_ended(self) -> None:
+    def _wait(self, number: int) -> None:
+        """Until a round has ended, or waits for one that compares; asked again with each lease if it waited before."""
         patience = _Patience()
-        while (state := self.state()) not in ENDED or self._of_round(ROUND.c.ended_at) is None:
+        while self._of_round(ROUND.c.ended_at, number) is None and (self.waits or WAITING not in self.states()):
             self.checks.uploads(self.number)
-            self._pass_deadline(state)  # devices that heard nothing more have left
-            self._go_on(patience, state)
+            self._pass_deadline(self.state())  # devices that heard nothing more have left
+            if number != self.number:
+                self._clock.set(self._of_round(ROUND.c.lease_until, number))
+            self._go_on(patience, self.state())
 
     def _go_on(self, patience: "_Patience", state: str) -> None:
         self.servers.addresses()
@@ -258,10 +288,9 @@ class Fleet:
         while self.servers.aiming and (time.monotonic() < until or not self.servers.addresses()):
             time.sleep(PAUSE_S)
 
-    def _of_round(self, column: Any) -> Any:
+    def _of_round(self, column: Any, number: int) -> Any:
         with self._database.reading() as connection:
-            where = ROUND.c.plan == self._plan.plan_id, ROUND.c.number == self.number
-            return connection.execute(select(column).where(*where)).scalar()
+            return connection.execute(select(column).where(ROUND.c.number == number)).scalar()
 
 
 class _Patience:

@@ -10,15 +10,16 @@ from pathlib import Path
 import numpy as np
 from hushrec_privacy.ledger import Anchor, Spend, history, verify
 from hushrec_privacy.mechanisms.seal import RowPlace, open_row
+from hushrec_privacy.plans.plan import Plan
 from hushrec_server.database import Database
 from hushrec_server.ledger_store import DatabaseLedgerStore
 from hushrec_server.publishing import RoundResult
 from hushrec_server.rounds.states import State
 from hushrec_server.schema import FEATURE, MESSAGE, NOISE_ROW, RESULT, ROUND, ROWS_OF_DEVICES
 from killed_server_process import NOTES
-from killed_server_shop import COHORT, LEASE_S, Shop, Watcher
+from killed_server_shop import LEASE_S, Shop, Watcher
 from numpy.typing import NDArray
-from sqlalchemy import Row, func, select
+from sqlalchemy import func, select
 
 __all__ = ["Checks", "Facts"]
 
@@ -37,7 +38,8 @@ class Facts:
         ways: How many stood still at a moment, had just passed one, or were killed at any time.
         rounds: How many rounds began.
         published: How many were published, each with its exact sum.
-        aborted: How many were given up.
+        refused: How many rounds of training made a model that devices refused.
+        aborted: How many were given up, those included.
         spent: Rounds in the ledger.
         acknowledged: Uploads that were acknowledged.
         looks: How often the device read the repository.
@@ -46,8 +48,9 @@ class Facts:
         doubled: Vectors that were in a sum twice or that nobody sent, and places that two devices had.
         split: Rounds of which two sums, two sets of survivors or two sessions were made.
         unpaid: Rounds noised that the ledger does not hold, or holds twice.
-        changed: Rounds published with two values, twice, or as another release than they make; noise of no round.
-        unreadable: How often the device could not read the repository, or did not find the newest release.
+        changed: Rounds published with two values or twice; models offered, let out or refused that should not be, or
+            not what the sum makes; noise of no round.
+        unreadable: How often the device could not read the repository, or did not find what is newest.
         overdue: Leases that were longer than documented.
         turned_away: How often a device left a round for a reason that no kill explains.
         crashed: Faults in the servers' logs that no code foresees.
@@ -58,6 +61,7 @@ class Facts:
     ways: dict[str, int] = field(default_factory=dict)
     rounds: int = 0
     published: int = 0
+    refused: int = 0
     aborted: int = 0
     spent: int = 0
     acknowledged: int = 0
@@ -96,8 +100,8 @@ class Checks:
 
     def __init__(self, shop: Shop, database: Database, watcher: Watcher) -> None:
         self.found, self.acknowledged = Facts(), set[tuple[int, int, int]]()
-        self._shop, self._plan, self._database, self._watcher = shop, shop.plan, database, watcher
-        self._lock, self._bundle = threading.Lock(), shop.releases.list()[-1].bundle
+        self._shop, self._database, self._watcher, self._lock = shop, database, watcher, threading.Lock()
+        self._waiting: RoundResult | None = None
 
     def acknowledge(self, number: int, phase: int, place: int) -> None:
         """An upload was acknowledged."""
@@ -126,34 +130,37 @@ class Checks:
         if same and state not in (None, State.NOISED, State.ERASED, State.PUBLISHED, State.ABORTED):
             self.found.lost += len(mine - kept)
 
-    def result(self, number: int, vectors: Mapping[int, NDArray[np.int64]]) -> None:
-        """What an ended round came to.
+    def result(self, plan: Plan, number: int, vectors: Mapping[int, NDArray[np.int64]]) -> None:
+        """What a round came to that has ended, or waits.
 
         Args:
+            plan: Of the round.
             number: Of the round.
             vectors: What each place handed in, if it came so far.
         """
         sums, files = (_notes(self._shop.folder / name, number) for name in NOTES)
-        of_number = RESULT.c.number == number
         with self._database.reading() as connection:
-            state = connection.execute(select(ROUND.c.state).where(ROUND.c.number == number)).scalar()
-            result = connection.execute(select(RESULT).where(of_number)).first()
-            row = connection.execute(select(NOISE_ROW).where(NOISE_ROW.c.round == number)).first()
+            round_ = connection.execute(select(ROUND).where(ROUND.c.number == number)).one()
+            result = connection.execute(select(RESULT).where(RESULT.c.number == number)).first()
         self.found.split += max(0, len(sums) - 1)
         noised = None if result is None else files.get(result.sha256.hex())
-        stored, given, done = result is not None, len(files), state == State.PUBLISHED
+        stored, given, done = result is not None, len(files), round_.state in (State.PUBLISHED, State.ERASED)
         self.found.changed += given > 1 or not (stored == (noised is not None) == bool(given) == done)
-        if result is None or noised is None or row is None:
+        if result is None or noised is None:
             return
         sent = {place for each, phase, place in self.acknowledged if (each, phase) == (number, State.MASK.phase)}
-        lattice = np.frombuffer(noised, "<i8") - self._noise(number, row)
-        counted = {place for place in range(COHORT) if lattice[place]}
-        exact = np.sum([vectors[place] for place in sent], axis=0) << self._plan.lattice_bits
-        self.found.lost += len(sent - counted)
-        self.found.doubled += len(counted - sent) + (not np.array_equal(lattice, exact))
-        survivors = {tuple(np.load(io.BytesIO(data))["survivors"].tolist()) for data in sums.values()}
-        self.found.split += survivors != {tuple(sorted(sent))} or result.survivors != len(sent)
-        self._release(number, result, noised)
+        right = np.sum([vectors[place] for place in sent], axis=0)
+        for data in sums.values():
+            note = np.load(io.BytesIO(data))
+            counted = set(note["survivors"].tolist())
+            self.found.lost += len(sent - counted)
+            self.found.doubled += len(counted - sent) + (not np.array_equal(note["sum"], right))
+            self.found.split += result.survivors != len(counted)
+        lattice = np.frombuffer(noised, "<i8").astype(np.int64)
+        if not plan.compares:  # whose rounds leave no noise behind
+            self.found.doubled += not np.array_equal(lattice - self._noise(plan, number), right << plan.lattice_bits)
+        told = RoundResult(plan, number, round_.release, lattice, result.survivors, Anchor.parse(result.anchor))
+        self._decided(told) if plan.compares else self._offered(told)
 
     def end(self, rounds: int) -> Facts:
         """Everything that is checked at the end."""
@@ -164,6 +171,8 @@ class Checks:
             results = set(connection.execute(select(RESULT.c.number)).scalars())
             noise = set(connection.execute(select(NOISE_ROW.c.round)).scalars())
             states = connection.execute(select(ROUND.c.state, ROUND.c.ended_at)).all()
+            done = ROUND.c.plan == self._shop.comparing.plan_id, ROUND.c.state == State.PUBLISHED
+            compared = connection.execute(select(ROUND.c.number).where(*done)).all()
             left = [
                 connection.execute(select(func.count()).select_from(table)).scalar_one()
                 for table in (*ROWS_OF_DEVICES, FEATURE)
@@ -172,7 +181,8 @@ class Checks:
         found.published = sum(state == State.PUBLISHED for state, _ in states)
         found.aborted = sum(state == State.ABORTED for state, _ in states)
         found.unpaid += len(results - set(spent)) + len(spent) - len(set(spent))
-        found.changed += len(noise - results) + (len(self._shop.releases.list()) != 1 + len(results))
+        out = found.published - len(compared) + 1
+        found.changed += len(noise - results) + (len(self._shop.releases.list()) != out)
         found.unreadable += len(self._watcher.refused)
         found.turned_away = sum(count for reason, count in found.reasons.items() if reason not in EXPLAINED)
         logs = [path.read_text().splitlines() for path in self._shop.folder.glob("server-*.log")]
@@ -180,21 +190,42 @@ class Checks:
         found.left = sum(left) + sum(ended is None for _, ended in states)
         return found
 
-    def _noise(self, number: int, row: "Row[tuple[object, ...]]") -> NDArray[np.int64]:
+    def _noise(self, plan: Plan, number: int) -> NDArray[np.int64]:
         """The noise of a round, which only the holder of the seal key can read."""
-        where = RowPlace(self._plan.plan_id, number, row.previous, self._plan.coordinates)
-        return open_row(self._shop.seal_key, bytes(row.sealed), where)
+        with self._database.reading() as connection:
+            row = connection.execute(select(NOISE_ROW).where(NOISE_ROW.c.round == number)).one()
+        where = RowPlace(plan.plan_id, number, row.previous, plan.coordinates)
+        return open_row(self._shop.seal_key(), bytes(row.sealed), where)
 
-    def _release(self, number: int, result: "Row[tuple[object, ...]]", noised: bytes) -> None:
-        """One release came of the round, the one that it makes, and it reaches the device."""
-        sum_ = np.frombuffer(noised, "<i8").astype(np.int64)
-        anchor = Anchor.parse(result.anchor)
-        told = RoundResult(self._plan, number, self._bundle, sum_, result.survivors, anchor)
-        expected = self._shop.expected(told)
-        before, newest = [release.bundle for release in self._shop.releases.list()[-2:]]
-        self.found.changed += (before, newest) != (self._bundle, expected)
-        self.found.unreadable += self._watcher.look() != expected
-        self._bundle = newest
+    def _offered(self, told: RoundResult) -> None:
+        """A round of training: its model is the candidate, and the release in use is what it was."""
+        undisturbed = self._shop.undisturbed
+        self.found.changed += told.release != undisturbed.newest().bundle
+        undisturbed.publish(told)
+        self._waiting = told
+        self._compare_offers(undisturbed.newest().bundle, undisturbed.candidate().bundle)
+
+    def _decided(self, told: RoundResult) -> None:
+        """A round that compares: the candidate is out or gone, and the round that made it is published or not."""
+        undisturbed, waiting = self._shop.undisturbed, self._waiting
+        self.found.changed += waiting is None or told.release != undisturbed.candidate().bundle
+        if waiting is None:
+            return
+        undisturbed.publish(told)
+        refused = undisturbed.publish(waiting).refused
+        right = (State.ABORTED, refused[:200]) if refused else (State.PUBLISHED, "")
+        with self._database.reading() as connection:
+            row = connection.execute(select(ROUND).where(ROUND.c.number == waiting.number)).one()
+        self.found.changed += (row.state, row.reason) != right
+        self.found.refused += bool(refused)
+        self._waiting = None
+        self._compare_offers(undisturbed.newest().bundle, "")
+
+    def _compare_offers(self, release: str, candidate: str) -> None:
+        """What the repository holds, and what the device sees, is this."""
+        releases, staged = self._shop.releases.list(), self._shop.releases.candidate()
+        self.found.changed += releases[-1].bundle != release or ("" if staged is None else staged.bundle) != candidate
+        self.found.unreadable += self._watcher.look() != (release, candidate)
 
 
 def _notes(folder: Path, number: int) -> dict[str, bytes]:

@@ -12,10 +12,14 @@ from hushrec.fleet.pacing import Pace
 from hushrec.fleet.round_run import RoundRun, Stage
 from hushrec.fleet.server import FleetServer, Member, RoundLink
 from hushrec.messages import padded_bytes
+from hushrec_privacy.encoding.vectors import encode_update, join_segments
 from hushrec_privacy.enrolment import AuthorityKey, Identity
 from hushrec_privacy.errors import FleetError
+from hushrec_privacy.plans.plan import Plan
+from hushrec_privacy.plans.schema import EVALUATION, GAIN
+from hushrec_privacy.randomness import OsRandom
 from hushrec_privacy.secagg import Phase, SecAggDevice, Session, message_size
-from killed_server_shop import COHORT, Shop
+from killed_server_shop import Shop
 from numpy.typing import NDArray
 
 __all__ = ["Device"]
@@ -40,7 +44,7 @@ class Device:
     Attributes:
         place: In the round; -1: none.
         session: What the server said that the round is.
-        vector: What it hands in, shape (d,), int64; each place has a coordinate of its own.
+        vector: What it hands in, shape (d,), int64.
     """
 
     def __init__(
@@ -54,28 +58,31 @@ class Device:
         acknowledged: Callable[[int, int, int], None],
         rng: random.Random,
     ) -> None:
-        self._plan, self._clock, self._begins, self._acknowledged = shop.plan, shop.clock, begins, acknowledged
+        self._clock, self._begins, self._acknowledged = shop.clock, begins, acknowledged
         self._rng = np.random.default_rng(rng.getrandbits(64))
-        identity, name = Identity.create(), f"{number:032x}"
-        certificate = authority.certify(self._plan.plan_id, name, identity.public())
-        self._member = Member(self._plan.plan_id, identity, name, certificate)
+        self._members = {plan.plan_id: _member(plan.plan_id, number, authority) for plan in shop.plans}
         gate = Gate(lambda: Conditions(idle=True, charging=True, unmetered=True), Require(), consent=True)
         self._connection = _AnyServer(addresses, random.Random(number))
-        self._server = FleetServer(self._connection, shop.trust, gate, self._clock)
+        self._server = FleetServer(self._connection, shop.trust, gate, self._clock, self._clock)
         self._run: RoundRun | None = None
         self.place, self.session, self.vector = -1, b"", np.zeros(0, np.int64)
 
-    def check_in(self, round_number: int) -> None:
+    def check_in(self, plan: Plan, round_number: int, gain: float) -> None:
         """Look at the fleet, get a place in a round, and prepare for it.
+
+        Args:
+            plan: Of which plan.
+            round_number: The one that is due.
+            gain: By how much the candidate's NDCG is better here, if that is what the plan counts.
 
         Raises:
             FleetError: It gets none, or nobody answers for two minutes.
         """
-        until = time.monotonic() + CHECK_IN_S
+        until, member = time.monotonic() + CHECK_IN_S, self._members[plan.plan_id]
         while True:
             try:
                 self._server.info(least_serial=1)
-                answer = self._server.check_in(self._member)
+                answer = self._server.check_in(member)
                 break
             except FleetError as error:
                 if error.retry_after_s != 0 or time.monotonic() > until:
@@ -84,14 +91,14 @@ class Device:
         session = Session.decode(answer.session)
         if answer.round != round_number or session.round_number != round_number:
             raise RuntimeError(f"round {answer.round} was given, {round_number} is due")
-        self.place, self.session, self.vector = answer.index, answer.session, self._made(answer.index)
+        self.place, self.session, self.vector = answer.index, answer.session, self._made(plan, gain)
         sizes = {int(phase): padded_bytes(message_size(session, phase)) for phase in Phase}
         self._run = RoundRun(
-            _Link(self, answer.round, sizes),
-            SecAggDevice(session, self._member.identity, self._member.certificate, cohort_floor=2),
+            _Link(self, member, answer.round, sizes),
+            SecAggDevice(session, member.identity, member.certificate, cohort_floor=2),
             work=lambda _: self.vector,
             spend=lambda: None,
-            pace=Pace(self._plan.round_seconds),
+            pace=Pace(plan.round_seconds),
             clock=self._clock,
         )
 
@@ -114,18 +121,24 @@ class Device:
         assert self._run is not None
         return self._run.phase == phase and (self._run.stage is Stage.WAIT) == waits
 
-    def _made(self, place: int) -> NDArray[np.int64]:
-        limit = self._plan.coordinate_limit
-        vector = self._rng.integers(-limit, limit + 1, self._plan.coordinates, dtype=np.int64)
-        vector[:COHORT] = np.arange(COHORT) == place
-        return vector
+    def _made(self, plan: Plan, gain: float) -> NDArray[np.int64]:
+        if plan.compares:
+            found = {EVALUATION: np.array([1.0, 0.5, 1.0]), GAIN: np.array([0.0, gain])}
+            return encode_update(plan, join_segments(plan, found), OsRandom())
+        limit = plan.coordinate_limit
+        return self._rng.integers(-limit, limit + 1, plan.coordinates, dtype=np.int64)
+
+
+def _member(plan_id: str, number: int, authority: AuthorityKey) -> Member:
+    identity, name = Identity.create(), f"{number:032x}"
+    return Member(plan_id, identity, name, authority.certify(plan_id, name, identity.public()))
 
 
 class _Link(RoundLink):
     """A round's messages, with a word before and after each."""
 
-    def __init__(self, device: Device, round_number: int, sizes: dict[int, int]) -> None:
-        super().__init__(device._server, device._member, round_number, sizes=sizes, largest_reply=REPLY_BYTES)
+    def __init__(self, device: Device, member: Member, round_number: int, sizes: dict[int, int]) -> None:
+        super().__init__(device._server, member, round_number, sizes=sizes, largest_reply=REPLY_BYTES)
         self._device, self._number, self._begun = device, round_number, 0
 
     def upload(self, phase: int, message: bytes) -> None:

@@ -15,12 +15,17 @@ from pathlib import Path
 import killed_server_process
 from hushrec_server.config import DATABASE_VARIABLE
 from hushrec_server.rounds.states import PHASES, State
-from killed_server_process import STEPS
+from killed_server_process import OFFERS, STEPS
 from killed_server_shop import COHORT, LEASE_S, Shop
 
-__all__ = ["Servers"]
+__all__ = ["WAITING", "Servers"]
+
+WAITING = "waiting"
+"""A round of training rests in `erased` until devices have compared its model."""
+
 
 _LONGEST_WAIT_S = 0.2  # that others have beside a process that stands still with a lease that is over
+_MOST_LENGTH_S = 0.3  # of a state, for a kill at any time of it
 _PASSING_S = 0.004  # about one durable commit
 _GOLDEN = (5**0.5 - 1) / 2
 _STOPS = 0.7  # share of the moments at which a process stands still; else it goes on and is killed a little later
@@ -45,12 +50,12 @@ class _Aim:
 
 @dataclass
 class _Death:
-    """How a process died: stopped at a moment, soon after it passed one, or at any time; in which marks and state."""
+    """How a process died: stopped at a moment, soon after it passed one, or at any time; in which marks and states."""
 
     how: str
     target: str = ""
     marks: tuple[str, ...] = ()
-    state: str = ""
+    states: frozenset[str] = frozenset()
 
 
 class Servers:
@@ -60,7 +65,7 @@ class Servers:
         shop: Of the data folder.
         database: Address of the database.
         count: How many processes.
-        state: Gives the state of the round that is played.
+        states: Gives the state of the round that is played, and WAITING if a model waits.
         after_kill: Called after each kill, before that process is started again.
         rng: Of the moments.
     """
@@ -71,11 +76,11 @@ class Servers:
         database: str,
         count: int,
         *,
-        state: Callable[[], str],
+        states: Callable[[], frozenset[str]],
         after_kill: Callable[[], None],
         rng: random.Random,
     ) -> None:
-        self._state, self._after_kill, self._rng, self._clock = state, after_kill, rng, shop.clock
+        self._states, self._after_kill, self._rng, self._clock = states, after_kill, rng, shop.clock
         self._file = shop.folder / "aim"
         self.kills: Counter[str] = Counter()
         self.ways: Counter[str] = Counter()
@@ -147,10 +152,10 @@ class Servers:
         with self._lock:
             death = server.death
             self.ways[death.how] += 1
-            self.kills[death.state] += 1
-            last = next((mark for mark in death.marks if mark in STEPS), "")
-            if last and (death.how == "stop" or (death.target == last and not server.left)):
-                self.kills[last] += 1
+            self.kills.update(death.states)
+            for mark in death.marks:
+                if mark in (*STEPS, *OFFERS) and (death.how == "stop" or (death.target == mark and not server.left)):
+                    self.kills[mark] += 1
             self._next()
         self._after_kill()
 
@@ -158,9 +163,9 @@ class Servers:
         with self._lock:
             if not server.alive:
                 return
-            before = self._state()
+            before = self._states()
             server.kill(death)
-            death.state = before if before == self._state() else ""
+            death.states = before & self._states()
 
     def _next(self) -> None:
         self._aim = self._aimed(self.targets.pop(0)) if self.targets else None
@@ -168,7 +173,7 @@ class Servers:
             self._take(self._aim)
 
     def _aimed(self, target: str) -> _Aim:
-        if target == State.PUBLISHED:
+        if target in (State.PUBLISHED, WAITING):
             return _Aim(target, event=target)
         if target not in PHASES:
             return _Aim(target, mark=target)
@@ -185,7 +190,8 @@ class Servers:
     def _take(self, aim: _Aim) -> None:
         """Say to the processes where one is to stop, or kill one a little later."""
         if not aim.mark:
-            wait = self._rng.uniform(0, statistics.median(self._lengths[aim.event][-50:] or [0.1]))
+            length = statistics.median(self._lengths[aim.event][-50:] or [_MOST_LENGTH_S])
+            wait = self._rng.uniform(0, min(length, _MOST_LENGTH_S))
             threading.Timer(wait, self._kill_any, (aim,)).start()
             return
         self._aimed_at[aim.mark] += 1

@@ -25,6 +25,7 @@ import numpy as np
 from hushrec_cli.serve import serve
 from hushrec_privacy.secagg import Session
 from hushrec_server import assembly
+from hushrec_server.candidates import Candidates
 from hushrec_server.model_releases import ModelReleases
 from hushrec_server.publishing import RoundResult, Verdict
 from hushrec_server.rounds import progress
@@ -36,9 +37,12 @@ from hushrec_server.rounds.secagg import SecAggPlus
 from hushrec_server.rounds.states import PHASES, state_of
 from sqlalchemy import Engine, event
 
-__all__ = ["NOTES", "STEPS", "SharedClock"]
+__all__ = ["NOTES", "OFFERS", "STEPS", "SharedClock"]
 
 STEPS = ("1 ledger", "2 noise", "3 erase", "4 publish")
+OFFERS = ("4 stage", "4 decide")
+"""Parts of the last step where devices compare a model before it goes out."""
+
 NOTES = ("sums", "published")
 
 
@@ -150,6 +154,8 @@ def _mark(marks: _Marks) -> None:
     marked(Progress, "abort", lambda *_: "aborted")
     for step, method in zip(STEPS, ("_spend", "_add_noise", "erase", "publish"), strict=True):
         marked(Finishing, method, lambda *_, step=step: step)
+    marked(Candidates, "stage", lambda *_, **__: OFFERS[0])
+    marked(Candidates, "decide", lambda *_: OFFERS[1])
 
 
 def _note(folder: Path) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from hushrec.bundle import Bundle
 from hushrec.federated.fedadam import AdamSettings
@@ -19,22 +20,22 @@ from hushrec.federated.layout import ParameterLayout
 from hushrec.fleet import FleetFile
 from hushrec.updates import Updater
 from hushrec_privacy.envelope import PUBLIC_KEY_BYTES
-from hushrec_privacy.errors import HushrecError
+from hushrec_privacy.errors import FleetError, HushrecError
 from hushrec_privacy.mechanisms.seal import SealKey
 from hushrec_privacy.plans.limits import UnsafeDemoLimits
 from hushrec_privacy.plans.plan import Plan
 from hushrec_privacy.plans.planner import Request, make_plan
+from hushrec_privacy.plans.schema import EVALUATION, GAIN, Segment, Vector
 from hushrec_privacy.plans.signing import PlanKey
 from hushrec_server.config import ReleaseSettings
 from hushrec_server.data_folder import prepare_folder, read_public_key, seal_key
 from hushrec_server.key_sets import next_key_set, signed_key_set
 from hushrec_server.model_releases import ModelReleases
-from hushrec_server.publishing import RoundResult
 from hushrec_server.releases import ReleaseKeys, ReleaseRepository
 from killed_server_process import NOTES, SharedClock
 from sqlalchemy import make_url
 
-__all__ = ["COHORT", "LEASE_S", "Shop", "Watcher", "empty_database"]
+__all__ = ["COHORT", "LEASE_S", "ROUND_S", "START", "Shop", "Watcher", "empty_database"]
 
 COHORT, ROUNDS, ROUND_S, START = 6, 5_000, 1_000, 1_800_000_000
 LEASE_S = ROUND_S // 50
@@ -43,12 +44,22 @@ LEASE_S = ROUND_S // 50
 SERVER = "killed"
 LIFETIME_S = ROUNDS * ROUND_S
 PAUSE_S = 0.2
+COMPARISON = Vector(
+    "counts",
+    (
+        Segment(EVALUATION, 3, "1.5", "how well the model would have guessed what you took last"),
+        Segment(GAIN, 2, "0.5", "whether a new model would have guessed better"),
+    ),
+)
 CONFIG = f"""\
 [server]
 name = "{SERVER}"
 port = 0
 data = "data"
-plans = ["plan.json"]
+plans = ["training.json", "comparing.json"]
+
+[releases]
+evaluated_by_devices = true
 
 [limits]
 address_per_minute = 100000000
@@ -57,25 +68,34 @@ device_per_minute = 100000000
 
 
 class Shop:
-    """A data folder with all keys, a plan and one release, ready for `hushrec serve`.
+    """A data folder with all keys, two plans and one release, ready for `hushrec serve`.
 
     Args:
         folder: Empty.
         bundle: The first release; devices can train on it.
         authority: Public key of whoever certifies devices.
+
+    Attributes:
+        training: A plan whose rounds make models.
+        comparing: One whose rounds compare them with the release in use, before they go out.
+        undisturbed: Makes the same releases of the same sums, elsewhere.
     """
 
     def __init__(self, folder: Path, bundle: Path, authority: bytes) -> None:
         self.folder, self.data, self.clock = folder, folder / "data", SharedClock.create(folder, START)
-        self.plan = _plan(bundle, authority)
-        key = PlanKey.create(folder / "plan.key")
-        (folder / "plan.json").write_bytes(self.plan.encode())
-        (folder / "plan.json.sig").write_bytes(key.sign(self.plan))
+        key, size = (
+            PlanKey.create(folder / "plan.key"),
+            ParameterLayout.of(Bundle.open(bundle).manifest, "adapter").size,
+        )
+        self.training = _plan(authority, parameters=size, noise_multiplier=2.0)
+        self.comparing = _plan(authority, vector=COMPARISON, noise_multiplier=0.05)
+        for name, plan in (("training", self.training), ("comparing", self.comparing)):
+            (folder / f"{name}.json").write_bytes(plan.encode())
+            (folder / f"{name}.json.sig").write_bytes(key.sign(plan))
         (folder / "hushrec.toml").write_text(CONFIG, encoding="utf-8")
         for notes in NOTES:
             (folder / notes).mkdir()
         prepare_folder(self.data, lambda _: None)
-        self.seal_key: SealKey = seal_key(self.data, lambda _: None, lambda: None)
         public = read_public_key(self.data / "envelope-1.pub", "envelope key", PUBLIC_KEY_BYTES)
         key_set = next_key_set(public, server=SERVER, at_s=self.clock(), lifetime_s=LIFETIME_S)
         (self.data / "keys.json").write_bytes(signed_key_set(key, key_set))
@@ -86,12 +106,18 @@ class Shop:
         self.trust = FleetFile(SERVER, key.public().hex(), "https://login.shop.example", root.decode())
         beside = self._repository(folder / "beside" / "offline", folder / "beside", bundle)
         rate = ReleaseSettings().server_rate
-        self._undisturbed = ModelReleases(beside, folder / "beside" / "masters", optimizer=AdamSettings(rate=rate))
+        self.undisturbed = ModelReleases(
+            beside, folder / "beside" / "masters", evaluated_by_devices=True, optimizer=AdamSettings(rate=rate)
+        )
 
-    def expected(self, result: RoundResult) -> str:
-        """The bundle that the next release must be."""
-        self._undisturbed.publish(result)
-        return self._undisturbed.newest().bundle
+    @property
+    def plans(self) -> tuple[Plan, Plan]:
+        """Both."""
+        return self.training, self.comparing
+
+    def seal_key(self) -> SealKey:
+        """The key that a server made when it began."""
+        return SealKey.read(self.data / "seal.key")
 
     def _repository(self, offline: Path, data: Path, bundle: Path) -> ReleaseRepository:
         keys = ReleaseKeys.create(offline, data / "online")
@@ -130,16 +156,21 @@ class Watcher:
         self._server.shutdown()
         self._server.server_close()
 
-    def look(self) -> str:
-        """Fetch the newest release, if it is new; the hash of what is in use then."""
+    def look(self) -> tuple[str, str]:
+        """Fetch the newest release and the candidate, if they are new; the hash of each, empty where there is none."""
         with self._lock:
-            try:
-                self._device.fetch()
-                self.looks += 1
-                return Bundle.open(self._device.current(), verify=True).sha256
-            except HushrecError as error:
-                self.refused.append(error.message)
-                return ""
+            while True:
+                try:
+                    self._device.fetch()
+                    found = self._device.candidate()
+                    self.looks += 1
+                    release = Bundle.open(self._device.current(), verify=True).sha256
+                    return release, "" if found is None or found.path is None else found.sha256
+                except HushrecError as error:
+                    if isinstance(error, FleetError) and error.reason == "release":
+                        continue  # the candidate became the newest release between the two questions
+                    self.refused.append(error.message)
+                    return "", ""
 
     def _look_again(self) -> None:
         while not self._over.wait(PAUSE_S):
@@ -169,17 +200,16 @@ def empty_database(folder: Path, kind: str, postgres: str) -> Iterator[str]:
             connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
-def _plan(bundle: Path, authority: bytes) -> Plan:
+def _plan(authority: bytes, **wanted: Any) -> Plan:
     request = Request(
         population=COHORT * 50,
         cohort=COHORT,
         rounds=ROUNDS,
         delta=1e-6,
-        noise_multiplier=2.0,
-        parameters=ParameterLayout.of(Bundle.open(bundle).manifest, "adapter").size,
         round_seconds=ROUND_S,
         first_round_at=START,
         authority=authority.hex(),
+        **wanted,
     )
     plan = make_plan(request)
     assert plan is not None
