@@ -98,7 +98,7 @@ class Device:
             SecAggDevice(session, member.identity, member.certificate, cohort_floor=2),
             work=lambda _: self.vector,
             spend=lambda: None,
-            pace=Pace(plan.round_seconds),
+            pace=_Pace(plan.round_seconds),
             clock=self._clock,
         )
 
@@ -127,6 +127,15 @@ class Device:
             return encode_update(plan, join_segments(plan, found), OsRandom())
         limit = plan.coordinate_limit
         return self._rng.integers(-limit, limit + 1, plan.coordinates, dtype=np.int64)
+
+
+class _Pace(Pace):
+    """Time stands still here while nobody turns the clock."""
+
+    @property
+    def work_s(self) -> float:
+        """Nothing to be silent for."""
+        return 0.0
 
 
 def _member(plan_id: str, number: int, authority: AuthorityKey) -> Member:
