@@ -28,7 +28,7 @@ from hushrec_privacy.plans.planner import Request, make_plan
 from hushrec_privacy.plans.schema import EVALUATION, GAIN, Segment, Vector
 from hushrec_privacy.plans.signing import PlanKey
 from hushrec_server.config import ReleaseSettings
-from hushrec_server.data_folder import prepare_folder, read_public_key, seal_key
+from hushrec_server.data_folder import prepare_folder, read_public_key
 from hushrec_server.key_sets import next_key_set, signed_key_set
 from hushrec_server.model_releases import ModelReleases
 from hushrec_server.releases import ReleaseKeys, ReleaseRepository
