@@ -6,13 +6,13 @@ MovieLens-1M, leave-one-out, every user tested, the Transformer alone. "start" i
 `hushrec train` does; "central" has the same architecture and all users' training events; in between, each of the other
 users is one device that never shows its events. Everything is trained (part `full`). Devices run the product's
 `LocalTrainer`, from item rows in int8, and the mean of their clipped changes goes through `FedAdam` into the `Master`;
-masking and rounding, which change next to nothing of a sum, are left out. Rates and rounds were chosen by validation.
+masking and rounding, which change next to nothing of a sum, are left out. The server's optimizer and schedule are those
+of `hushrec serve` with its defaults; rates and rounds were chosen by validation.
 
 With --noise, the same with the noise of a plan from `hushrec_privacy.plans.planner`, correlated over rounds, for a
 fleet as large as this one and, simulated, for 100,000 and 1,000,000 devices: the mean is taken over fewer updates than
 such a plan's cohort has, and the noise is the plan's. That is the worse mean, of devices that are thought to be like
-these. Where the norm of a round's noise is above half of the clip norm, the server's rate is as much smaller. What was
-found is kept in DIR and not run again.
+these. What was found is kept in DIR and not run again.
 """
 
 import argparse
@@ -33,6 +33,7 @@ from hushrec.federated.content import Content
 from hushrec.federated.fedadam import AdamSettings, FedAdam
 from hushrec.federated.layout import ParameterLayout
 from hushrec.federated.master import Master
+from hushrec.federated.schedule import share_of_rate
 from hushrec.federated.train_step import Sample, TrainStep
 from hushrec.federated.trainer import LocalTrainer, TrainSettings
 from hushrec_model.counting import count_tables
@@ -52,7 +53,7 @@ DELTA, EPSILONS = 1e-7, (8.0, 2.0)
 # devices (0: as many as there are), cohort, part: where noise drowns all parameters, a few may still be heard
 FLEETS = ((1_000_000, 10_000, "full"), (100_000, 5_000, "full"), (0, 1_000, "full"), (0, 300, "adapter"))
 SETTINGS = TrainSettings(local_steps=1, local_rate=0.1, candidates=1024, windows=4)
-ADAM = AdamSettings(rate=0.004, momentum=0.9, second=0.99, floor=1e-5)
+ADAM = AdamSettings()
 NOISED_ROUNDS = 200
 CLIPS = {"adapter": 0.05, "full": 0.5}
 VALIDATED = 5  # every fifth device's validation query is asked on the way
@@ -72,7 +73,6 @@ class Run:
         settings: Of local training.
         adam: Of the server.
         clip: L2 bound of an update.
-        warm_up: Rounds until the server's rate is reached; from half of the rounds on it falls to 0 on a line.
     """
 
     part: str = "full"
@@ -81,11 +81,6 @@ class Run:
     settings: TrainSettings = SETTINGS
     adam: AdamSettings = ADAM
     clip: float = CLIPS["full"]
-    warm_up: int = 50
-
-    def share(self, number: int) -> float:
-        """Of the server's rate, in round `number` from 0."""
-        return min(1.0, (number + 1) / self.warm_up, 2 * (1 - number / self.rounds))
 
 
 def main() -> None:
@@ -121,8 +116,7 @@ def noisy(fleet: "Fleet", run: Run, ends: dict[str, float], work: Path) -> None:
         for devices, cohort, part in FLEETS:
             population, size = devices or len(fleet.samples), fleet.layout(part).size
             plan = reach(Request(population, cohort, run.rounds, DELTA, epsilon, parameters=size, parts=part))
-            slower = replace(ADAM, rate=ADAM.rate / max(1.0, 2 * plan.noise_to_clip))
-            noised = replace(run, part=part, adam=slower, clip=CLIPS[part])
+            noised = replace(run, part=part, clip=CLIPS[part])
             path = work / f"noise-{run.rounds}-{population}-{part}-{epsilon:g}.json"
             found = kept(path, lambda plan=plan, noised=noised: fleet.learn(noised, plan))
             name = f"{population:,}{' (simulated)' if devices else ''} | {part}"
@@ -170,15 +164,16 @@ class Fleet:
         adam = FedAdam(layout.size, run.adam)
         turns = self.turns(run.cohort)
         noise = None if plan is None else correlated(plan, run.clip, layout.size)
-        for number in range(run.rounds):
+        for number in range(1, run.rounds + 1):
             mean = self.mean(master, run, next(turns), f"round {number}")
             if noise is not None:
                 mean += noise()
-            master.apply(layout, run.share(number) * adam.step(mean), self.content)
-            if (number + 1) % 100 == 0:
+            share = share_of_rate(number, run.rounds, 0.0 if plan is None else plan.noise_to_clip)
+            master.apply(layout, share * adam.step(mean), self.content)
+            if number % 100 == 0:
                 curve.append(self._score(master, self._validation()))
                 spent = time.monotonic() - began
-                print(f"round {number + 1}: {curve[-1]:.4f}, {spent:.0f} s", file=sys.stderr, flush=True)
+                print(f"round {number}: {curve[-1]:.4f}, {spent:.0f} s", file=sys.stderr, flush=True)
         return {"run": asdict(run), "validation": curve, "test": self._score(master, self.data.split.test)}
 
     def turns(self, cohort: int) -> Iterator[list[Sample]]:

@@ -165,7 +165,7 @@ def _vectors(items: int) -> "tuple[Vector, Vector]":
 def _write_config(folder: Path) -> Path:
     path = folder / "hushrec.toml"
     path.write_text(
-        f'[server]\nname = "{_SERVER}"\nport = 0\n\n[releases]\nserver_rate = 0.0001\n\n'
+        f'[server]\nname = "{_SERVER}"\nport = 0\n\n'
         "[limits]\naddress_per_minute = 100000  # all devices share this machine's address\n",
         encoding="utf-8",
     )

@@ -54,7 +54,7 @@ TEMPLATE = """\
 # held_out = ""               # histories, a JSON array of item ids on each line: a model that ranks them worse stays in
 # evaluated_by_devices = false  # true: no model goes out before devices have compared it; needs a plan that compares
 # most_loss = 0.02            # share of NDCG@10 that a new model may lose, on the histories and on devices
-# server_rate = 0.01          # step of the server's optimizer, FedAdam; smaller where the noise is loud
+# server_rate = 0.004         # largest step of the server's optimizer, FedAdam; less where a plan's noise is loud
 
 [limits]
 # address_per_minute = 600    # requests of one address (first 64 bits of IPv6); raise it where many share one
@@ -94,7 +94,7 @@ class ReleaseSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     held_out: str = ""
     evaluated_by_devices: bool = False
     most_loss: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.02
-    server_rate: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.01
+    server_rate: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.004
 
 
 class LimitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

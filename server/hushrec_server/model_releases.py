@@ -18,6 +18,7 @@ from hushrec.federated.fedadam import AdamSettings
 from hushrec.federated.layout import ParameterLayout
 from hushrec.federated.master import Master
 from hushrec.federated.release import CHANGED_FILES, write_release
+from hushrec.federated.schedule import share_of_rate
 from hushrec.manifest import Manifest, unguaranteed
 from hushrec.releases import Release
 from hushrec_privacy.accounting.guarantee import rounded_up
@@ -159,7 +160,8 @@ class ModelReleases:
         layout = ParameterLayout.of(old.manifest, plan.parts)
         adam = self._masters.optimizer(content, plan, layout, self._optimizer)
         master = self._masters.master(content) or Master.of(old)
-        master.apply(layout, adam.step(decode_sum(plan, result.noised)), lambda: Content.whole(old))
+        share = share_of_rate(result.number, plan.rounds, plan.noise_to_clip)
+        master.apply(layout, share * adam.step(decode_sum(plan, result.noised)), lambda: Content.whole(old))
         origins = _origins(old.manifest, plan)
         before = self._offered.round_of(base)
         compared = self._by_devices or (before is not None and before.compared)

@@ -16,12 +16,12 @@ from hushrec_privacy.accounting.discrete import ROUNDING_VARIANCE, equivalent_ga
 from hushrec_privacy.accounting.gaussian import check_delta
 from hushrec_privacy.accounting.guarantee import Guarantee
 from hushrec_privacy.accounting.privacy_loss import PrivacyLoss
-from hushrec_privacy.accounting.toeplitz import most_participations, sensitivity_squared
+from hushrec_privacy.accounting.toeplitz import MOST_STEPS, most_participations, round_error, sensitivity_squared
 from hushrec_privacy.errors import ConfigError, PlanError
 from hushrec_privacy.mechanisms.norm_bound import rounded_norm_bound
 from hushrec_privacy.plans.schema import GAIN, UPDATE, DirectPayload, Segment, check_schema
 
-__all__ = ["FORMAT", "MAX_PARAMETERS", "MAX_PLAN_BYTES", "NO_PARTS", "PARTS", "SECAGG", "Plan"]
+__all__ = ["FORMAT", "MAX_PARAMETERS", "MAX_PLAN_BYTES", "NO_PARTS", "PARTS", "SECAGG", "Plan", "noise_to_clip"]
 
 FORMAT = 1
 MAX_PLAN_BYTES = 1 << 16
@@ -196,6 +196,17 @@ class Plan:
         return self.noise_deviation / (self.clip_steps << self.lattice_bits)
 
     @property
+    def noise_to_clip(self) -> float:
+        """Norm of the noise of a round's mean over the clip norm, of an average round."""
+        return noise_to_clip(
+            self.noise_multiplier,
+            rounds=min(self.rounds, MOST_STEPS * 100 // self.bands),  # of more the mean is the same
+            bands=self.bands,
+            coordinates=self.coordinates,
+            cohort=self.cohort,
+        )
+
+    @property
     def compares(self) -> bool:
         """Whether its rounds compare a candidate with the release in use: such a round names the candidate."""
         return any(segment.name == GAIN for segment in self.schema)
@@ -308,3 +319,16 @@ class Plan:
         except ConfigError as error:
             raise PlanError(f"the plan cannot be used: {error.message}") from error
         return cls(**value | rows)
+
+
+def noise_to_clip(noise_multiplier: float, *, rounds: int, bands: int, coordinates: int, cohort: int) -> float:
+    """Norm of the noise of a round's mean over the clip norm, of an average round.
+
+    Args:
+        noise_multiplier: z.
+        rounds: T.
+        bands: h.
+        coordinates: d.
+        cohort: M.
+    """
+    return noise_multiplier * round_error(rounds, bands) * math.sqrt(coordinates) / cohort

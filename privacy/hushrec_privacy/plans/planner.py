@@ -17,10 +17,10 @@ from hushrec_privacy.accounting.discrete import ROUNDING_VARIANCE
 from hushrec_privacy.accounting.gaussian import check_delta, check_epsilon, check_noise, gaussian_mu
 from hushrec_privacy.accounting.guarantee import WEAK_EPSILON, Guarantee, number
 from hushrec_privacy.accounting.sampled import poisson_epsilon
-from hushrec_privacy.accounting.toeplitz import most_participations, prefix_error, round_error, sensitivity_squared
+from hushrec_privacy.accounting.toeplitz import most_participations, prefix_error, sensitivity_squared
 from hushrec_privacy.errors import ConfigError
 from hushrec_privacy.plans.limits import COHORT_FLOOR
-from hushrec_privacy.plans.plan import MAX_PARAMETERS, NO_PARTS, PARTS, SECAGG, Plan
+from hushrec_privacy.plans.plan import MAX_PARAMETERS, NO_PARTS, PARTS, SECAGG, Plan, noise_to_clip
 from hushrec_privacy.plans.ring import smallest_ring
 from hushrec_privacy.plans.schema import UPDATE, Segment, Vector
 
@@ -223,7 +223,9 @@ def reach(request: Request) -> Reachable:
         largest_separation=request.population // request.cohort,
         sensitivity_squared=squared,
         ring_bits=smallest_ring(request.cohort, coordinates).bits,
-        noise_to_clip=noise * round_error(request.rounds, bands) * math.sqrt(coordinates) / request.cohort,
+        noise_to_clip=noise_to_clip(
+            noise, rounds=request.rounds, bands=bands, coordinates=coordinates, cohort=request.cohort
+        ),
         prefix_rmse=(
             noise * prefix_error(request.rounds, bands) / request.cohort,
             independent * math.sqrt((request.rounds + 1) / 2) / request.cohort,

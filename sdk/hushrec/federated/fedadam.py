@@ -32,10 +32,10 @@ class AdamSettings:
         floor: τ, how small a root mean square change is still told from none.
     """
 
-    rate: float = 0.01
+    rate: float = 0.004
     momentum: float = 0.9
     second: float = 0.99
-    floor: float = 1e-3
+    floor: float = 1e-5
 
     def __post_init__(self) -> None:
         checks.positive(rate=self.rate, floor=self.floor)

@@ -14,6 +14,7 @@ from hushrec.bundle import Bundle
 from hushrec.federated.fedadam import AdamSettings, FedAdam
 from hushrec.federated.layout import ParameterLayout
 from hushrec.federated.master import Master
+from hushrec.federated.schedule import share_of_rate
 from hushrec.manifest import NO_GUARANTEE
 from hushrec_privacy.encoding.sums import decode_sum
 from hushrec_privacy.errors import ConfigError, LedgerError, ReleaseError
@@ -21,7 +22,7 @@ from hushrec_privacy.plans.plan import Plan
 from hushrec_server.held_out import HeldOut
 from hushrec_server.masters import Masters, content_of
 from hushrec_server.model_releases import ModelReleases
-from hushrec_server.publishing import Newest, Verdict
+from hushrec_server.publishing import Newest, RoundResult, Verdict
 from hushrec_server.releases import ReleaseKeys, ReleaseRepository
 
 from tests.learning_bundle import ITEMS
@@ -41,7 +42,7 @@ def test_a_round_becomes_the_next_version_with_the_servers_step_on_the_master(sh
     assert shop.publisher().publish(result) == Verdict()
     assert shop.publisher().newest().version == 2
     layout = ParameterLayout.of(shop.first.manifest, "adapter")
-    step = FedAdam(layout.size, AdamSettings()).step(decode_sum(shop.plan, result.noised))
+    step = share(result) * FedAdam(layout.size, AdamSettings()).step(decode_sum(shop.plan, result.noised))
     for name, change in layout.unflatten(step).items():
         expected = shop.first.array(name) + change.astype(np.float32)
         np.testing.assert_array_equal(shop.bundle().array(name), expected)
@@ -53,10 +54,15 @@ def test_master_and_optimizer_go_on_from_round_to_round(shop: Shop) -> None:
     for number in (1, 2, 3):
         result = shop.result(number)
         shop.publisher().publish(result)
-        master.apply(layout, adam.step(decode_sum(shop.plan, result.noised)), lambda: None)  # type: ignore[arg-type, return-value]
+        master.apply(layout, share(result) * adam.step(decode_sum(shop.plan, result.noised)), lambda: None)  # type: ignore[arg-type, return-value]
     assert shop.publisher().newest().version == 4
     for name in layout.shapes:
         np.testing.assert_array_equal(shop.bundle().array(name), master.encoder[name.removeprefix("params.")])
+
+
+def share(result: RoundResult) -> float:
+    """Of the server's rate, in a round."""
+    return share_of_rate(result.number, result.plan.rounds, result.plan.noise_to_clip)
 
 
 def other_plan(shop: Shop, parts: str = "adapter", **changes: Any) -> Plan:
@@ -84,7 +90,7 @@ def test_a_second_plan_for_the_same_parts_goes_on_with_the_moments_of_the_first(
 
     def one_optimizer(adam: FedAdam, layout: ParameterLayout, master: Master) -> None:
         for result in (first, second, again):
-            master.apply(layout, adam.step(decode_sum(result.plan, result.noised)), lambda: None)  # type: ignore[arg-type, return-value]
+            master.apply(layout, share(result) * adam.step(decode_sum(result.plan, result.noised)), lambda: None)  # type: ignore[arg-type, return-value]
 
     stepped(shop, one_optimizer)
 
@@ -98,7 +104,7 @@ def test_a_plan_of_another_clip_norm_begins_anew(shop: Shop) -> None:
     def two_optimizers(adam: FedAdam, layout: ParameterLayout, master: Master) -> None:
         for result in (first, second):
             adam = FedAdam(layout.size, AdamSettings())
-            master.apply(layout, adam.step(decode_sum(result.plan, result.noised)), lambda: None)  # type: ignore[arg-type, return-value]
+            master.apply(layout, share(result) * adam.step(decode_sum(result.plan, result.noised)), lambda: None)  # type: ignore[arg-type, return-value]
 
     stepped(shop, two_optimizers)
 
@@ -217,7 +223,7 @@ def test_after_a_roll_back_the_master_of_that_content_is_gone_on_with(shop: Shop
     layout = ParameterLayout.of(shop.first.manifest, "adapter")
     adam, master = FedAdam(layout.size, AdamSettings()), Master.of(shop.first)
     for result in (first, again):
-        master.apply(layout, adam.step(decode_sum(shop.plan, result.noised)), lambda: None)  # type: ignore[arg-type, return-value]
+        master.apply(layout, share(result) * adam.step(decode_sum(shop.plan, result.noised)), lambda: None)  # type: ignore[arg-type, return-value]
     for name in layout.shapes:
         np.testing.assert_array_equal(shop.bundle().array(name), master.encoder[name.removeprefix("params.")])
 
@@ -234,7 +240,7 @@ def test_a_model_that_the_guard_refuses_does_not_go_out_and_changes_nothing(shop
     result = shop.result(2)
     shop.publisher().publish(result)
     layout = ParameterLayout.of(shop.first.manifest, "adapter")
-    step = FedAdam(layout.size, AdamSettings()).step(decode_sum(shop.plan, result.noised))
+    step = share(result) * FedAdam(layout.size, AdamSettings()).step(decode_sum(shop.plan, result.noised))
     for name, change in layout.unflatten(step).items():
         np.testing.assert_array_equal(shop.bundle().array(name), shop.first.array(name) + change.astype(np.float32))
 

@@ -46,6 +46,22 @@ def test_bytes_and_back_are_the_same_plan() -> None:
 
 
 @pytest.mark.parametrize(
+    "changes", [{}, {"rounds": 50, "min_separation": 1}, {"epsilon": 4.0, "noise_multiplier": None}]
+)
+def test_a_plan_knows_how_loud_its_rounds_are(changes: dict[str, Any]) -> None:
+    request = replace(REQUEST, **changes)
+    made, found = plan(**changes), reach(request).noise_to_clip
+    assert made.noise_to_clip == found
+    alone = made.noise_multiplier * math.sqrt(made.coordinates) / made.cohort
+    assert (found == alone) if made.bands == 1 else (alone < found < 1.3 * alone)
+
+
+def test_however_long_a_plan_is_its_loudness_can_be_told() -> None:
+    long = replace(plan(), rounds=10**6, bands=10**6, participations=1, min_separation=10**6)
+    assert 0 < long.noise_to_clip < math.inf
+
+
+@pytest.mark.parametrize(
     ("data", "message"),
     [
         (b"", "not canonical"),
