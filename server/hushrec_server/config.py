@@ -59,7 +59,7 @@ TEMPLATE = """\
 [limits]
 # address_per_minute = 600    # requests of one address (first 64 bits of IPv6); raise it where many share one
 # device_per_minute = 120     # signed requests of one device
-# connections = 1000          # of this process
+# connections = 2000          # of this process; each device of a round may hold one
 # connections_per_address = 256  # not counted behind proxies
 # head_seconds = 10           # for a request's head to arrive
 # body_seconds = 30           # for its body to arrive
@@ -102,7 +102,7 @@ class LimitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     address_per_minute: _Count = 600
     device_per_minute: _Count = 120
-    connections: _Count = 1_000
+    connections: _Count = 2_000
     connections_per_address: _Count = 256
     head_seconds: _Count = 10
     body_seconds: _Count = 30
