@@ -49,7 +49,7 @@ def _answer(request: Request[Any, Any, Any], error: HushrecError) -> Response[by
     scope: MutableMapping[str, Any] = request.scope  # type: ignore[assignment]
     scope[REFUSAL] = refusal_reason(error)
     status, headers, body = problem_answer(error)
-    if status >= 500:
+    if status >= 500 and not isinstance(error, FleetError):  # "busy" is a refusal like any other
         log_fault("failed", error)
     return Response(body, status_code=status, headers=headers, media_type=PROBLEM_TYPE)
 

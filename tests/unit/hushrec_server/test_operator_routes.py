@@ -166,6 +166,15 @@ def test_an_address_that_asks_too_often_is_refused_and_others_and_the_probe_are_
     assert refused.headers["content-length"] == str(len(refused.body))
 
 
+def test_a_server_without_room_refuses_and_logs_no_fault(world: World, log: io.StringIO) -> None:
+    device = Device(world)
+    device.check_in()
+    path, headers, body = device.upload_request(b"masked")
+    with world.front.room.taken(world.front.room.free, "192.0.2.7"):
+        assert world.ask("POST", path, headers=headers, body=body).status == 503
+    assert [json.loads(line).get("route") for line in log.getvalue().splitlines()] == ["check-in"]
+
+
 def test_what_anybody_can_send_without_end_is_counted_and_not_logged(world: World, log: io.StringIO) -> None:
     few_requests(world)
     for _ in range(15):
