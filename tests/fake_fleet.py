@@ -206,6 +206,7 @@ class World:
             room=BodyRoom(1 << 20),
             admin=AdminToken(TOKEN.encode()),
             releases=folder / "releases",
+            expires_at=lambda: {"root": 2_000_000},
         )
         self.app = server_app(self.front, limits or LimitSettings(address_per_minute=10**6))
 

@@ -92,9 +92,7 @@ def assemble(config: Config, say: Callable[[str], None], *, clock: Callable[[], 
             say(_add_plan(service, Path(path), int(clock())))
         if publisher is not None and config.releases.evaluated_by_devices:
             _say_who_compares(service, say)
-        front = _front(config, service, envelopes, AdminToken(keys.admin_token), clock)
-        if repository is not None:
-            front.ready.add("releases", lambda: _check_releases(repository, clock))
+        front = _front(config, service, envelopes, AdminToken(keys.admin_token), clock, repository)
         app = server_app(
             front,
             config.limits,
@@ -108,7 +106,12 @@ def assemble(config: Config, say: Callable[[str], None], *, clock: Callable[[], 
 
 
 def _front(
-    config: Config, service: FleetService, envelopes: EnvelopeKeys, admin: AdminToken, clock: Callable[[], float]
+    config: Config,
+    service: FleetService,
+    envelopes: EnvelopeKeys,
+    admin: AdminToken,
+    clock: Callable[[], float],
+    repository: "ReleaseRepository | None",
 ) -> Front:
     limits = config.limits
     rates = TokenBuckets(
@@ -124,7 +127,13 @@ def _front(
     ready = Readiness()
     ready.add("database", service.check)
     ready.add("envelope-keys", lambda: envelopes.check(int(clock())))
-    releases = config.data / RELEASES
+    if repository is not None:
+        ready.add("releases", lambda: _check_releases(repository, clock))
+
+    def expires_at() -> dict[str, float]:
+        roles = {} if repository is None else repository.expires_at()
+        return {"envelope-keys": envelopes.expires_at(), **roles}
+
     return Front(
         fleet=service,
         requests=requests,
@@ -132,7 +141,8 @@ def _front(
         ready=ready,
         room=BodyRoom(limits.body_megabytes << 20),
         admin=admin,
-        releases=releases if (releases / "metadata").is_dir() else None,
+        releases=None if repository is None else config.data / RELEASES,
+        expires_at=expires_at,
     )
 
 

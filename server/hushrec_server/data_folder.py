@@ -91,6 +91,10 @@ class EnvelopeKeys:
         """The keys to open with at a moment."""
         return tuple(keys_in_force(self.key_set, self.keys, at_s=at_s))
 
+    def expires_at(self) -> int:
+        """When the last of them is over, seconds since 1970-01-01 UTC."""
+        return max(each.not_after for each in self.key_set.keys)
+
     def check(self, at_s: int) -> None:
         """For /readyz and the start: devices seal to the newest key in force, which must be here.
 

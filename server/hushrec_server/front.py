@@ -6,7 +6,7 @@ Nothing that blocks runs on the event loop: handlers pass it to `Front.run`, whi
 import asyncio
 import hashlib
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -73,6 +73,7 @@ class Front:
         room: Bytes of bodies held at once.
         admin: The administrator's token.
         releases: Folder of the release repository; None: none is served.
+        expires_at: When what is signed runs out, by name, seconds since 1970-01-01 UTC.
     """
 
     fleet: Fleet
@@ -82,6 +83,7 @@ class Front:
     room: BodyRoom
     admin: AdminToken
     releases: Path | None = None
+    expires_at: Callable[[], Mapping[str, float]] = dict
     threads: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(THREADS, thread_name_prefix="request"), repr=False
     )

@@ -35,6 +35,7 @@ METRICS = {
     "hushrec_rounds": Metric("gauge", "Rounds by state.", ("plan", "state")),
     "hushrec_rounds_without_result": Metric("gauge", "Rounds over since the last published one, per plan.", ("plan",)),
     "hushrec_epsilon_spent": Metric("gauge", "Epsilon spent by a device at most, per plan.", ("plan",)),
+    "hushrec_expires_at": Metric("gauge", "When what is signed runs out, seconds since 1970-01-01 UTC.", ("what",)),
     "hushrec_release": Metric("gauge", "Model version of the newest release."),
     "hushrec_candidate": Metric("gauge", "Model version of what waits until devices have compared it; 0: nothing."),
 }

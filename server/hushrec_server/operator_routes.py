@@ -134,6 +134,7 @@ def _set_gauges(front: Front) -> None:
     front.metrics.replace("hushrec_rounds_without_result", waiting)
     front.metrics.replace("hushrec_epsilon_spent", spent)
     front.metrics.replace("hushrec_release", {(): _number(found.get("release"))})
+    front.metrics.replace("hushrec_expires_at", {(what,): at_s for what, at_s in front.expires_at().items()})
     candidate = found.get("candidate")
     waits = _number(candidate["model_version"]) if isinstance(candidate, Mapping) else 0.0
     front.metrics.replace("hushrec_candidate", {(): waits})

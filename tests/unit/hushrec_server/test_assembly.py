@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hushrec.messages import path_of
 from hushrec_privacy.errors import PlanError
 from hushrec_server.assembly import assemble
 from hushrec_server.config import read_config
 from hushrec_server.releases import ReleaseKeys, ReleaseRepository
 
+from tests.asgi import ask
 from tests.server_folder import ServerFolder
 
 DAY_S = 86_400
@@ -71,3 +73,14 @@ def test_without_the_online_key_a_start_says_until_when_devices_take_something_n
     said = start()
     assert any("nothing is published" in line for line in said)
     assert any("devices take nothing new from 2027-02-01 08:00 UTC on" in line for line in said)
+
+
+def test_metrics_say_when_what_is_signed_runs_out(folder: ServerFolder) -> None:
+    keys = ReleaseKeys.create(folder.data / "offline", folder.data / "online")
+    repository = ReleaseRepository.create(folder.data / "releases", keys, clock=time.time)
+    server = assemble(read_config(folder.config), lambda _: None)
+    text = ask(server.app, "GET", path_of("metrics")).body.decode()
+    server.close()
+    for role, at_s in repository.expires_at().items():
+        assert f'hushrec_expires_at{{what="{role}"}} {at_s:.10g}\n' in text
+    assert 'hushrec_expires_at{what="envelope-keys"} ' in text

@@ -112,6 +112,7 @@ def test_metrics_count_requests_refusals_uploads_rounds_and_epsilon(world: World
         f'hushrec_rounds{{plan="{PLAN[:16]}",state="mask"}} 1',
         f'hushrec_rounds_without_result{{plan="{PLAN[:16]}"}} 4',
         f'hushrec_epsilon_spent{{plan="{PLAN[:16]}"}} 1.25',
+        'hushrec_expires_at{what="root"} 2000000',
         "hushrec_release 3",
         "hushrec_candidate 4",
     ):
