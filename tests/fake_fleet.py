@@ -4,7 +4,7 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from hushrec.messages import (
 )
 from hushrec_privacy.enrolment import AuthorityKey, Identity, verified_certificate
 from hushrec_privacy.envelope import Context, EnvelopeKey, seal, sign_request
-from hushrec_privacy.errors import FleetError
+from hushrec_privacy.errors import FleetError, HushrecError
 from hushrec_server.app import server_app
 from hushrec_server.config import LimitSettings
 from hushrec_server.device_requests import DeviceRequests
@@ -36,7 +36,7 @@ from hushrec_server.slow_clients import BodyRoom
 from tests.asgi import Answer, ask
 from tests.fleet_plans import a_fleet_plan
 
-__all__ = ["PLAN", "TOKEN", "Device", "FakeFleet", "World"]
+__all__ = ["PLAN", "TOKEN", "Device", "FakeFleet", "Seat", "Sending", "World"]
 
 AUTHORITY_KEY = AuthorityKey(bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60"))
 """The secret of `fleet_plans.AUTHORITY`: RFC 8032, section 7.1, test 1."""
@@ -85,6 +85,8 @@ class FakeFleet:
     replies: dict[tuple[int, str], bytes] = field(default_factory=dict)
     direct: dict[tuple[str, str], bytes] = field(default_factory=dict)
     plans: list[tuple[bytes, bytes]] = field(default_factory=list)
+    turned_away: dict[str, FleetError] = field(default_factory=dict)
+    groups: list[int] = field(default_factory=list)
     ticks: int = 0
     tick_s: float = 0.0
     halted: bool = False
@@ -99,9 +101,18 @@ class FakeFleet:
         """Any plan."""
         self.plans.append((data, signature))
 
-    def check_in(self, plan_id: str, pseudonym: str, certificate: bytes) -> Seat:
-        """Always welcome."""
+    def refused(self, plan_id: str, pseudonyms: Collection[str]) -> Mapping[str, FleetError]:
+        """Whom a test wants."""
         self._check_plan(plan_id)
+        return {pseudonym: self.turned_away[pseudonym] for pseudonym in pseudonyms if pseudonym in self.turned_away}
+
+    def check_ins(self, plan_id: str, asked: Sequence[tuple[str, bytes]]) -> Sequence[Seat | HushrecError]:
+        """All are welcome."""
+        self._check_plan(plan_id)
+        self.groups.append(len(asked))
+        return [self._seat(plan_id, *each) for each in asked]
+
+    def _seat(self, plan_id: str, pseudonym: str, certificate: bytes) -> Seat:
         known = verified_certificate(certificate, self.authority, plan_id=plan_id)
         self.devices.setdefault(pseudonym, known.identity)
         index = list(self.devices).index(pseudonym)
@@ -112,12 +123,13 @@ class FakeFleet:
         self.message_bytes(plan_id, round_number, 1)
         return self.devices.get(pseudonym)
 
-    def remember_nonce(self, plan_id: str, pseudonym: str, nonce: bytes, at_s: int) -> bool:
+    def remember_nonces(self, plan_id: str, requests: Sequence[tuple[str, bytes, int]]) -> Sequence[bool]:
         """For ever."""
-        key = (plan_id, pseudonym, nonce)
-        new = key not in self.nonces
-        self.nonces.add(key)
-        return new
+        answers = []
+        for pseudonym, nonce, _ in requests:
+            answers.append((plan_id, pseudonym, nonce) not in self.nonces)
+            self.nonces.add((plan_id, pseudonym, nonce))
+        return answers
 
     def message_bytes(self, plan_id: str, round_number: int, phase: int) -> int:
         """The same for all phases."""

@@ -9,7 +9,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from hushrec_server.schema import FEATURE, ROWS_OF_DEVICES, prepare
 
-__all__ = ["Database", "insert_new", "put"]
+__all__ = ["Database", "insert_new", "insert_several_new", "put"]
 
 WAIT_S = 60.0
 """How long a transaction waits for another one, at most."""
@@ -188,6 +188,17 @@ def insert_new(connection: Connection, table: Table, **values: object) -> bool:
     kind = postgresql if connection.dialect.name == "postgresql" else sqlite
     wanted = kind.insert(table).values(**values).on_conflict_do_nothing()
     return connection.execute(wanted.execution_options(preserve_rowcount=True)).rowcount == 1
+
+
+def insert_several_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, object]]) -> list[bool]:
+    """Add rows unless ones with their keys are there; whether each was added. The keys must differ, and be in order."""
+    if connection.dialect.name != "postgresql":  # SQLite knows RETURNING from 3.35 on only; and calls cost little
+        one = sqlite.insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+        return [connection.execute(one, row).rowcount == 1 for row in rows]
+    keys = table.primary_key.columns
+    many = postgresql.insert(table).on_conflict_do_nothing().returning(*keys)
+    added = {tuple(row) for row in connection.execute(many, rows)}
+    return [tuple(row[key.name] for key in keys) in added for row in rows]
 
 
 def put(connection: Connection, table: Table, **values: object) -> None:

@@ -6,16 +6,16 @@ run it in a thread. A question for a reply changes nothing and is answered the s
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from hushrec.messages import CheckInBody, FeatureBody, read_packed
-from hushrec_privacy.enrolment import verified_certificate
-from hushrec_privacy.envelope import Context, EnvelopeKey, open_sealed, verify_request
+from hushrec_privacy.envelope import Context, EnvelopeKey, RequestId, open_sealed, verify_request
 from hushrec_privacy.errors import EnrolmentError, EnvelopeError, FleetError
 from hushrec_privacy.plans.plan import Plan
 
+from hushrec_server.certificates import checked_certificate
 from hushrec_server.fleet import Fleet
 from hushrec_server.rates import TokenBuckets
 
@@ -85,20 +85,42 @@ class DeviceRequests:
             EnvelopeError: It cannot be accepted.
             FleetError: There is no such plan, or the device asks too often.
         """
-        authority = self._authority(asked.plan_id)
-        try:
-            body = read_packed(open_sealed(self._keys(), self._context(asked), asked.body, size), kind)
-            certificate = verified_certificate(body.certificate, authority, plan_id=asked.plan_id)
-            if certificate.pseudonym != asked.device:
-                raise EnvelopeError(OPAQUE)
-            self._admit(asked, certificate.identity, once=True)
-        except (EnvelopeError, EnrolmentError) as error:
-            raise EnvelopeError(OPAQUE) from error
-        except FleetError as error:
-            if error.reason == "malformed":  # what is inside an envelope is nobody's business until it is signed
-                raise EnvelopeError(OPAQUE) from error
-            raise
+        body, seen = self._opened(asked, size, kind, self._authority(asked.plan_id))
+        if not self._are_new(asked.plan_id, [(asked, seen)])[0]:
+            raise EnvelopeError(OPAQUE)
         return body
+
+    def check_ins(self, plan_id: str, asked: Sequence[DeviceRequest], size: int) -> list[CheckInBody | Exception]:
+        """Open and authenticate check-ins to one plan: for each what is inside, or its error.
+
+        Who would get no place is refused unread: that no place is given, anyone with a certificate can see, and
+        who has one in a round, all of its devices know.
+
+        Args:
+            plan_id: Untrusted.
+            asked: The requests, to this plan.
+            size: What their payloads are padded to, bytes.
+
+        Raises:
+            FleetError: There is no such plan.
+        """
+        authority = self._authority(plan_id)
+        refused = self._fleet.refused(plan_id, {each.device for each in asked if _PSEUDONYM.fullmatch(each.device)})
+        found: list[CheckInBody | Exception] = []
+        seen: dict[int, RequestId] = {}
+        for at, each in enumerate(asked):
+            try:
+                if each.device in refused:
+                    raise refused[each.device]
+                body, seen[at] = self._opened(each, size, CheckInBody, authority)
+                found.append(body)
+            except Exception as error:  # noqa: BLE001  whatever one device sent, the others have nothing to do with it
+                found.append(error)
+        are_new = self._are_new(plan_id, [(asked[at], request) for at, request in seen.items()])
+        for at, is_new in zip(seen, are_new, strict=True):
+            if not is_new:
+                found[at] = EnvelopeError(OPAQUE)
+        return found
 
     def expect(self, asked: DeviceRequest) -> None:
         """Refuse a message of whoever has no place in the round, before room is kept for it and its body is read.
@@ -121,7 +143,9 @@ class DeviceRequests:
         """
         try:
             context = self._context(asked)
-            self._admit(asked, self._known(asked), once=True)
+            seen = self._authenticated(asked, self._known(asked))
+            if not self._are_new(asked.plan_id, [(asked, seen)])[0]:
+                raise EnvelopeError(OPAQUE)
             return open_sealed(self._keys(), context, asked.body, size)
         except EnvelopeError as error:
             raise EnvelopeError(OPAQUE) from error
@@ -135,7 +159,7 @@ class DeviceRequests:
         """
         try:
             self._context(asked)
-            self._admit(asked, self._known(asked), once=False)
+            self._authenticated(asked, self._known(asked))
         except EnvelopeError as error:
             raise EnvelopeError(OPAQUE) from error
 
@@ -148,14 +172,32 @@ class DeviceRequests:
         found = self._fleet.identity(asked.plan_id, asked.round_number, asked.device)
         return _NOBODY if found is None else found
 
-    def _admit(self, asked: DeviceRequest, identity: bytes, *, once: bool) -> None:
+    def _opened(self, asked: DeviceRequest, size: int, kind: type[_Body], authority: bytes) -> tuple[_Body, RequestId]:
+        try:
+            body = read_packed(open_sealed(self._keys(), self._context(asked), asked.body, size), kind)
+            certificate = checked_certificate(body.certificate, authority, asked.plan_id)
+            if certificate.pseudonym != asked.device:
+                raise EnvelopeError(OPAQUE)
+            return body, self._authenticated(asked, certificate.identity)
+        except (EnvelopeError, EnrolmentError) as error:
+            raise EnvelopeError(OPAQUE) from error
+        except FleetError as error:
+            if error.reason == "malformed":  # what is inside an envelope is nobody's business until it is signed
+                raise EnvelopeError(OPAQUE) from error
+            raise
+
+    def _authenticated(self, asked: DeviceRequest, identity: bytes) -> RequestId:
         now = int(self._clock())
         seen = verify_request(identity, self._context(asked), asked.body, asked.signature, at_s=now)
         wait = self._rates.take(asked.device)
         if wait:
             raise FleetError("this device asks too often", reason="rate-limited", retry_after_s=wait)
-        if once and not self._fleet.remember_nonce(asked.plan_id, asked.device, seen.nonce, seen.at_s):
-            raise EnvelopeError(OPAQUE)
+        return seen
+
+    def _are_new(self, plan_id: str, requests: Sequence[tuple[DeviceRequest, RequestId]]) -> Sequence[bool]:
+        """Whether each was never seen before; from now on it was."""
+        nonces = [(asked.device, seen.nonce, seen.at_s) for asked, seen in requests]
+        return self._fleet.remember_nonces(plan_id, nonces) if nonces else []
 
     def _authority(self, plan_id: str) -> bytes:
         """The public key that certifies devices of a plan: the plan names it, and never changes."""

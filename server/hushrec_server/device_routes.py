@@ -1,12 +1,14 @@
 """What devices ask: what fleet this is, a place in a round, uploads, replies, direct feature payloads."""
 
+from collections.abc import Sequence
+from functools import partial
+
 from hushrec.messages import (
     DEVICE_HEADER,
     ROUTES,
     SIGNATURE_HEADER,
     WIRE_VERSION,
     CheckInAnswer,
-    CheckInBody,
     FeatureBody,
     FleetAnswer,
     SignedDocument,
@@ -17,10 +19,11 @@ from hushrec.messages import (
     upload_route,
 )
 from hushrec_privacy.envelope import OVERHEAD_BYTES
-from hushrec_privacy.errors import FleetError
+from hushrec_privacy.errors import FleetError, HushrecError
 from litestar import Response, get, post
 
 from hushrec_server.device_requests import DeviceRequest
+from hushrec_server.fleet import Place
 from hushrec_server.front import Asked, Front, address_of, body_length, front_of, in_path, read_body
 from hushrec_server.routing import BINARY, JSON, MSGPACK, json_bytes, litestar_path, round_number
 
@@ -42,7 +45,7 @@ async def check_in(request: Asked) -> Response[bytes]:
     front, plan, size = front_of(request), in_path(request, "plan"), ROUTES["check-in"].payload_bytes
     with front.room.taken(size + OVERHEAD_BYTES, address_of(request)):
         asked = await _sealed(request, "check-in", plan, 0, size)
-        answer = await front.run(_check_in, front, asked, size)
+        answer = await front.check_ins.do(plan, asked, partial(front.run, _check_ins, front))
     front.metrics.count("hushrec_check_ins_total")
     return Response(answer, media_type=MSGPACK)
 
@@ -100,10 +103,21 @@ def _fleet_answer(front: Front) -> bytes:
     )
 
 
-def _check_in(front: Front, asked: DeviceRequest, size: int) -> bytes:
-    body = front.requests.first(asked, size, CheckInBody)
-    place = front.fleet.check_in(asked.plan_id, asked.device, body.certificate)
-    return packed(CheckInAnswer(place.round_number, place.index, place.session, place.release, place.deadline_at))
+def _check_ins(front: Front, plan: str, asked: Sequence[DeviceRequest]) -> list[bytes | Exception]:
+    bodies = front.requests.check_ins(plan, asked, ROUTES["check-in"].payload_bytes)
+    known = [
+        (each.device, body.certificate)
+        for each, body in zip(asked, bodies, strict=True)
+        if not isinstance(body, Exception)
+    ]
+    places = iter(front.fleet.check_ins(plan, known) if known else ())
+    return [body if isinstance(body, Exception) else _place(next(places)) for body in bodies]
+
+
+def _place(found: Place | HushrecError) -> bytes | HushrecError:
+    if isinstance(found, HushrecError):
+        return found
+    return packed(CheckInAnswer(found.round_number, found.index, found.session, found.release, found.deadline_at))
 
 
 def _upload(front: Front, asked: DeviceRequest, phase: int, size: int) -> None:

@@ -5,12 +5,12 @@ nonces of requests, which are kept for as long as a request could be sent again.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from sqlalchemy import delete, select
 
-from hushrec_server.database import Database, insert_new, put
+from hushrec_server.database import Database, insert_several_new, put
 from hushrec_server.plans import Plans, PlanStatus
 from hushrec_server.refusals import Reason, refusal
 from hushrec_server.schema import FEATURE, NONCE
@@ -29,15 +29,30 @@ class Payloads:
     def __init__(self, database: Database, plans: Plans, clock: Callable[[], int]) -> None:
         self._database, self._plans, self._clock = database, plans, clock
 
-    def remember(self, plan_id: str, pseudonym: str, nonce: bytes, at_s: int) -> bool:
-        """Keep a nonce; False: it was there already.
+    def remember(self, plan_id: str, requests: Sequence[tuple[str, bytes, int]]) -> list[bool]:
+        """Keep nonces; for each whether it is new. False: it was there already, or stands earlier in the list.
+
+        Args:
+            plan_id: Of which plan.
+            requests: Pseudonym, nonce, and the time that the request states, in seconds since 1970-01-01 UTC.
 
         Raises:
             StorageError: The database cannot be used.
         """
-        values = {"plan": plan_id, "pseudonym": pseudonym, "nonce": nonce, "expires_at": at_s + NONCE_S}
+        until = {(pseudonym, nonce): at_s + NONCE_S for pseudonym, nonce, at_s in requests}
+        names = sorted(until)  # in one order, so that processes with the same ones do not wait for each other in a ring
+        rows = [
+            {"plan": plan_id, "pseudonym": pseudonym, "nonce": nonce, "expires_at": until[pseudonym, nonce]}
+            for pseudonym, nonce in names
+        ]
         with self._database.hasty() as connection:
-            return insert_new(connection, NONCE, **values)
+            added = insert_several_new(connection, NONCE, rows)
+        new = {name for name, is_new in zip(names, added, strict=True) if is_new}
+        answers = []
+        for pseudonym, nonce, _ in requests:
+            answers.append((pseudonym, nonce) in new)
+            new.discard((pseudonym, nonce))
+        return answers
 
     def add(self, plan_id: str, name: str, pseudonym: str, values: bytes) -> None:
         """Keep a payload in place of an earlier one of the device; durable on return.

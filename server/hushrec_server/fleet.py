@@ -4,8 +4,10 @@ Plain calls that may block on the database and on arithmetic: never made on the 
 since 1970-01-01 UTC. A refusal is a `FleetError` with its reason, and `retry_after_s` where coming back makes sense.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
+
+from hushrec_privacy.errors import FleetError, HushrecError
 
 __all__ = ["Fleet", "FleetInfo", "Place"]
 
@@ -71,8 +73,11 @@ class Fleet(Protocol):
     def add_plan(self, data: bytes, signature: bytes) -> None:
         """Take a plan that the shop's plan key signed; again is nothing."""
 
-    def check_in(self, plan_id: str, pseudonym: str, certificate: bytes) -> Place:
-        """Give a device a place in the round that is open, the same one if it asks again."""
+    def refused(self, plan_id: str, pseudonyms: Collection[str]) -> Mapping[str, FleetError]:
+        """Which devices would get no place now, whoever they are: those without one when none is given."""
+
+    def check_ins(self, plan_id: str, asked: Sequence[tuple[str, bytes]]) -> Sequence[Place | HushrecError]:
+        """Give devices (pseudonym, certificate) places in the round that is open, the same ones if they ask again."""
 
     def identity(self, plan_id: str, round_number: int, pseudonym: str) -> bytes | None:
         """The public key that a device of a running round checked in with; None: it has no place in it.
@@ -80,8 +85,8 @@ class Fleet(Protocol):
         Refused for a round that does not run, or not any more: that is no secret.
         """
 
-    def remember_nonce(self, plan_id: str, pseudonym: str, nonce: bytes, at_s: int) -> bool:
-        """Keep a request's nonce for as long as its time could be accepted; False: it was there already."""
+    def remember_nonces(self, plan_id: str, requests: Sequence[tuple[str, bytes, int]]) -> Sequence[bool]:
+        """Keep (pseudonym, nonce, stated time) as long as the time could be accepted; for each whether it is new."""
 
     def message_bytes(self, plan_id: str, round_number: int, phase: int) -> int:
         """Largest message of a phase of a running round; refused for a round that does not run, or not any more."""

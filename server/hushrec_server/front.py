@@ -17,8 +17,9 @@ from hushrec_privacy.errors import FleetError
 from litestar import Request
 from litestar.datastructures import State
 
-from hushrec_server.device_requests import DeviceRequests
+from hushrec_server.device_requests import DeviceRequest, DeviceRequests
 from hushrec_server.fleet import Fleet
+from hushrec_server.grouping import Grouped
 from hushrec_server.metrics import Metrics
 from hushrec_server.rates import address_key
 from hushrec_server.readiness import Readiness
@@ -28,6 +29,9 @@ __all__ = ["THREADS", "AdminToken", "Asked", "Front", "address_of", "body_length
 
 THREADS = 8
 """Of one process, for the database and for cryptography: enough to keep one processor busy while some of them wait."""
+
+CHECK_INS_AT_ONCE = 32
+"""In one transaction: a synced commit is paid once for all of them, and none waits long for the others."""
 
 Asked = Request[Any, Any, State]
 """A request as Litestar hands it over."""
@@ -87,6 +91,7 @@ class Front:
     threads: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(THREADS, thread_name_prefix="request"), repr=False
     )
+    check_ins: Grouped[DeviceRequest, bytes] = field(default_factory=lambda: Grouped(CHECK_INS_AT_ONCE), repr=False)
 
     async def run(self, call: Callable[..., _Result], *arguments: object) -> _Result:
         """Run a blocking call in a thread and wait for it."""

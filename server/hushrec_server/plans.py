@@ -158,6 +158,19 @@ class Plans:
             known = self._remember(plan_id, bytes(found.data), bytes(found.signature))
         return SignedPlan(plan_id, known.plan, known.data, known.signature, PlanStatus(found.status), found.reason)
 
+    def known(self, plan_id: str) -> Plan:
+        """A plan itself, which never changes: whether it is open, `get` tells.
+
+        Raises:
+            FleetError: There is none; reason `unknown-plan`.
+            StorageError: The database cannot be used.
+        """
+        known = self._known.get(plan_id)
+        if known is None:
+            with self._database.reading() as connection:
+                known = self.get(connection, plan_id)
+        return known.plan
+
     def all(self) -> tuple[SignedPlan, ...]:
         """All plans, the oldest first."""
         with self._database.reading() as connection:

@@ -5,15 +5,15 @@ device may be told is in its answer or in the reason of a `FleetError`; nothing 
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from hushrec_privacy.enrolment import verified_certificate
-from hushrec_privacy.errors import EnrolmentError, LedgerError
+from hushrec_privacy.errors import EnrolmentError, FleetError, HushrecError, LedgerError
 from hushrec_privacy.ledger import Ledger
 from hushrec_privacy.mechanisms.seal import SealKey
 from sqlalchemy import func, select
 
+from hushrec_server.certificates import checked_certificate
 from hushrec_server.database import Database
 from hushrec_server.features import Payloads
 from hushrec_server.ledger_store import DatabaseLedgerStore
@@ -164,12 +164,49 @@ class FleetService:
             FleetError: It gets no place; the reason says why, and when to come back.
             StorageError: The database cannot be used.
         """
-        signed = self._signed(plan_id)
-        found = verified_certificate(certificate, bytes.fromhex(signed.plan.authority), plan_id=plan_id)
-        if found.pseudonym != pseudonym:
-            raise EnrolmentError("the certificate is for another pseudonym; enrol again")
-        offered = self._publisher.candidate if signed.plan.compares else self._publisher.newest
-        return self._admission.check_in(plan_id, pseudonym, found.identity, lambda: offered().bundle)
+        found = self.check_ins(plan_id, [(pseudonym, certificate)])[0]
+        if isinstance(found, HushrecError):
+            raise found
+        return found
+
+    def refused(self, plan_id: str, pseudonyms: Collection[str]) -> Mapping[str, FleetError]:
+        """Which devices `check_ins` would refuse now, whatever their certificates; reads, and locks nothing.
+
+        Args:
+            plan_id: Untrusted.
+            pseudonyms: 32 hexadecimal digits each, of anyone.
+
+        Raises:
+            FleetError: The plan is unknown.
+            StorageError: The database cannot be used.
+        """
+        return self._admission.refused(plan_id, pseudonyms)
+
+    def check_ins(self, plan_id: str, asked: Sequence[tuple[str, bytes]]) -> list[CheckIn | HushrecError]:
+        """`check_in` for many devices in one transaction: for each a place, durable on return, or its error.
+
+        Args:
+            plan_id: Untrusted.
+            asked: Pseudonyms and certificates; a pseudonym that comes twice counts once. Untrusted.
+
+        Raises:
+            FleetError: The plan is unknown.
+            StorageError: The database cannot be used.
+        """
+        plan = self._plans.known(plan_id)
+        authority = bytes.fromhex(plan.authority)
+        answers, devices = dict[int, HushrecError](), dict[str, bytes]()
+        for place, (pseudonym, certificate) in enumerate(asked):
+            try:
+                found = checked_certificate(certificate, authority, plan_id)
+                if found.pseudonym != pseudonym:
+                    raise EnrolmentError("the certificate is for another pseudonym; enrol again")
+                devices.setdefault(pseudonym, found.identity)
+            except EnrolmentError as error:
+                answers[place] = error
+        offered = self._publisher.candidate if plan.compares else self._publisher.newest
+        places = self._admission.check_in(plan_id, devices, lambda: offered().bundle) if devices else {}
+        return [answers[place] if place in answers else places[name] for place, (name, _) in enumerate(asked)]
 
     def identity(self, plan_id: str, round_number: int, pseudonym: str) -> bytes | None:
         """The public key that a device of a running round checked in with; None: it has no place in it.
@@ -207,13 +244,17 @@ class FleetService:
         """
         return self._mailbox.reply(Key(plan_id, round_number), phase, pseudonym)
 
-    def remember_nonce(self, plan_id: str, pseudonym: str, nonce: bytes, at_s: int) -> bool:
-        """Keep a request's nonce for as long as the request could be accepted; False: it was there already.
+    def remember_nonces(self, plan_id: str, requests: Sequence[tuple[str, bytes, int]]) -> list[bool]:
+        """Keep nonces for as long as their requests could be accepted; for each whether it is new.
+
+        Args:
+            plan_id: Of which plan.
+            requests: Pseudonym, nonce, and stated time in seconds since 1970-01-01 UTC.
 
         Raises:
             StorageError: The database cannot be used.
         """
-        return self._payloads.remember(plan_id, pseudonym, nonce, at_s)
+        return self._payloads.remember(plan_id, requests)
 
     def add_features(self, plan_id: str, name: str, pseudonym: str, values: bytes) -> None:
         """Keep a payload that a device sent by itself until it expires, in place of an earlier one of the device.

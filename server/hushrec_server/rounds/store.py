@@ -5,7 +5,7 @@ whoever wants it locked: uploads run side by side, and none slips in while its p
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Select, Table, bindparam, delete, exists, func, insert, select, update
@@ -19,7 +19,7 @@ __all__ = [
     "Device",
     "Key",
     "Round",
-    "add_device",
+    "add_devices",
     "add_message",
     "add_phase",
     "bodies",
@@ -27,13 +27,16 @@ __all__ = [
     "counted",
     "device",
     "erase",
+    "free_places",
     "has_reply",
+    "latest",
     "locked",
     "message_digest",
     "newest",
     "open_round",
     "phase_state",
     "phase_total",
+    "places",
     "read",
     "reply",
     "running",
@@ -114,6 +117,12 @@ def newest(connection: Connection, plan: str, count: int) -> list[Round]:
     return [_round(row) for row in connection.execute(_NEWEST, {"plan": plan, "count": count})]
 
 
+def latest(connection: Connection, plan: str, *, lock: bool = False) -> Round | None:
+    """The newest round of a plan; with `lock` it stays as it is until the transaction ends."""
+    found = connection.execute(_NEWEST_LOCKED if lock else _NEWEST, {"plan": plan, "count": 1}).first()
+    return None if found is None else _round(found)
+
+
 def open_round(connection: Connection, new: Round) -> None:
     """Add a round."""
     connection.execute(insert(ROUND).values(**new._asdict()))
@@ -130,18 +139,27 @@ def device(connection: Connection, key: Key, pseudonym: str) -> Device | None:
     return None if found is None else Device(found.place, found.pseudonym, bytes(found.identity))
 
 
-def silent(connection: Connection, key: Key, came_before: int) -> int | None:
-    """A place whose device came so long ago and has said nothing, or None."""
+def places(connection: Connection, key: Key, pseudonyms: Iterable[str]) -> dict[str, int]:
+    """The places of those of these devices that have one, by pseudonym."""
+    found = connection.execute(_PLACES, {**key._asdict(), "pseudonyms": list(pseudonyms)})
+    return {row.pseudonym: row.place for row in found}
+
+
+def silent(connection: Connection, key: Key, came_before: int, count: int) -> Sequence[int]:
+    """The first places, at most so many, whose devices came so long ago and have said nothing."""
     said = exists().where(*_of(MESSAGE, key), MESSAGE.c.phase == 1, MESSAGE.c.place == DEVICE.c.place)
     wanted = select(DEVICE.c.place).where(*_of(DEVICE, key), DEVICE.c.came_at <= came_before, ~said)
-    return connection.execute(wanted.order_by(DEVICE.c.place).limit(1)).scalar()
+    return connection.execute(wanted.order_by(DEVICE.c.place).limit(count)).scalars().all()
 
 
-def add_device(connection: Connection, key: Key, new: Device, now: int, *, instead: bool) -> None:
-    """Give a place to a device; in the stead of the one that had it, if there was one."""
-    if instead:
-        connection.execute(delete(DEVICE).where(*_of(DEVICE, key), DEVICE.c.place == new.place))
-    connection.execute(insert(DEVICE).values(**key._asdict(), **new._asdict(), came_at=now))
+def add_devices(connection: Connection, key: Key, new: Sequence[Device], now: int) -> None:
+    """Give places that nobody has to devices, one at least."""
+    connection.execute(_ADD_DEVICE, [{**key._asdict(), **each._asdict(), "came_at": now} for each in new])
+
+
+def free_places(connection: Connection, key: Key, places: Sequence[int]) -> None:
+    """Take places away from the devices that have them."""
+    connection.execute(delete(DEVICE).where(*_of(DEVICE, key), DEVICE.c.place.in_(places)))
 
 
 def message_digest(connection: Connection, key: Key, phase: int, place: int) -> bytes | None:
@@ -250,9 +268,14 @@ _READ = select(ROUND).where(*_named(ROUND, "plan", "number"))
 _LOCKED, _SHARED = _READ.with_for_update(), _READ.with_for_update(read=True)
 _LOCKED_OR_SKIPPED = _READ.with_for_update(skip_locked=True)
 _NEWEST = select(ROUND).where(*_named(ROUND, "plan")).order_by(ROUND.c.number.desc()).limit(bindparam("count"))
+_NEWEST_LOCKED = _NEWEST.with_for_update()
 _DEVICE = select(DEVICE.c.place, DEVICE.c.pseudonym, DEVICE.c.identity).where(
     *_named(DEVICE, "plan", "number", "pseudonym")
 )
+_PLACES = select(DEVICE.c.pseudonym, DEVICE.c.place).where(
+    *_named(DEVICE, "plan", "number"), DEVICE.c.pseudonym.in_(bindparam("pseudonyms", expanding=True))
+)
+_ADD_DEVICE = insert(DEVICE)
 _DIGEST = select(MESSAGE.c.sha256).where(*_named(MESSAGE, "plan", "number", "phase", "place"))
 _COUNTED = select(func.count()).select_from(MESSAGE).where(*_named(MESSAGE, "plan", "number", "phase"))
 _HAS_REPLY = select(REPLY.c.place).where(*_named(REPLY, "plan", "number", "phase", "place"))

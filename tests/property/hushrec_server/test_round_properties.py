@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from hushrec_privacy.errors import FleetError
 from hushrec_server.refusals import Reason
+from hushrec_server.rounds.admission import CheckIn
 from hushrec_server.rounds.states import PHASES, State
 from hushrec_server.schema import DEVICE, MESSAGE, RESULT
 from hushrec_server.service import FleetService
@@ -20,6 +21,7 @@ DEVICES = range(7)  # the cohort is five
 device, phase = st.sampled_from(DEVICES), st.integers(1, 6)
 action = st.one_of(
     st.tuples(st.just("check in"), device, st.just(0)),
+    st.tuples(st.just("check in together"), device, st.integers(1, 10)),
     st.tuples(st.just("send"), device, phase),
     st.tuples(st.just("send wrong"), device, phase),
     st.tuples(st.just("ask"), device, phase),
@@ -55,6 +57,8 @@ class World:
         plan, (number, state) = self.fleet.plan.plan_id, self.newest()
         if what == "check in":
             self.fleet.check_in(self.service, one)
+        elif what == "check in together":
+            self.check_in_together([(one + step) % len(DEVICES) for step in range(other)])
         elif what == "send":
             self.fleet.send(self.service, other, one, round_number=number)
             if other == 4:
@@ -74,6 +78,18 @@ class World:
         else:
             self.services.pop().database.close()
             self.services.append(self.fleet.service())
+
+    def check_in_together(self, devices: list[int]) -> None:
+        """A group, in which a device may be twice: each has its own place, or is refused."""
+        asked = [(self.fleet.pseudonym(one), self.fleet.certificate(one)) for one in devices]
+        places: dict[int, int] = {}
+        for one, found in zip(devices, self.service.check_ins(self.fleet.plan.plan_id, asked), strict=True):
+            if isinstance(found, CheckIn):
+                assert places.setdefault(one, found.index) == found.index
+            else:
+                assert isinstance(found, FleetError)
+                check_refusal(found)
+        assert len(set(places.values())) == len(places)
 
     def all_send(self, state: str) -> None:
         """Devices come and answer whatever is open: so that rounds get somewhere."""

@@ -1,6 +1,9 @@
 """What devices ask, over HTTP: answered when it is theirs and fresh, refused with one opaque answer when it is not."""
 
+import asyncio
 import json
+import threading
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +25,12 @@ from hushrec.messages import (
 )
 from hushrec_privacy.enrolment import AuthorityKey, Identity
 from hushrec_privacy.envelope import EnvelopeKey, seal, sign_request
-from hushrec_privacy.errors import StorageError
+from hushrec_privacy.errors import FleetError, HushrecError, StorageError
 from hushrec_server.config import LimitSettings
-from hushrec_server.device_requests import OPAQUE
+from hushrec_server.device_requests import OPAQUE, DeviceRequest, DeviceRequests
 
-from tests.asgi import Answer
-from tests.fake_fleet import PLAN, PLAN_DOCUMENT, Device, World
+from tests.asgi import Answer, asks
+from tests.fake_fleet import PLAN, PLAN_DOCUMENT, Device, Seat, Sending, World
 
 
 @pytest.fixture
@@ -70,6 +73,118 @@ def test_a_certified_device_gets_a_place_and_the_same_one_again(world: World) ->
         place = read_packed(answer.body, CheckInAnswer)
         assert place == CheckInAnswer(1, 0, b"session", "cd" * 32, 1_000_060)
     assert list(world.fleet.devices) == [device.name]
+
+
+def at_once(world: World, *sent: Sending) -> list[Answer]:
+    """The answers to check-ins that all come while another one is worked on."""
+    begun, let_go, check_ins = threading.Event(), threading.Event(), world.fleet.check_ins
+
+    def slow(plan_id: str, asked: Sequence[tuple[str, bytes]]) -> Sequence[Seat | HushrecError]:
+        begun.set()
+        assert let_go.wait(60)
+        return check_ins(plan_id, asked)
+
+    async def run() -> list[Answer]:
+        world.fleet.check_ins = slow  # type: ignore[method-assign]
+        (path, headers, body), front = Device(world).check_in_request(), world.front.check_ins
+        first = asyncio.create_task(asks(world.app, "POST", path, headers=headers, body=body))
+        assert await asyncio.to_thread(begun.wait, 60)
+        others = [
+            asyncio.create_task(asks(world.app, "POST", path, headers=headers, body=body))
+            for path, headers, body in sent
+        ]
+        async with asyncio.timeout(60):
+            while sum(map(len, front._waiting.values())) < len(sent):
+                await asyncio.sleep(0.01)
+        let_go.set()
+        assert (await first).status == 200
+        return list(await asyncio.gather(*others))
+
+    return asyncio.run(run())
+
+
+def test_devices_that_come_while_others_are_worked_on_get_their_places_together(world: World) -> None:
+    devices = [Device(world) for _ in range(5)]
+    answers = at_once(world, *(device.check_in_request() for device in devices))
+    assert [answer.status for answer in answers] == [200] * 5
+    assert [read_packed(answer.body, CheckInAnswer).index for answer in answers] == [1, 2, 3, 4, 5]
+    assert world.fleet.groups == [1, 5]
+    assert list(world.fleet.devices)[1:] == [device.name for device in devices]
+
+
+def test_whatever_one_device_sends_others_of_its_group_get_their_places(world: World, tmp_path: Path) -> None:
+    first, last, twice = Device(world), Device(world), Device(world)
+    uncertified = Device(world, authority=AuthorityKey.create(tmp_path / "other.key"))
+    path, headers, body = Device(world).check_in_request()
+    replayed = twice.check_in_request()
+    wrong = [
+        uncertified.check_in_request(),
+        (path, headers, body[:-1] + bytes([body[-1] ^ 1])),
+        (path, {**headers, DEVICE_HEADER: first.name}, body),
+        (path, {**headers, SIGNATURE_HEADER: "A" * 119}, body),
+        (path, {**headers, DEVICE_HEADER: "\xff" * 32}, body),
+        (path, {}, body),
+        replayed,
+    ]
+    answers = at_once(world, replayed, first.check_in_request(), *wrong, last.check_in_request())
+    for answer in answers[2:-1]:
+        assert_opaque(answer)
+    assert [read_packed(answers[place].body, CheckInAnswer).index for place in (0, 1, -1)] == [1, 2, 3]
+    assert world.fleet.groups == [1, 3]
+
+
+def test_a_fault_that_one_device_runs_into_is_no_other_s(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, bad = DeviceRequests._opened, Device(world)
+
+    def broken(requests: DeviceRequests, asked: DeviceRequest, *more: Any) -> Any:
+        if asked.device == bad.name:
+            raise RuntimeError("secret of the inside")
+        return opened(requests, asked, *more)
+
+    monkeypatch.setattr(DeviceRequests, "_opened", broken)
+    answers = at_once(world, *(device.check_in_request() for device in (Device(world), bad, Device(world))))
+    assert [answer.status for answer in answers] == [200, 500, 200]
+    assert b"secret" not in answers[1].body
+
+
+def test_a_group_of_a_plan_that_is_not_there_keeps_no_other_group_waiting(world: World) -> None:
+    (path, headers, body), device = Device(world).check_in_request(), Device(world)
+    unknown = [(path.replace(PLAN, f"{number:064x}"), headers, body) for number in range(3)]
+    answers = at_once(world, *unknown, device.check_in_request())
+    assert [answer.status for answer in answers] == [404, 404, 404, 200]
+
+
+def test_who_would_get_no_place_is_refused_unread_and_nothing_is_kept_of_it(world: World) -> None:
+    full = FleetError("the round is full", reason="round-full", retry_after_s=40)
+    device, seated = Device(world), Device(world)
+    assert seated.check_in().status == 200
+    kept = len(world.fleet.nonces)
+    world.fleet.turned_away[device.name] = full
+    path, headers, body = device.check_in_request()
+    for unread in (body, bytes(len(body))):
+        answer = world.ask("POST", path, headers=headers, body=unread)
+        assert (answer.status, problem(answer).reason, answer.headers["retry-after"]) == (429, "round-full", "40")
+    assert len(world.fleet.nonces) == kept
+    assert seated.check_in().status == 200
+    del world.fleet.turned_away[device.name]
+    assert world.ask("POST", path, headers=headers, body=body).status == 200, "its request was not used up"
+
+
+def test_what_is_no_pseudonym_never_reaches_the_fleet(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def refused(_: str, pseudonyms: Collection[str]) -> dict[str, FleetError]:
+        asked.extend(pseudonyms)
+        return {}
+
+    monkeypatch.setattr(world.fleet, "refused", refused)
+    device = Device(world)
+    path, headers, body = device.check_in_request()
+    for name in ("", "x", "AB" * 16, "ab" * 17, "\x00" * 32, "ab" * 16 + "\n"):
+        assert_opaque(world.ask("POST", path, headers={**headers, DEVICE_HEADER: name}, body=body))
+    assert asked == []
+    assert world.ask("POST", path, headers=headers, body=body).status == 200
+    assert asked == [device.name]
 
 
 def test_an_upload_is_kept_and_its_reply_comes_when_the_phase_is_closed(world: World, device: Device) -> None:

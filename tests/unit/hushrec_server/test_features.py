@@ -4,6 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -153,10 +154,9 @@ def test_a_payload_that_is_not_the_plan_s_vector_is_refused_and_the_one_before_i
 
 def test_a_nonce_is_known_again_until_no_request_could_carry_it(fleet: SmallFleet, service: FleetService) -> None:
     plan, name = fleet.plan.plan_id, fleet.pseudonym(0)
-    assert service.remember_nonce(plan, name, b"n", START) is True
-    assert service.remember_nonce(plan, name, b"n", START) is False
-    assert service.remember_nonce(plan, name, b"m", START) is True
-    assert service.remember_nonce(plan, fleet.pseudonym(1), b"n", START) is True
+    assert service.remember_nonces(plan, [(name, b"n", START)]) == [True]
+    assert service.remember_nonces(plan, [(name, b"n", START)]) == [False]
+    assert service.remember_nonces(plan, [(name, b"m", START), (fleet.pseudonym(1), b"n", START)]) == [True, True]
     fleet.clock.now = START + NONCE_S - 1
     service.tick()
     assert count(service, NONCE) == 3
@@ -166,11 +166,39 @@ def test_a_nonce_is_known_again_until_no_request_could_carry_it(fleet: SmallFlee
 
 
 def test_a_nonce_that_comes_twice_at_once_is_new_once(fleet: SmallFleet, service: FleetService) -> None:
+    plan, name = fleet.plan.plan_id, fleet.pseudonym(0)
     with ThreadPoolExecutor(8) as pool:
-        found = list(
-            pool.map(lambda _: service.remember_nonce(fleet.plan.plan_id, fleet.pseudonym(0), b"n", START), range(16))
-        )
+        found = list(pool.map(lambda _: service.remember_nonces(plan, [(name, b"n", START)])[0], range(16)))
     assert sum(found) == 1
+
+
+def test_of_many_nonces_only_those_that_are_new_are_new_and_one_that_comes_twice_is_new_once(
+    fleet: SmallFleet, service: FleetService
+) -> None:
+    plan, (one, other) = fleet.plan.plan_id, (fleet.pseudonym(0), fleet.pseudonym(1))
+    assert service.remember_nonces(plan, [(one, b"b", START)]) == [True]
+    asked = [(one, b"c", START), (one, b"b", START), (other, b"b", START), (one, b"c", START), (one, b"a", START)]
+    assert service.remember_nonces(plan, asked) == [True, False, True, False, True]
+    assert service.remember_nonces("cd" * 32, [(one, b"a", START)]) == [True]
+
+
+def test_processes_that_get_the_same_nonces_in_other_orders_do_not_wait_for_each_other_in_a_ring(
+    fleet: SmallFleet, service: FleetService
+) -> None:
+    other, together = fleet.service(), Barrier(2)
+    asked = [(fleet.pseudonym(number), b"n", START) for number in range(800)]
+
+    def ask(service: FleetService, order: int) -> int:
+        new = 0
+        for plan in range(5):
+            together.wait(20)
+            new += sum(service.remember_nonces(f"{plan:064x}", asked[::order]))
+        return new
+
+    with ThreadPoolExecutor(2) as pool:
+        found = [pool.submit(ask, service, 1), pool.submit(ask, other, -1)]
+        assert sum(each.result() for each in found) == 5 * 800
+    other.database.close()
 
 
 def test_counts_are_shown_beside_their_noise(fleet: SmallFleet, service: FleetService) -> None:

@@ -5,10 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hushrec_privacy.enrolment import AuthorityKey
-from hushrec_privacy.errors import EnrolmentError, FleetError
+from hushrec_privacy.errors import EnrolmentError, FleetError, ReleaseError, StorageError
 from hushrec_server.publishing import Newest, StoredResults
+from hushrec_server.rounds import store
 from hushrec_server.rounds.admission import CheckIn
+from hushrec_server.rounds.store import Key
+from hushrec_server.schema import PLAN
 from hushrec_server.service import FleetService
+from sqlalchemy import update
 
 from tests.learning_shop import comparing_plan
 from tests.small_fleet import ROUND_S, START, SmallFleet
@@ -29,6 +33,13 @@ class Compares(StoredResults):
 
 def check_in(fleet: SmallFleet, service: FleetService, number: int) -> CheckIn:
     return service.check_in(fleet.plan.plan_id, fleet.pseudonym(number), fleet.certificate(number))
+
+
+def check_ins(fleet: SmallFleet, service: FleetService, *numbers: int) -> list[int | str]:
+    """What a group gets: places, or reasons."""
+    asked = [(fleet.pseudonym(number), fleet.certificate(number)) for number in numbers]
+    found = service.check_ins(fleet.plan.plan_id, asked)
+    return [each.index if isinstance(each, CheckIn) else str(getattr(each, "reason", each.code)) for each in found]
 
 
 def refused(fleet: SmallFleet, service: FleetService, number: int = 99) -> FleetError:
@@ -105,6 +116,146 @@ def test_no_more_than_the_cohort_gets_in_when_all_come_at_once(fleet: SmallFleet
     assert sorted(place for place in found if isinstance(place, int)) == list(range(5))
     assert {reason for reason in found if isinstance(reason, str)} == {"round-full"}
     assert len(service.rounds(fleet.plan.plan_id)) == 1
+
+
+def test_a_group_gets_places_in_its_order_and_no_more_than_the_cohort(fleet: SmallFleet, service: FleetService) -> None:
+    assert check_ins(fleet, service, 7, 3) == [0, 1]
+    assert check_ins(fleet, service, 4, 3, 5, 6, 8, 9, 10) == [2, 1, 3, 4, "round-full", "round-full", "round-full"]
+    assert check_ins(fleet, service, 11, 8) == ["round-full", "round-full"]
+    assert [service.identity(fleet.plan.plan_id, 1, fleet.pseudonym(number)) for number in (4, 3, 5)] == [
+        fleet.identity(number).public() for number in (4, 3, 5)
+    ]
+
+
+def test_each_of_a_group_that_is_refused_is_told_a_moment_of_its_own(fleet: SmallFleet, service: FleetService) -> None:
+    check_ins(fleet, service, *range(4))
+    asked = [(fleet.pseudonym(number), fleet.certificate(number)) for number in range(4, 30)]
+    place, *others = service.check_ins(fleet.plan.plan_id, asked)
+    assert isinstance(place, CheckIn)
+    assert len({error.retry_after_s for error in others if isinstance(error, FleetError)}) > 10
+
+
+def test_a_device_that_is_twice_in_a_group_gets_one_place(fleet: SmallFleet, service: FleetService) -> None:
+    assert check_ins(fleet, service, 7, 8, 7) == [0, 1, 0]
+    assert check_ins(fleet, service, 9) == [2]
+
+
+def test_a_wrong_certificate_in_a_group_is_nobody_else_s_business(fleet: SmallFleet, service: FleetService) -> None:
+    plan, name = fleet.plan.plan_id, fleet.pseudonym
+    wrong = [(name(1), fleet.certificate(2)), (name(3), b""), (name(4), fleet.certificate(4)[:-1] + b"x")]
+    asked = [(name(0), fleet.certificate(0)), *wrong, (name(1), fleet.certificate(1))]
+    first, *refused, last = service.check_ins(plan, asked)
+    assert isinstance(first, CheckIn)
+    assert isinstance(last, CheckIn)
+    assert (first.index, last.index) == (0, 1)
+    assert [type(error) for error in refused] == [EnrolmentError] * 3
+
+
+def test_groups_that_come_to_several_processes_at_once_get_no_more_than_the_cohort(
+    fleet: SmallFleet, service: FleetService
+) -> None:
+    other = fleet.service()
+    with ThreadPoolExecutor(8) as pool:
+        groups = pool.map(lambda n: check_ins(fleet, (service, other)[n % 2], *range(n, n + 3)), range(16))
+        found = [place for group in groups for place in group]
+    other.database.close()
+    assert {place for place in found if isinstance(place, int)} == set(range(5))
+    assert {reason for reason in found if isinstance(reason, str)} == {"round-full"}
+    assert len({service.identity(fleet.plan.plan_id, 1, fleet.pseudonym(number)) for number in range(18)} - {None}) == 5
+
+
+def test_a_group_takes_the_places_of_those_that_say_nothing_and_of_nobody_else(
+    fleet: SmallFleet, service: FleetService
+) -> None:
+    check_ins(fleet, service, 0, 1, 2, 3)
+    fleet.send(service, 1, 1)
+    fleet.clock.now += 60
+    assert check_ins(fleet, service, 10, 11, 2, 12, 13, 14) == [4, 0, 2, 3, "round-full", "round-full"]
+    assert service.identity(fleet.plan.plan_id, 1, fleet.pseudonym(0)) is None
+    assert service.identity(fleet.plan.plan_id, 1, fleet.pseudonym(11)) == fleet.identity(11).public()
+
+
+@pytest.mark.parametrize("broken", ["add_devices", "change"])
+def test_a_group_that_cannot_be_stored_has_no_place_and_gets_one_when_it_asks_again(
+    fleet: SmallFleet, service: FleetService, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    check_ins(fleet, service, 0)
+
+    def fail(*_: object, **__: object) -> None:
+        raise StorageError("no space left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, broken, fail)
+        with pytest.raises(StorageError):
+            check_ins(fleet, service, 1, 2)
+    assert service.identity(fleet.plan.plan_id, 1, fleet.pseudonym(1)) is None
+    assert check_ins(fleet, service, 3, 2, 1) == [1, 2, 3]
+
+
+def test_without_a_release_to_start_from_only_those_that_have_a_place_are_answered(
+    fleet: SmallFleet, service: FleetService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_ins(fleet, service, 0)
+
+    def damaged() -> None:
+        raise ReleaseError("the repository is damaged")
+
+    monkeypatch.setattr(service._publisher, "newest", damaged)
+    assert check_ins(fleet, service, 0, 1) == [0, "release"]
+    with pytest.raises(ReleaseError):
+        check_in(fleet, service, 1)
+
+
+def test_who_is_refused_or_has_a_place_waits_for_no_lock(fleet: SmallFleet, service: FleetService) -> None:
+    check_ins(fleet, service, *range(5))
+    other = fleet.service()
+    with other.database.transaction() as connection:
+        store.latest(connection, fleet.plan.plan_id, lock=True)
+        connection.execute(update(PLAN).values(reason="held"))
+        with ThreadPoolExecutor(1) as pool:
+            turned = pool.submit(
+                service.refused, fleet.plan.plan_id, {fleet.pseudonym(3), fleet.pseudonym(9), "f" * 32}
+            )
+            asked = pool.submit(check_ins, fleet, service, 9, 3, 8)
+            assert turned.result(20).keys() == {fleet.pseudonym(9), "f" * 32}
+            assert asked.result(20) == ["round-full", 3, "round-full"]
+    other.database.close()
+
+
+def test_nobody_gets_a_place_in_a_round_that_another_process_is_closing(
+    fleet: SmallFleet, service: FleetService
+) -> None:
+    check_ins(fleet, service, 0)
+    key, other = Key(fleet.plan.plan_id, 1), fleet.service()
+    with ThreadPoolExecutor(1) as pool:
+        with other.database.transaction() as connection:
+            store.locked(connection, key)
+            asked = pool.submit(check_ins, fleet, service, 0, 1)
+            with pytest.raises(TimeoutError):
+                asked.result(0.5)
+            store.change(connection, key, closing=True)
+        assert asked.result(20) == [0, "not-now"]
+    other.database.close()
+
+
+def test_nobody_is_refused_without_being_asked_for_a_certificate_while_there_are_places(
+    fleet: SmallFleet, service: FleetService
+) -> None:
+    plan, anyone = fleet.plan.plan_id, {fleet.pseudonym(number) for number in range(9)}
+    assert service.refused(plan, anyone) == {}
+    check_ins(fleet, service, *range(4))
+    assert service.refused(plan, anyone) == {}
+    check_ins(fleet, service, 4)
+    found = service.refused(plan, anyone)
+    assert found.keys() == {fleet.pseudonym(number) for number in range(5, 9)}
+    assert {error.reason for error in found.values()} == {"round-full"}
+    fleet.clock.now += 60  # the places of those that have said nothing are free
+    assert service.refused(plan, anyone) == {}
+    service.halt(plan)
+    assert {error.reason for error in service.refused(plan, anyone).values()} == {"plan-halted"}
+    with pytest.raises(FleetError) as unknown:
+        service.refused("cd" * 32, anyone)
+    assert unknown.value.reason == "unknown-plan"
 
 
 def test_a_place_whose_device_says_nothing_goes_to_the_next_one(fleet: SmallFleet, service: FleetService) -> None:
@@ -257,6 +408,15 @@ class TestComparing:
         service.tick()
         if now.version:
             assert check_in(fleet, service, 1).release == now.bundle
+
+    @pytest.mark.parametrize("staged", [Newest(), Newest(3, "dd" * 32)], ids=["none", "another one"])
+    def test_when_the_candidate_is_gone_only_those_of_a_group_that_have_a_place_are_answered(
+        self, fleet: SmallFleet, service: FleetService, publisher: Compares, staged: Newest
+    ) -> None:
+        assert check_ins(fleet, service, 0, 1) == [0, 1]
+        publisher.staged = staged
+        assert check_ins(fleet, service, 2, 1, 3) == ["not-now", 1, "not-now"]
+        assert service.identity(fleet.plan.plan_id, 1, fleet.pseudonym(2)) is None
 
     def test_the_same_candidate_is_compared_by_the_next_round_when_one_was_given_up(
         self, fleet: SmallFleet, service: FleetService
