@@ -122,6 +122,18 @@ class DeviceRequests:
                 found[at] = EnvelopeError(OPAQUE)
         return found
 
+    def knows(self, plan_id: str) -> bool:
+        """Whether a plan was found before; asks nobody, so it may be called on the event loop."""
+        return plan_id in self._authorities
+
+    def learn(self, plan_id: str) -> None:
+        """Look for a plan.
+
+        Raises:
+            FleetError: There is no such plan.
+        """
+        self._authority(plan_id)
+
     def expect(self, asked: DeviceRequest) -> None:
         """Refuse a message of whoever has no place in the round, before room is kept for it and its body is read.
 

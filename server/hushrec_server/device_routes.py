@@ -45,6 +45,8 @@ async def check_in(request: Asked) -> Response[bytes]:
     front, plan, size = front_of(request), in_path(request, "plan"), ROUTES["check-in"].payload_bytes
     with front.room.taken(size + OVERHEAD_BYTES, address_of(request)):
         asked = await _sealed(request, "check-in", plan, 0, size)
+        if not front.requests.knows(plan):  # else made-up names would have turns, as many as there are
+            await front.run(front.requests.learn, plan)
         answer = await front.check_ins.do(plan, asked, partial(front.run, _check_ins, front))
     front.metrics.count("hushrec_check_ins_total")
     return Response(answer, media_type=MSGPACK)

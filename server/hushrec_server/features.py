@@ -39,7 +39,9 @@ class Payloads:
         Raises:
             StorageError: The database cannot be used.
         """
-        until = {(pseudonym, nonce): at_s + NONCE_S for pseudonym, nonce, at_s in requests}
+        until: dict[tuple[str, bytes], int] = {}
+        for pseudonym, nonce, at_s in requests:  # the first is the one that is new; another's time must not count
+            until.setdefault((pseudonym, nonce), at_s + NONCE_S)
         names = sorted(until)  # in one order, so that processes with the same ones do not wait for each other in a ring
         rows = [
             {"plan": plan_id, "pseudonym": pseudonym, "nonce": nonce, "expires_at": until[pseudonym, nonce]}

@@ -147,11 +147,28 @@ def test_a_fault_that_one_device_runs_into_is_no_other_s(world: World, monkeypat
     assert b"secret" not in answers[1].body
 
 
-def test_a_group_of_a_plan_that_is_not_there_keeps_no_other_group_waiting(world: World) -> None:
-    (path, headers, body), device = Device(world).check_in_request(), Device(world)
-    unknown = [(path.replace(PLAN, f"{number:064x}"), headers, body) for number in range(3)]
-    answers = at_once(world, *unknown, device.check_in_request())
-    assert [answer.status for answer in answers] == [404, 404, 404, 200]
+def test_a_plan_that_is_not_there_has_no_turn_and_is_answered_while_others_are_worked_on(world: World) -> None:
+    begun, let_go = threading.Event(), threading.Event()
+    (path, headers, body), check_ins = Device(world).check_in_request(), world.fleet.check_ins
+
+    def slow(plan_id: str, asked: Sequence[tuple[str, bytes]]) -> Sequence[Seat | HushrecError]:
+        begun.set()
+        assert let_go.wait(60)
+        return check_ins(plan_id, asked)
+
+    async def run() -> None:
+        world.fleet.check_ins = slow  # type: ignore[method-assign]
+        seated = asyncio.create_task(asks(world.app, "POST", path, headers=headers, body=body))
+        assert await asyncio.to_thread(begun.wait, 60)
+        try:
+            unknown = path.replace(PLAN, "0" * 64)
+            async with asyncio.timeout(20):
+                assert (await asks(world.app, "POST", unknown, headers=headers, body=body)).status == 404
+        finally:
+            let_go.set()
+        assert (await seated).status == 200
+
+    asyncio.run(run())
 
 
 def test_who_would_get_no_place_is_refused_unread_and_nothing_is_kept_of_it(world: World) -> None:

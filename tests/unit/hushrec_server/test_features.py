@@ -182,6 +182,17 @@ def test_of_many_nonces_only_those_that_are_new_are_new_and_one_that_comes_twice
     assert service.remember_nonces("cd" * 32, [(one, b"a", START)]) == [True]
 
 
+def test_a_nonce_is_kept_as_long_as_the_first_request_that_carried_it_needs(
+    fleet: SmallFleet, service: FleetService
+) -> None:
+    plan, name = fleet.plan.plan_id, fleet.pseudonym(0)
+    asked = [(name, b"n", START), (name, b"n", START - NONCE_S + 1)]
+    assert service.remember_nonces(plan, asked) == [True, False]
+    fleet.clock.now = START + NONCE_S - 1
+    service.tick()
+    assert count(service, NONCE) == 1
+
+
 def test_processes_that_get_the_same_nonces_in_other_orders_do_not_wait_for_each_other_in_a_ring(
     fleet: SmallFleet, service: FleetService
 ) -> None:
