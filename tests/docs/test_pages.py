@@ -36,6 +36,14 @@ def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
     assert not lost
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_table_has_its_head(page: Path) -> None:
+    lines = ["", *map(str.strip, page.read_text(encoding="utf-8").splitlines())]
+    first = [place for place in range(1, len(lines)) if lines[place][:1] == "|" != lines[place - 1][:1]]
+    torn = [lines[place] for place in first if not lines[place + 1].startswith("| --")]
+    assert not torn, "a reader sees these rows as text"
+
+
 def test_the_index_lists_every_page_of_its_folder() -> None:
     index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
     assert all(f"({page.name})" in index for page in (ROOT / "docs").glob("*.md") if page.name != "index.md")
