@@ -21,6 +21,7 @@ from hushrec_privacy.ledger.ledger import history, verify
 from hushrec_privacy.ledger.openings import BANDED, LOCAL
 from hushrec_privacy.ledger.participation import is_participation_record
 from hushrec_privacy.ledger.rules import PlanTotals
+from hushrec_privacy.plans.schema import UPDATE
 
 __all__ = ["NOT_ON_THE_RECEIPT", "PlanReceipt", "Receipt", "device_receipt"]
 
@@ -265,8 +266,12 @@ def _sent(opened: Open, participations: int) -> str:
         return f"at most {times}: what this plan calls {opened.mechanism}"
     given = opened.parameters
     what = f"numbers ({opened.purpose})" if opened.purpose else "numbers by which the model should change"
+    is_update = not opened.purpose or opened.purpose.startswith(f"{UPDATE}: ")
+    # Segments have bounds of their own, in units of their own; those are in the plan and not in this entry.
+    bound = (
+        f"cut to a length of {given.get('clip_norm', '?')}" if is_update else "each part cut to its bound in the plan"
+    )
     return (
-        f"at most {times}: {given['parameters']} {what}, cut to a length of "
-        f"{given.get('clip_norm', '?')} and masked, so that the server reads only the sum over at least "
-        f"{given.get('min_cohort', '?')} devices; no event, item or search leaves by itself"
+        f"at most {times}: {given['parameters']} {what}, {bound} and masked, so that the server reads only the sum "
+        f"over at least {given.get('min_cohort', '?')} devices; no event, item or search leaves by itself"
     )

@@ -212,9 +212,10 @@ def test_a_receipt_says_what_the_vector_was() -> None:
     assert (
         "at most once: 44 numbers (trending: which items were looked at this week (last 7 days); evaluation: " in sent
     )
+    assert "), each part cut to its bound in the plan and masked" in sent, "its clip norm is in no unit of a segment"
     assert "the sum over at least 160 devices" in sent
     update = device_receipt(recorded(device_opening(a_fleet_plan(), DeviceLimits()), [3])).plans[0].sent
-    assert "2048 numbers (update: by how much each number of the model should change)" in update
+    assert "2048 numbers (update: by how much each number of the model should change), cut to a length of 0.1" in update
 
 
 def test_an_entry_of_before_that_tells_no_purpose_still_has_a_receipt() -> None:
