@@ -100,7 +100,7 @@ def take_part(client: "FleetClient", tell: Callable[[str], None], *, once: bool)
         while True:
             wait = client.step()
             now = client.status()
-            for line in _changes(last, now):
+            for line in _changes(last, now, client.bundle):
                 tell(line)
             if once and (now.rounds or (wait and now.state != "round")):
                 return now
@@ -110,10 +110,10 @@ def take_part(client: "FleetClient", tell: Callable[[str], None], *, once: bool)
         return client.status()
 
 
-def _changes(before: "FleetStatus", now: "FleetStatus") -> list[str]:
+def _changes(before: "FleetStatus", now: "FleetStatus", bundle: Path | None) -> list[str]:
     lines = []
     if now.model_version != before.model_version:
-        lines.append(f"model: release {now.model_version}")
+        lines.append(f"model: release {now.model_version}, the bundle {bundle}")
     if now.phase != before.phase and now.phase:
         lines.append(f"in a round: {PHASES[now.phase - 1]}, message {now.phase} of {len(PHASES)}")
     if now.rounds != before.rounds:

@@ -14,6 +14,8 @@ IDLE = FleetStatus("waiting", 0, 0, None, "1", 3)
 class FakeClient:
     """Goes through states, one a step."""
 
+    bundle = Path("ann.profile.fleet/releases/releases/4")
+
     def __init__(self, *steps: tuple[float, FleetStatus]) -> None:
         self.steps, self.now = list(steps), IDLE
 
@@ -50,7 +52,7 @@ def test_each_change_is_one_line_and_once_ends_with_the_first_round() -> None:
         (0, IDLE),
     )
     assert lines == [
-        "model: release 4",
+        "model: release 4, the bundle ann.profile.fleet/releases/releases/4",
         "in a round: advertise, message 1 of 6",
         "in a round: mask, message 4 of 6",
         "done: round 1 since the start; rho 0.5 is left for this device's lifetime",
