@@ -106,6 +106,7 @@ def test_the_commands_of_the_page_work_one_after_the_other(places: Path) -> None
     ports = {"8470": free_port(), "8471": free_port()}
     assert {place for place, *_ in BLOCKS} == PLACES
     with ExitStack() as running:
+        serving = {place: running.enter_context(ExitStack()) for place in sorted(PLACES)}
         for place, kind, text in BLOCKS:
             if kind in ELSEWHERE:
                 continue
@@ -115,9 +116,13 @@ def test_the_commands_of_the_page_work_one_after_the_other(places: Path) -> None
                 if place == "server":
                     config = folder / "hushrec.toml"
                     config.write_text(config.read_text().replace("# port = 8470", f"port = {ports['8470']}"))
-                running.enter_context(served(commands.strip(), folder))
+                serving[place].close()  # what served here is started again
+                serving[place].enter_context(served(commands.strip(), folder))
             else:
                 run(commands, folder, 2 if kind == "refused" else 0)
+    guarded = "new models go out once devices have compared them"
+    assert f"`{guarded}`" in PAGE
+    assert f"\n{guarded}, in rounds of plan " in (places / "server" / "serves.log").read_text()
     run_the_python_of_the_page(places)
 
 
