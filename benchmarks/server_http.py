@@ -15,12 +15,8 @@ import json
 import os
 import re
 import secrets
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -28,21 +24,13 @@ from hushrec.messages import DEVICE_HEADER, ROUTES, SIGNATURE_HEADER, CheckInBod
 from hushrec_privacy.enrolment import AuthorityKey, Identity
 from hushrec_privacy.envelope import Context, seal, sign_request
 from hushrec_privacy.plans.plan import Plan
-from hushrec_privacy.plans.planner import Request, make_plan
-from hushrec_privacy.plans.signing import PlanKey
-from hushrec_server.data_folder import prepare_folder
-from hushrec_server.key_sets import next_key_set, signed_key_set
+from hushrec_privacy.plans.planner import Request
+from server_process import SERVER, cpu_s, memory_mb, own_database, prepare, served
 
 __all__ = ["main"]
 
-SERVER = "bench"
-HUSHREC = Path(sys.executable).with_name("hushrec")
 LIMIT_READY_S, LIMIT_IDLE_MB = 2.0, 150.0
 CONFIG = """
-[server]
-name = "bench"
-port = 0
-data = "data"
 [limits]
 address_per_minute = 1000000000
 connections = 2000
@@ -63,7 +51,7 @@ def main() -> None:
     if os.environ.get("HUSHREC_TEST_POSTGRES"):
         databases["postgresql"] = os.environ["HUSHREC_TEST_POSTGRES"]
     for name, url in databases.items():
-        with tempfile.TemporaryDirectory() as folder, _own_database(url) as own:
+        with tempfile.TemporaryDirectory() as folder, own_database(url) as own:
             found[name] = _measure(Path(folder), own, options.check_ins, options.connections, options.starts)
     if options.json:
         print(json.dumps({"check_ins": options.check_ins, "connections": options.connections, **found}))
@@ -82,19 +70,19 @@ def _measure(folder: Path, url: str, check_ins: int, connections: int, starts: i
     times, starting, idle = [], [], 0.0
     for _ in range(starts):
         began = time.perf_counter()
-        with _served(folder, url) as (process, _):
+        with served(folder, url) as (process, _):
             times.append(time.perf_counter() - began)
-            starting.append(_cpu_s(process.pid))
+            starting.append(cpu_s(process.pid))
             time.sleep(1.0)
-            idle = max(idle, _resident_mb(process.pid))
+            idle = max(idle, memory_mb(process.pid))
     requests = [_check_in(plan, public, authority) for _ in range(2 * check_ins)]
-    with _served(folder, url) as (process, port):
-        work = [_cpu_s(process.pid)]
+    with served(folder, url) as (process, address):
+        work, port = [cpu_s(process.pid)], int(address.rpartition(":")[2])
         took, statuses = asyncio.run(_send(port, requests[:check_ins], connections))
-        work.append(_cpu_s(process.pid))
-        busy = _resident_mb(process.pid)
+        work.append(cpu_s(process.pid))
+        busy = memory_mb(process.pid)
         in_vain, refusals = asyncio.run(_send(port, requests[check_ins:], connections))
-        work.append(_cpu_s(process.pid))
+        work.append(cpu_s(process.pid))
         ask = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
         health, _ = asyncio.run(_send(port, [ask] * check_ins, connections))
     if {*statuses} != {200} or {*refusals} != {429}:
@@ -119,14 +107,7 @@ def _measure(folder: Path, url: str, check_ins: int, connections: int, starts: i
 
 def _prepare(folder: Path, cohort: int) -> tuple[Plan, bytes, AuthorityKey]:
     """A data folder with a plan whose first round takes everyone in."""
-    (folder / "hushrec.toml").write_text(CONFIG, encoding="utf-8")
-    key, authority = PlanKey.create(folder / "plan.key"), AuthorityKey(secrets.token_bytes(32))
-    now, data = int(time.time()), folder / "data"
-    keys = prepare_folder(data, lambda _: None)
-    public = keys.envelopes[0].public()
-    key_set = next_key_set(public, server=SERVER, at_s=now - 60, lifetime_s=86_400)
-    (data / "keys.json").write_bytes(signed_key_set(key, key_set))
-    (data / "plan.pub").write_text(key.public().hex(), encoding="ascii")
+    authority = AuthorityKey(secrets.token_bytes(32))
     request = Request(
         population=cohort * 10,
         cohort=cohort,
@@ -134,13 +115,10 @@ def _prepare(folder: Path, cohort: int) -> tuple[Plan, bytes, AuthorityKey]:
         delta=1e-6,
         noise_multiplier=4.0,
         authority=authority.public().hex(),
-        first_round_at=now - 10,
+        first_round_at=int(time.time()) - 10,
         round_seconds=86_400,
     )
-    plan = make_plan(request)
-    assert plan is not None
-    (folder / "plan.json").write_bytes(plan.encode())
-    (folder / "plan.json.sig").write_bytes(key.sign(plan))
+    plan, public, _ = prepare(folder, request, CONFIG)
     return plan, public, authority
 
 
@@ -177,55 +155,6 @@ async def _send(port: int, requests: list[bytes], connections: int) -> tuple[lis
     began = time.perf_counter()
     await asyncio.gather(*(one(*streams) for streams in opened))
     return [time.perf_counter() - began, *times], statuses
-
-
-@contextmanager
-def _served(folder: Path, url: str) -> Iterator[tuple["subprocess.Popen[str]", int]]:
-    command = [str(HUSHREC), "serve", "--config", str(folder / "hushrec.toml"), "--plan", str(folder / "plan.json")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HUSHREC_DATABASE": url}
-    with subprocess.Popen(
-        [*command, "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
-    ) as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        if not line:
-            raise SystemExit("the server did not start")
-        try:
-            yield process, int(json.loads(line)["url"].rpartition(":")[2])
-        finally:
-            process.terminate()
-            process.wait(60)
-
-
-@contextmanager
-def _own_database(url: str) -> Iterator[str]:
-    """A database of this run alone; nothing for SQLite."""
-    if not url:
-        yield ""
-        return
-    import psycopg
-    from sqlalchemy import make_url
-
-    server, name = make_url(url), f"hushrec_bench_{secrets.token_hex(6)}"
-    plain = server.set(drivername="postgresql").render_as_string(hide_password=False)
-    with psycopg.connect(plain, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')
-        try:
-            yield server.set(database=name).render_as_string(hide_password=False)
-        finally:
-            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
-
-
-def _cpu_s(process: int) -> float:
-    """Processor time that a process has used, its threads included."""
-    fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _resident_mb(process: int) -> float:
-    text = Path(f"/proc/{process}/status").read_text(encoding="ascii")
-    found = re.search(r"^VmRSS:\s+(\d+) kB", text, re.MULTILINE)
-    return int(found[1]) / 1024 if found else float("nan")
 
 
 if __name__ == "__main__":
