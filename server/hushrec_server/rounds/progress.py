@@ -162,6 +162,8 @@ class Progress:
                 return False
             if verdict.refused:
                 log_event("release refused", plan=round_.plan, round=round_.number, reason=verdict.refused)
+            else:
+                log_progress("round published", plan=round_.plan, round=round_.number)
         else:
             self._erase_aborted(round_.key)
         return True

@@ -113,6 +113,16 @@ def test_the_next_round_of_its_plan_waits_for_it(fleet: SmallFleet, server: Flee
     assert fleet.state(server, 2) == "published"
 
 
+def test_once_it_is_out_the_log_says_so(
+    fleet: SmallFleet, server: FleetService, publisher: Undecided, log: io.StringIO
+) -> None:
+    publisher.verdict = Verdict()
+    fleet.clock.now += LEASE_S
+    server.tick()
+    assert [line["round"] for line in told(log, "round published")] == [1]
+    assert not told(log, "release refused")
+
+
 def test_refused_in_the_end_it_is_aborted_and_says_why(
     fleet: SmallFleet, server: FleetService, publisher: Undecided, log: io.StringIO
 ) -> None:
@@ -135,6 +145,7 @@ def test_the_operator_is_told_once_why_it_waits(fleet: SmallFleet, publisher: Un
     assert [line["reason"] for line in told(log, "release waits")] == [text]
     assert reason(fleet, service) == text
     assert not told(log, "round is stuck")
+    assert not told(log, "round published")
     comparing = add_comparing(fleet, service)
     for change in ("open", "halted", "halted", "open"):
         if change == "halted":
