@@ -5,6 +5,7 @@ The order is that of the errors: configuration, folder and keys, database, plans
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -131,8 +132,11 @@ def _front(
         ready.add("releases", lambda: _check_releases(repository, clock))
 
     def expires_at() -> dict[str, float]:
-        roles = {} if repository is None else repository.expires_at()
-        return {"envelope-keys": envelopes.expires_at(), **roles}
+        found = {"envelope-keys": float(envelopes.expires_at())}
+        if repository is not None:
+            with suppress(ReleaseError):  # /readyz tells of the damage; what else is counted must be seen all the same
+                found |= repository.expires_at()
+        return found
 
     return Front(
         fleet=service,

@@ -124,7 +124,7 @@ class ReleaseRepository:
         Raises:
             ReleaseError: The repository is damaged.
         """
-        return read_state(self._files).expires_at()
+        return self._seen(State.expires_at)
 
     def publish(self, bundle: Path, *, ledger_head: str | None, demo: bool) -> Release:
         """Make a bundle what devices get. Needs the targets key and the online key.
@@ -309,7 +309,7 @@ class ReleaseRepository:
         """Read something without the lock."""
         try:
             return read(read_state(self._files))
-        except ReleaseError:  # or another process pruned between the two
+        except ReleaseError:  # or another process signed or pruned between the two
             return read(read_state(self._files))
 
     def _publish(self, root: Path, release: Release) -> Release:

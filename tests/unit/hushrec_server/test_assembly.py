@@ -84,3 +84,20 @@ def test_metrics_say_when_what_is_signed_runs_out(folder: ServerFolder) -> None:
     for role, at_s in repository.expires_at().items():
         assert f'hushrec_expires_at{{what="{role}"}} {at_s:.10g}\n' in text
     assert 'hushrec_expires_at{what="envelope-keys"} ' in text
+
+
+@pytest.mark.parametrize("with_keys", [True, False])
+def test_metrics_are_answered_although_the_release_repository_is_damaged(folder: ServerFolder, with_keys: bool) -> None:
+    keys = ReleaseKeys.create(folder.data / "offline", folder.data / "online")
+    ReleaseRepository.create(folder.data / "releases", keys, clock=time.time)
+    if not with_keys:
+        (folder.data / "online").rename(folder.data / "elsewhere")
+    server = assemble(read_config(folder.config), lambda _: None)
+    (folder.data / "releases" / "metadata" / "1.snapshot.json").write_bytes(b"{")
+    answer, ready = ask(server.app, "GET", path_of("metrics")), ask(server.app, "GET", path_of("ready"))
+    server.close()
+    assert answer.status == 200
+    text = answer.body.decode()
+    assert 'hushrec_expires_at{what="envelope-keys"} ' in text
+    assert 'hushrec_expires_at{what="root"} ' not in text, "what cannot be read has no time"
+    assert b'{"name":"releases","ok":false}' in ready.body, "this tells of the damage"

@@ -9,7 +9,9 @@ import pytest
 from hushrec.bundle import Bundle
 from hushrec.releases import Release
 from hushrec_privacy.errors import BundleError, ConfigError, ReleaseError
-from hushrec_server.releases import Lifetimes, ReleaseKeys, ReleaseRepository
+from hushrec_server.releases import Lifetimes, ReleaseKeys, ReleaseRepository, repository
+from hushrec_server.releases.files import RepositoryFiles
+from hushrec_server.releases.roles import State, read_state
 
 from tests.release_shop import DAY_S, NOON, Shop
 
@@ -161,6 +163,21 @@ def test_refresh_complains_of_offline_roles_after_it_has_done_its_own(shop: Shop
     with pytest.raises(ReleaseError, match=says):
         with_keys(shop, **keys).refresh()
     assert shop.repository.expires_at()["timestamp"] == shop.clock.now + DAY_S
+
+
+def test_who_reads_while_another_process_signs_is_told_of_no_damage(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, reads = shop.repository.expires_at(), list[RepositoryFiles]()
+
+    def meanwhile(files: RepositoryFiles) -> State:
+        reads.append(files)
+        if len(reads) == 1:
+            raise ReleaseError("the snapshot that the timestamp named is gone")
+        return read_state(files)
+
+    monkeypatch.setattr(repository, "read_state", meanwhile)
+    assert shop.repository.expires_at() == before
 
 
 def test_rotating_with_the_same_keys_renews_the_root(shop: Shop) -> None:
