@@ -8,6 +8,7 @@ import json
 import logging
 import sys
 import traceback
+from collections import deque
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -72,8 +73,9 @@ def log_fault(event: str, error: BaseException) -> None:
 
 
 def _fault(error: BaseException) -> dict[str, Any]:
-    frames = traceback.extract_tb(error.__traceback__)[-_MOST_FRAMES:]
-    places = [f"{'/'.join(frame.filename.split('/')[-2:])}:{frame.lineno}" for frame in frames]
+    # Not `extract_tb`: it reads the sources of all frames, and an error that many requests share has those of each.
+    frames = deque(traceback.walk_tb(error.__traceback__), _MOST_FRAMES)
+    places = [f"{'/'.join(frame.f_code.co_filename.split('/')[-2:])}:{line}" for frame, line in frames]
     cause = error.__cause__ or error.__context__
     found: dict[str, Any] = {"error": type(error).__name__, "at": places}
     return found | ({"cause": type(cause).__name__} if cause is not None else {})

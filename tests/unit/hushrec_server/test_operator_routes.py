@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import io
 import json
+import linecache
 from pathlib import Path
 
 import msgspec
@@ -12,6 +13,7 @@ from hushrec.messages import ROUTES, PlanBody, SignedDocument, path_of
 from hushrec_privacy.errors import StorageError
 from hushrec_server.app import server_app
 from hushrec_server.config import LimitSettings
+from hushrec_server.logs import log_fault
 from hushrec_server.readiness import Readiness
 
 from tests.fake_fleet import PLAN, TOKEN, Device, World
@@ -146,6 +148,26 @@ def test_a_fault_is_logged_by_type_and_place_and_never_by_its_text(
     assert (fault["event"], fault["error"]) == ("bug", "RuntimeError")
     assert any(place.startswith("hushrec_server/device_routes.py:") for place in fault["at"])
     assert "item-17" not in log.getvalue()
+
+
+def test_logging_an_error_that_many_requests_share_reads_no_source_and_names_where_it_began(
+    log: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def began() -> None:
+        raise StorageError("the database is away")
+
+    reads: list[str] = []
+    monkeypatch.setattr(linecache, "checkcache", reads.append)
+    with pytest.raises(StorageError) as found:
+        began()
+    for _ in range(100):
+        with pytest.raises(StorageError):
+            raise found.value
+    log_fault("failed", found.value)
+    assert reads == []
+    at = json.loads(log.getvalue())["at"]
+    assert len(at) == 12
+    assert at[-1] == f"hushrec_server/test_operator_routes.py:{began.__code__.co_firstlineno + 1}"
 
 
 def few_requests(world: World) -> World:
