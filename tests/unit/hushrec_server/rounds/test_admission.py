@@ -171,6 +171,7 @@ def test_a_group_takes_the_places_of_those_that_say_nothing_and_of_nobody_else(
     fleet.send(service, 1, 1)
     fleet.clock.now += 60
     assert check_ins(fleet, service, 10, 11, 2, 12, 13, 14) == [4, 0, 2, 3, "round-full", "round-full"]
+    assert service.rounds(fleet.plan.plan_id)[0]["admitted"] == 5, "a place that was given again is one place"
     assert service.identity(fleet.plan.plan_id, 1, fleet.pseudonym(0)) is None
     assert service.identity(fleet.plan.plan_id, 1, fleet.pseudonym(11)) == fleet.identity(11).public()
 
