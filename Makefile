@@ -24,6 +24,7 @@ check: $(VENV)/.stamp-dev  ## Lint, format, types, import arrows.
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/mypy --explicit-package-bases tests
+	MYPYPATH=benchmarks:. $(BIN)/mypy --explicit-package-bases benchmarks
 	$(BIN)/lint-imports --no-cache
 
 test: check  ## Check, fast tests, the built wheel.

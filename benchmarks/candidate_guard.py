@@ -23,7 +23,9 @@ from hushrec.engine import Engine
 from hushrec.federated.fedadam import FedAdam
 from hushrec.federated.master import Master
 from hushrec.federated.release import CHANGED_FILES, write_release
-from hushrec.federated_counts import Events, evaluation
+from hushrec.federated.schedule import share_of_rate
+from hushrec.federated_counts import evaluation
+from hushrec.own_events import Events
 from hushrec.ranking import bundle_ranking
 from hushrec_privacy.encoding.readings import Reading
 from hushrec_privacy.encoding.sums import noise_deviation
@@ -87,7 +89,7 @@ def histories(fleet: Fleet) -> list[Events]:
         events = slice(int(test.start[user]), int(test.stop[user]))
         items = np.append(test.events.item[events], test.target[user]).astype(np.int64)
         behaviors = np.append(test.events.behavior[events], 0).astype(np.int64)
-        found.append(Events(items, behaviors, np.arange(len(items))))
+        found.append(Events(items, behaviors, np.arange(len(items)), np.arange(len(items))))
     return found
 
 
@@ -107,12 +109,12 @@ def candidates(fleet: Fleet, work: Path) -> "list[tuple[str, Bundle]]":
         found.append((f"noise of {scale:g} on every number", written(fleet, master, work / f"spoilt-{scale:g}.hush")))
     run, master = replace(Run(), rounds=max(LEARNT) * 2), Master.of(fleet.bundle)
     adam, turns = FedAdam(layout.size, run.adam), fleet.turns(run.cohort)
-    for number in range(max(LEARNT)):
+    for number in range(1, max(LEARNT) + 1):
         mean = fleet.mean(master, run, next(turns), f"round {number}")
-        master.apply(layout, run.share(number) * adam.step(mean), fleet.content)
-        if number + 1 in LEARNT:
-            name = f"{number + 1} round{'s' if number else ''} of training"
-            found.append((name, written(fleet, master, work / f"learnt-{number + 1}.hush")))
+        master.apply(layout, share_of_rate(number, run.rounds) * adam.step(mean), fleet.content)
+        if number in LEARNT:
+            name = f"{number} round{'s' if number > 1 else ''} of training"
+            found.append((name, written(fleet, master, work / f"learnt-{number}.hush")))
     return found
 
 
@@ -144,7 +146,8 @@ def let_out(plan: Plan, before: Doubles, gain: Doubles) -> float:
 def clip(values: Doubles, most: float) -> Doubles:
     """Rows of at most this L2 norm."""
     norms = np.linalg.norm(values, axis=1, keepdims=True)
-    return values * np.minimum(1.0, most / np.maximum(norms, 1e-12))
+    cut: Doubles = values * np.minimum(1.0, most / np.maximum(norms, 1e-12))
+    return cut
 
 
 if __name__ == "__main__":

@@ -112,9 +112,9 @@ def _asked_of(queries: Queries, split: Split, chosen: NDArray[np.bool_]) -> Quer
     )
 
 
-def _told(step: str, done: float, of: float, note: str = "") -> None:
+def _told(stage: str, done: float, total: float, note: str = "") -> None:
     if note:
-        print(f"{step} {done:g}/{of:g} {note}", file=sys.stderr, flush=True)
+        print(f"{stage} {done:g}/{total:g} {note}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ def noisy(fleet: "Fleet", run: Run, ends: dict[str, float], work: Path) -> None:
             plan = reach(Request(population, cohort, run.rounds, DELTA, epsilon, parameters=size, parts=part))
             noised = replace(run, part=part, clip=CLIPS[part])
             path = work / f"noise-{run.rounds}-{population}-{part}-{epsilon:g}.json"
-            found = kept(path, lambda plan=plan, noised=noised: fleet.learn(noised, plan))
+            found = kept(path, partial(fleet.learn, noised, plan))
             name = f"{population:,}{' (simulated)' if devices else ''} | {part}"
             facts = f"{epsilon:g} | {plan.noise_multiplier:.2f} | {plan.participations} | {plan.min_separation}"
             facts += f" | {plan.noise_to_clip:.2f}"
@@ -178,7 +179,7 @@ class Fleet:
 
     def turns(self, cohort: int) -> Iterator[list[Sample]]:
         """Cohorts in which everybody has had a turn before anybody has the next."""
-        rng, left = np.random.default_rng(1), []
+        rng, left = np.random.default_rng(1), list[int]()
         while True:
             if len(left) < cohort:
                 left = rng.permutation(len(self.samples)).tolist()

@@ -117,6 +117,7 @@ def torch_file(folder: Path, weights: EncoderWeights, rows: Floats, capacity: in
         def forward(self, items: Tensor) -> Tensor:
             x = self.table[items] * 8.0
             for number, layer in enumerate(self.layers):
+                assert isinstance(layer, nn.ParameterDict)
                 x = self.attend(x, layer, last=number == len(self.layers) - 1)
                 n = functional.layer_norm(x, (WIDTH,), layer["norm2_scale"], layer["norm2_bias"])
                 channels = layer["w3"].shape[0]
@@ -124,7 +125,8 @@ def torch_file(folder: Path, weights: EncoderWeights, rows: Floats, capacity: in
                 x = x + torch.sigmoid(gate) * ((functional.silu(a) * b) @ layer["w3"])
             h = functional.layer_norm(x[:, -1], (WIDTH,), self.rest["norm_scale"], self.rest["norm_bias"])
             user = h + (h @ self.rest["adapter_down"]) @ self.rest["adapter_up"]
-            return functional.normalize(user, dim=-1) * weights.scale @ self.table.T
+            scores: Tensor = functional.normalize(user, dim=-1) * weights.scale @ self.table.T
+            return scores
 
         def attend(self, x: Tensor, layer: nn.ParameterDict, *, last: bool) -> Tensor:
             heads, inner, steps = layer["bias"].shape[0], layer["wo"].shape[0], torch.arange(x.shape[1])
@@ -133,14 +135,15 @@ def torch_file(folder: Path, weights: EncoderWeights, rows: Floats, capacity: in
             gap = steps[:, None] - steps
             if last:
                 k, v = (n @ wkv).split((inner, inner), -1)
-                q, gate = (n[:, -1:] @ torch.cat([wq, wg], 1)).split((inner, WIDTH), -1)
+                q, gate = (n[:, -1:] @ torch.cat([wq, wg], 1)).split((inner, WIDTH), -1)  # type: ignore[no-untyped-call]
                 x, bias = x[:, -1:], layer["bias"][:, gap[-1:]]
             else:
                 q, k, v, gate = (n @ layer["w1"]).split((inner, inner, inner, WIDTH), -1)
                 bias = layer["bias"][:, gap.clamp(min=0)].masked_fill(gap < 0, float("-inf"))
             q, k, v = (t.unflatten(-1, (heads, HEAD_WIDTH)).transpose(1, 2) for t in (q, k, v))
             mixed = torch.softmax(q * HEAD_WIDTH**-0.5 @ k.transpose(2, 3) + bias, -1) @ v
-            return x + torch.sigmoid(gate) * (mixed.transpose(1, 2).flatten(2) @ layer["wo"])
+            attended: Tensor = x + torch.sigmoid(gate) * (mixed.transpose(1, 2).flatten(2) @ layer["wo"])
+            return attended
 
     folder.mkdir()
     path = folder / "model.onnx"

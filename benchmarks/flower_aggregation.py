@@ -116,7 +116,7 @@ def measure(devices: int, numbers: int, k: int, t: int) -> dict[str, Any]:
     state = RecordDict({"config": ConfigRecord({"current_round": 1}), "parameters": ArrayRecord()})
     context = LegacyContext(Context(0, 0, {}, state, {}), strategy=strategy)
     start, began = time.process_time(), time.perf_counter()
-    SecAggPlusWorkflow(k + 1 - k % 2, t)(fleet, context)  # type: ignore[arg-type] # an odd number, itself among them
+    SecAggPlusWorkflow(k + 1 - k % 2, t)(fleet, context)  # an odd number, itself among them
     wall, spent = time.perf_counter() - began, time.process_time() - start
     if np.abs(strategy.mean - fleet.update).max() > 1e-3:
         raise SystemExit("the mean is wrong")

@@ -13,6 +13,7 @@ import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import machine
@@ -63,7 +64,7 @@ def measure(layers: int, options: argparse.Namespace) -> list[str]:
     together = TrainBatch.of(samples, sum(len(sample.items) - 1 for sample in samples))
     clipped = UserStep(model, GROUPS, NO_BOUND)
     arrays = weights.arrays()
-    ways = {
+    ways: dict[str, Callable[[], object]] = {
         "one": lambda: [step.gradients(arrays, vectors, together)],
         "each": lambda: [step.gradients(arrays, vectors, batch) for batch in each],
         "torch": lambda: clipped.clipped_sum(np.arange(len(samples)), users, candidates),
