@@ -107,7 +107,7 @@ def torch_file(folder: Path, weights: EncoderWeights, rows: Floats, capacity: in
             super().__init__()
             self.table = nn.Parameter(torch.zeros(capacity, WIDTH))
             self.table.data[: len(rows)] = torch.from_numpy(rows)
-            self.layers = nn.ModuleList(
+            self.layers: Any = nn.ModuleList(
                 nn.ParameterDict({name: torch.from_numpy(value) for name, value in vars(layer).items()})
                 for layer in weights.layers
             )
@@ -117,7 +117,6 @@ def torch_file(folder: Path, weights: EncoderWeights, rows: Floats, capacity: in
         def forward(self, items: Tensor) -> Tensor:
             x = self.table[items] * 8.0
             for number, layer in enumerate(self.layers):
-                assert isinstance(layer, nn.ParameterDict)
                 x = self.attend(x, layer, last=number == len(self.layers) - 1)
                 n = functional.layer_norm(x, (WIDTH,), layer["norm2_scale"], layer["norm2_bias"])
                 channels = layer["w3"].shape[0]
@@ -125,10 +124,9 @@ def torch_file(folder: Path, weights: EncoderWeights, rows: Floats, capacity: in
                 x = x + torch.sigmoid(gate) * ((functional.silu(a) * b) @ layer["w3"])
             h = functional.layer_norm(x[:, -1], (WIDTH,), self.rest["norm_scale"], self.rest["norm_bias"])
             user = h + (h @ self.rest["adapter_down"]) @ self.rest["adapter_up"]
-            scores: Tensor = functional.normalize(user, dim=-1) * weights.scale @ self.table.T
-            return scores
+            return functional.normalize(user, dim=-1) * weights.scale @ self.table.T
 
-        def attend(self, x: Tensor, layer: nn.ParameterDict, *, last: bool) -> Tensor:
+        def attend(self, x: Tensor, layer: Any, *, last: bool) -> Tensor:
             heads, inner, steps = layer["bias"].shape[0], layer["wo"].shape[0], torch.arange(x.shape[1])
             n = functional.layer_norm(x, (WIDTH,), layer["norm1_scale"], layer["norm1_bias"])
             wq, wkv, wg = layer["w1"].split((inner, 2 * inner, WIDTH), 1)
@@ -142,8 +140,7 @@ def torch_file(folder: Path, weights: EncoderWeights, rows: Floats, capacity: in
                 bias = layer["bias"][:, gap.clamp(min=0)].masked_fill(gap < 0, float("-inf"))
             q, k, v = (t.unflatten(-1, (heads, HEAD_WIDTH)).transpose(1, 2) for t in (q, k, v))
             mixed = torch.softmax(q * HEAD_WIDTH**-0.5 @ k.transpose(2, 3) + bias, -1) @ v
-            attended: Tensor = x + torch.sigmoid(gate) * (mixed.transpose(1, 2).flatten(2) @ layer["wo"])
-            return attended
+            return x + torch.sigmoid(gate) * (mixed.transpose(1, 2).flatten(2) @ layer["wo"])  # type: ignore[no-any-return]
 
     folder.mkdir()
     path = folder / "model.onnx"
