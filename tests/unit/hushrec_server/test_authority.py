@@ -178,9 +178,7 @@ def test_without_its_certificates_it_does_not_begin_anew(folder: Path, clock: Cl
 
 
 @pytest.mark.parametrize("left", ["nothing", "no table", "another table"])
-def test_emptied_certificates_are_not_taken_for_those_of_a_new_authority(
-    folder: Path, clock: Clock, left: str
-) -> None:
+def test_emptied_certificates_are_not_taken_for_those_of_a_new_authority(folder: Path, clock: Clock, left: str) -> None:
     path = folder / "certificates.sqlite"
     if left == "nothing":
         path.write_bytes(b"")
