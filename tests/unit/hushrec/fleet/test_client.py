@@ -390,6 +390,10 @@ def test_an_error_of_the_app_ends_the_thread_sends_nothing_and_shows(fleet: Whol
     while device.status().state != "failed" and time.monotonic() < until:
         time.sleep(0.01)
     assert device.status().state == "failed"
+    assert device.status().refusal == (
+        "failed",
+        "conditions, which the app gave, raised RuntimeError; mend it, and start again",
+    )
     assert not device.sent
     device.close()
 
