@@ -39,6 +39,7 @@ __all__ = [
     "read_public_key",
     "read_signed",
     "read_text",
+    "say_if_open",
     "seal_key",
 ]
 
@@ -116,7 +117,7 @@ def prepare_folder(folder: Path, say: Callable[[str], None]) -> ServerKeys:
 
     Args:
         folder: Made if it is missing.
-        say: Told of everything that is made.
+        say: Told of everything that is made, and if others may enter the folder.
 
     Raises:
         ConfigError: The folder cannot be made or written, or a file in it is not as it must be.
@@ -127,8 +128,23 @@ def prepare_folder(folder: Path, say: Callable[[str], None]) -> ServerKeys:
             say(f"made {folder}, readable by its owner alone")
     except OSError as error:
         raise _unusable(folder, error) from error
+    say_if_open(folder, say)
     with _alone(folder):
         return _keys(folder, say)
+
+
+def say_if_open(folder: Path, say: Callable[[str], None]) -> None:
+    """Warn of a folder that others may enter. Each secret in it has rights of its own, and is refused without them.
+
+    Args:
+        folder: Of a server or an authority; one that is missing is passed over.
+        say: Told what to do.
+    """
+    if os.name == "posix" and folder.is_dir() and folder.stat().st_mode & 0o077:
+        say(
+            f"{folder}: others on this machine have rights in this folder: to read when and how much it changes, or to "
+            f"replace what lies in it; take them away: chmod 700 {folder}"
+        )
 
 
 def seal_key(folder: Path, say: Callable[[str], None], check_new: Callable[[], object]) -> SealKey:

@@ -210,6 +210,17 @@ def test_the_authority_enrols_a_device_that_the_shop_vouches_for(tmp_path: Path)
     assert "64 hexadecimal digits" in refused("authority", "issue", folder, "ann", "--plan-id", "x", code=13)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="rights of this kind")
+def test_an_authority_s_folder_that_others_may_enter_is_told_of(tmp_path: Path) -> None:
+    folder = tmp_path / "authority"
+    hushrec("authority", "init", folder)
+    folder.chmod(0o755)
+    with running("authority", "serve", folder, "--port", 0) as server:
+        server.stop()
+        assert server.process.stderr is not None
+        assert f"chmod 700 {folder}" in server.process.stderr.read()
+
+
 def test_behind_a_proxy_each_device_has_its_own_limit(tmp_path: Path) -> None:
     hushrec("authority", "init", tmp_path / "authority")
     arguments = ("authority", "serve", tmp_path / "authority", "--port", 0)

@@ -119,6 +119,17 @@ def test_a_short_token_and_one_that_others_may_read_are_refused(tmp_path: Path) 
         quietly(tmp_path)
 
 
+@pytest.mark.parametrize(("mode", "lines"), [(0o700, 0), (0o755, 1), (0o770, 1), (0o701, 1)])
+def test_a_folder_in_which_others_have_rights_is_told_of_in_one_line(tmp_path: Path, mode: int, lines: int) -> None:
+    quietly(tmp_path)
+    tmp_path.chmod(mode)
+    told: list[str] = []
+    prepare_folder(tmp_path, told.append)
+    tmp_path.chmod(0o700)
+    assert len(told) == lines
+    assert all(line.endswith(f"take them away: chmod 700 {tmp_path}") for line in told)
+
+
 def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").write_bytes(b"")
     with pytest.raises(ConfigError, match="cannot be used as data folder"):
