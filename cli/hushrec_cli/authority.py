@@ -63,12 +63,14 @@ def serve(
     """
     from hushrec_server.authority import Authority
     from hushrec_server.authority_app import AUTHORITY_LIMITS, authority_app
+    from hushrec_server.data_folder import say_if_open
     from hushrec_server.logs import start_logging
     from hushrec_server.proxies import checked_proxies
     from hushrec_server.serving import bound_socket, run_server
 
     proxies = checked_proxies(proxy or ())
     opened = Authority(folder, clock=time.time)
+    say_if_open(folder, say)
     try:
         with bound_socket(host, port) as taken:
             start_logging()

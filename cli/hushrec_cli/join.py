@@ -1,7 +1,9 @@
 """The command `join`: this machine takes part as a device, and says what it does."""
 
+import contextlib
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -90,31 +92,48 @@ def take_part(client: "FleetClient", tell: Callable[[str], None], *, once: bool)
     Args:
         client: Opened, with consent.
         tell: Takes the lines.
-        once: End after one round, or when there is nothing to do now; else when somebody interrupts.
+        once: End after one round, or when there is nothing to do now; else when somebody interrupts (SIGINT, SIGTERM).
 
     Returns:
         How things were at the end.
     """
-    last = client.status()
+    last, told_phase = client.status(), 0
+    with _terminated_as_interrupted():
+        try:
+            while True:
+                wait = client.step()
+                now = client.status()
+                for line in _changes(last, now, told_phase, client.bundle):
+                    tell(line)
+                if once and (now.rounds or (wait and now.state != "round")):
+                    return now
+                told_phase = 0 if now.rounds != last.rounds else now.phase or told_phase
+                last = now
+                time.sleep(min(wait, _LONGEST_SLEEP_S))
+        except KeyboardInterrupt:
+            return client.status()
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM, by which services are stopped, end this as Ctrl-C does: with a receipt."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        while True:
-            wait = client.step()
-            now = client.status()
-            for line in _changes(last, now, client.bundle):
-                tell(line)
-            if once and (now.rounds or (wait and now.state != "round")):
-                return now
-            last = now
-            time.sleep(min(wait, _LONGEST_SLEEP_S))
-    except KeyboardInterrupt:
-        return client.status()
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-def _changes(before: "FleetStatus", now: "FleetStatus", bundle: Path | None) -> list[str]:
+def _changes(before: "FleetStatus", now: "FleetStatus", told_phase: int, bundle: Path | None) -> list[str]:
+    """Lines of what changed; a message that is tried again, after a refusal that is known, is no change."""
     lines = []
     if now.model_version != before.model_version:
         lines.append(f"model: release {now.model_version}, the bundle {bundle}")
-    if now.phase != before.phase and now.phase:
+    if now.phase not in (0, told_phase):
         lines.append(f"in a round: {PHASES[now.phase - 1]}, message {now.phase} of {len(PHASES)}")
     if now.rounds != before.rounds:
         lines.append(f"done: round {now.rounds} since the start; rho {now.rho_left} is left for this device's lifetime")

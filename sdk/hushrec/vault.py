@@ -19,7 +19,7 @@ from typing import NoReturn
 from hushrec_privacy.errors import ConfigError
 
 from hushrec.vault_cipher import NONCE_BYTES, VAULT_ID_BYTES, DataKey, Mark, add_marks, unusable
-from hushrec.vault_file import VaultFile
+from hushrec.vault_file import VaultFile, new_vault_file
 from hushrec.vault_key import checked_key, key_from_keyring, new_key_in_keyring
 
 __all__ = ["MAX_NAME_BYTES", "MAX_VALUE_BYTES", "Vault"]
@@ -47,8 +47,8 @@ class Vault:
         self._file = file
         self._changes, self._total, self._marks = 0, 0, dict[bytes, Mark]()
         self._summary: bytes | None = None  # sealed, as it was when the three above were checked against it
-        with self._transaction(writes=True):
-            self._data_key = self._make(key) if file.is_new() else self._unlock(key)
+        with self._transaction():
+            self._data_key = self._unlock(key)
             self._refresh()
 
     @classmethod
@@ -60,12 +60,14 @@ class Vault:
             key: 32 bytes; None: the operating system's keyring has it, or is given one for a new vault.
 
         Raises:
-            VaultError: The key is not its own, there is none, or the file is no vault, a damaged or altered one, a
-                newer one, or one that others may touch.
+            VaultError: The key is not its own, there is none, or the file is no vault, an emptied, damaged or altered
+                one, a newer one, or one that others may touch.
             ConfigError: The key is not 32 bytes.
         """
         if key is not None:
             checked_key(key)
+        if not os.path.lexists(path):
+            _make(path, key)
         file = VaultFile(path)
         try:
             return cls(file, key)
@@ -213,15 +215,6 @@ class Vault:
         """What it holds does not travel."""
         raise TypeError("a Vault cannot be copied or pickled; open its file")
 
-    def _make(self, key: bytes | None) -> DataKey:
-        vault_id = os.urandom(VAULT_ID_BYTES)
-        wrapping = new_key_in_keyring(vault_id) if key is None else key
-        data_key = DataKey.create(vault_id)
-        self._file.make_tables()
-        row = (vault_id, data_key.wrap(wrapping), data_key.seal_summary(0, 0))
-        self._file.run("INSERT INTO vault VALUES (1, ?, ?, ?)", *row)
-        return data_key
-
     def _unlock(self, key: bytes | None) -> DataKey:
         rows = self._file.run("SELECT id, key FROM vault")
         if len(rows) != 1 or not all(isinstance(blob, bytes) for blob in rows[0]) or len(rows[0][0]) != VAULT_ID_BYTES:
@@ -285,6 +278,18 @@ class Vault:
             except BaseException:
                 self._summary = None
                 raise
+
+
+def _make(path: str | os.PathLike[str], key: bytes | None) -> None:
+    """Make an empty vault, all of it or nothing."""
+    vault_id = os.urandom(VAULT_ID_BYTES)
+    with new_vault_file(path) as file:
+        wrapping = new_key_in_keyring(vault_id) if key is None else key
+        data_key = DataKey.create(vault_id)
+        with file.transaction(writes=True):
+            file.make_tables()
+            row = (vault_id, data_key.wrap(wrapping), data_key.seal_summary(0, 0))
+            file.run("INSERT INTO vault VALUES (1, ?, ?, ?)", *row)
 
 
 def _name_bytes(name: str) -> bytes:

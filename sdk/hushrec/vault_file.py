@@ -15,9 +15,10 @@ from typing import Any
 
 from hushrec_privacy.errors import VaultError
 
+from hushrec.new_file import new_file
 from hushrec.vault_cipher import unusable
 
-__all__ = ["VaultFile"]
+__all__ = ["VaultFile", "new_vault_file"]
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x68766C74  # "hvlt": tells a vault from the database of another program
@@ -45,19 +46,23 @@ class VaultFile:
         path: The file.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Open the file, or make an empty one if there is none.
+    def __init__(self, path: str | os.PathLike[str], *, new: bool = False) -> None:
+        """Open a file that is there.
+
+        Args:
+            path: The file.
+            new: It is empty, and its tables are still to be made; see `new_vault_file`.
 
         Raises:
-            VaultError: It is no vault, a damaged or altered one, a newer one, one that others may touch, or it cannot
-                be read and written.
+            VaultError: It is no vault, an emptied, damaged or altered one, a newer one, one that others may touch, or
+                it cannot be read and written.
         """
         import sqlite3
 
         self.path = Path(os.path.abspath(path))  # noqa: PTH100 - keeps links, as SQLite does
         self._lock, self._process = threading.RLock(), os.getpid()
         self._error = (sqlite3.Error, UnicodeDecodeError)  # SQLite quotes what it cannot read, valid text or not
-        _prepare(self.path)
+        _check_existing(self.path, new=new)
         try:
             self._db = sqlite3.connect(
                 f"{self.path.as_uri()}?mode=rw",
@@ -72,7 +77,7 @@ class VaultFile:
             with self._guarded("is no vault that can be used"):
                 for pragma in PRAGMAS:
                     self._db.execute(f"PRAGMA {pragma}")
-                if self._tables():
+                if not new:
                     self._check_kind()
         except BaseException:
             self._db.close()
@@ -103,18 +108,6 @@ class VaultFile:
                     self._db.execute("ROLLBACK")
                 raise
 
-    def is_new(self) -> bool:
-        """Whether nothing was made in the file yet; only inside a `transaction` that writes.
-
-        Raises:
-            VaultError: There is something in the file, but SQLite takes it for empty, as it does with less than a page.
-        """
-        if self._tables():
-            return False
-        if self.path.stat().st_size:
-            raise unusable()
-        return True
-
     def make_tables(self) -> None:
         """Make the tables in a new file; only inside a `transaction`."""
         marks = (f"PRAGMA application_id = {APPLICATION_ID}", f"PRAGMA user_version = {SCHEMA_VERSION}")
@@ -125,10 +118,6 @@ class VaultFile:
         """Close the file; closing twice is allowed."""
         with self._lock:
             self._db.close()
-
-    def _tables(self) -> int:
-        (count,) = self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        return int(count)
 
     def _check_kind(self) -> None:
         (application,) = self._db.execute("PRAGMA application_id").fetchone()
@@ -157,24 +146,35 @@ class VaultFile:
         return VaultError(f"{self.path}: {what} ({error}); {hint}")
 
 
-def _prepare(path: Path) -> None:
-    """Make a new file private to its owner, and refuse what SQLite would report as just "unable to open".
+@contextlib.contextmanager
+def new_vault_file(path: str | os.PathLike[str]) -> Iterator[VaultFile]:
+    """Give an empty file to fill, which stands at `path`, whole, when the body ends; see `new_file`.
 
-    A file that is there is only looked at: closing a handle of it would drop the locks of another vault of the process.
+    Raises:
+        VaultError: It cannot be made.
     """
+    path = Path(os.path.abspath(path))  # noqa: PTH100 - keeps links, as SQLite does
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-    except FileExistsError:
-        _check_existing(path)
+        with new_file(path) as fresh, contextlib.closing(VaultFile(fresh, new=True)) as file:
+            yield file
     except OSError as error:
         raise VaultError(f"{path}: cannot be made ({error.strerror}); check its folder and the rights of it") from error
 
 
-def _check_existing(path: Path) -> None:
+def _check_existing(path: Path, *, new: bool) -> None:
+    """Refuse what SQLite would report as just "unable to open", or take for a new database.
+
+    The file is only looked at: closing a handle of it would drop the locks of another vault of the process.
+    """
     try:
         seen = path.stat()
     except OSError as error:
         raise VaultError(f"{path}: is a link that leads nowhere ({error.strerror}); name another file") from error
+    if stat.S_ISREG(seen.st_mode) and not seen.st_size and not new:
+        raise VaultError(
+            f"{path}: is empty: what was kept in it is lost. Put the file back from a copy, or delete it to begin "
+            "anew, with other keys and an empty record"
+        )
     if not stat.S_ISREG(seen.st_mode) or 0 < seen.st_size < SMALLEST_DATABASE_BYTES:
         raise VaultError(f"{path}: is not a vault; name another file")
     if os.name == "posix" and seen.st_mode & 0o077:

@@ -12,6 +12,10 @@ __all__ = ["VAULT_KEY_BYTES", "checked_key", "key_from_keyring", "new_key_in_key
 
 VAULT_KEY_BYTES = 32
 SERVICE = "hushrec vault"
+_GIVE = (
+    "give the key itself: FleetSettings(vault_key=...) in an app, --vault-key FILE of `hushrec`, or "
+    "Vault.open(..., key=...)"
+)
 
 
 def checked_key(key: bytes) -> bytes:
@@ -34,7 +38,7 @@ def new_key_in_keyring(vault_id: bytes) -> bytes:
     key = os.urandom(VAULT_KEY_BYTES)
     _in_keyring("set_password", vault_id, key.hex())
     if _in_keyring("get_password", vault_id) != key.hex():  # one library's stand-in for a keyring keeps nothing
-        raise VaultError("the system's keyring does not keep the vault's key; pass key= when you open the vault")
+        raise VaultError(f"the system's keyring does not keep the vault's key; {_GIVE}")
     return key
 
 
@@ -50,7 +54,7 @@ def key_from_keyring(vault_id: bytes) -> bytes:
     except (ValueError, ConfigError) as error:
         raise VaultError(
             "the system's keyring has no key for this vault: it was made with a key of the app's, or elsewhere; "
-            "pass key= when you open it"
+            + _GIVE
         ) from error
 
 
@@ -60,14 +64,12 @@ def _in_keyring(action: str, vault_id: bytes, *values: str) -> str | None:
         from keyring.errors import KeyringError
     except ImportError as error:
         raise VaultError(
-            "no key was given and the library keyring is not installed: pass key= when you open the vault, "
-            "or install hushrec[fleet]"
+            f"no key was given and the library keyring is not installed: install hushrec[fleet], or {_GIVE}"
         ) from error
     try:
         found: str | None = getattr(keyring, action)(SERVICE, vault_id.hex(), *values)
     except (KeyringError, OSError, RuntimeError) as error:  # RuntimeError: no keyring at all, in some versions
         raise VaultError(
-            f"no key was given and the system's keyring cannot be used ({type(error).__name__}): "
-            "pass key= when you open the vault; `hushrec join` takes --vault-key FILE"
+            f"no key was given and the system's keyring cannot be used ({type(error).__name__}); {_GIVE}"
         ) from error
     return found

@@ -71,7 +71,7 @@ class Authority:
 
     Raises:
         ConfigError: The folder or one of its keys is missing, or others may read it.
-        StorageError: The file of certificates is missing or cannot be used.
+        StorageError: The file of certificates is missing, empty, or cannot be used.
     """
 
     def __init__(self, folder: Path, *, clock: Callable[[], float]) -> None:
@@ -81,10 +81,7 @@ class Authority:
         self._clock, self._lock = clock, threading.Lock()
         self._path = folder / _DATABASE
         if not self._path.exists():  # a new one would not know who has a certificate
-            raise StorageError(
-                f"{self._path}: is missing, and without it accounts could enrol twice; restore it, or halt all plans "
-                "and make a new authority"
-            )
+            raise _lost(self._path, "is missing")
         try:
             self._connection = _opened(self._path)
         except sqlite3.Error as error:
@@ -178,23 +175,37 @@ def _opened(path: Path, *, new: bool = False) -> sqlite3.Connection:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
     try:
-        _prepare(connection)
+        connection.execute("PRAGMA synchronous=EXTRA")
+        with _transaction(connection):
+            _make(connection) if new else _check(path, connection)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _prepare(connection: sqlite3.Connection) -> None:
-    connection.execute("PRAGMA synchronous=EXTRA")
-    with _transaction(connection):
-        (application,) = connection.execute("PRAGMA application_id").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if application == 0 and not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            connection.execute(_SCHEMA)
-            connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
-        elif application != _APPLICATION_ID:
-            raise sqlite3.DatabaseError("it is a database of another program")
-        elif version != _SCHEMA_VERSION:
-            raise sqlite3.DatabaseError(f"it has version {version}, this hushrec reads {_SCHEMA_VERSION}")
+def _make(connection: sqlite3.Connection) -> None:
+    connection.execute(_SCHEMA)
+    connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
+
+
+def _check(path: Path, connection: sqlite3.Connection) -> None:
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if not tables:  # the key is made after the table, so an authority whose key is there had one
+        raise _lost(path, "is empty")
+    if application != _APPLICATION_ID:
+        raise sqlite3.DatabaseError("it is a database of another program")
+    if version != _SCHEMA_VERSION:
+        raise sqlite3.DatabaseError(f"it has version {version}, this hushrec reads {_SCHEMA_VERSION}")
+    if "certificates" not in tables:
+        raise _lost(path, "has no certificates")
+
+
+def _lost(path: Path, how: str) -> StorageError:
+    return StorageError(
+        f"{path}: {how}, and without it accounts could enrol twice; restore it, or halt all plans and make a new "
+        "authority"
+    )

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 from hushrec_privacy import checks
 from hushrec_privacy.errors import ConfigError
+from hushrec_privacy.server_names import SERVER_NAME
 
 from hushrec_server.proxies import checked_proxies
 
@@ -72,7 +73,7 @@ _Count = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
 class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Section [server]; see `TEMPLATE`."""
 
-    name: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$")] = "hushrec"
+    name: Annotated[str, msgspec.Meta(pattern=SERVER_NAME)] = "hushrec"
     host: str = "127.0.0.1"
     port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 8470
     data: str = "hushrec-data"

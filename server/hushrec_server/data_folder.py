@@ -24,8 +24,10 @@ from pathlib import Path
 from hushrec.file_lock import file_lock
 from hushrec.messages import SignedDocument, read_json
 from hushrec_privacy.envelope import EnvelopeKey, KeySet, keys_in_force, verified_key_set
+from hushrec_privacy.envelope.key_set import KEY_SET_DOMAIN
 from hushrec_privacy.errors import ConfigError, EnvelopeError, FleetError
 from hushrec_privacy.mechanisms.seal import SealKey
+from hushrec_privacy.signatures import check_signature
 
 __all__ = [
     "KEYS_FILE",
@@ -37,12 +39,13 @@ __all__ = [
     "read_public_key",
     "read_signed",
     "read_text",
+    "say_if_open",
     "seal_key",
 ]
 
 KEYS_FILE, SEAL_KEY, ADMIN_TOKEN = "keys.json", "seal.key", "admin.token"
 _LOCK, _LOCK_WAIT_S = ".lock", 30.0
-_ENVELOPE = re.compile(r"envelope-([1-9][0-9]{0,5})\.key")
+_ENVELOPE = re.compile(r"envelope-([1-9][0-9]{0,5})\.(key|pub)")
 _MAX_TEXT = 1 << 20
 
 
@@ -114,7 +117,7 @@ def prepare_folder(folder: Path, say: Callable[[str], None]) -> ServerKeys:
 
     Args:
         folder: Made if it is missing.
-        say: Told of everything that is made.
+        say: Told of everything that is made, and if others may enter the folder.
 
     Raises:
         ConfigError: The folder cannot be made or written, or a file in it is not as it must be.
@@ -125,8 +128,23 @@ def prepare_folder(folder: Path, say: Callable[[str], None]) -> ServerKeys:
             say(f"made {folder}, readable by its owner alone")
     except OSError as error:
         raise _unusable(folder, error) from error
+    say_if_open(folder, say)
     with _alone(folder):
         return _keys(folder, say)
+
+
+def say_if_open(folder: Path, say: Callable[[str], None]) -> None:
+    """Warn of a folder that others may enter. Each secret in it has rights of its own, and is refused without them.
+
+    Args:
+        folder: Of a server or an authority; one that is missing is passed over.
+        say: Told what to do.
+    """
+    if os.name == "posix" and folder.is_dir() and folder.stat().st_mode & 0o077:
+        say(
+            f"{folder}: others on this machine have rights in this folder: to read when and how much it changes, or to "
+            f"replace what lies in it; take them away: chmod 700 {folder}"
+        )
 
 
 def seal_key(folder: Path, say: Callable[[str], None], check_new: Callable[[], object]) -> SealKey:
@@ -159,7 +177,7 @@ def new_envelope_key(folder: Path) -> Path:
         ConfigError: It cannot be written.
         OSError: The same, for the public half.
     """
-    number = max(_envelope_numbers(folder), default=0) + 1
+    number = max(_envelope_numbers(folder) + _envelope_numbers(folder, "pub"), default=0) + 1
     key = EnvelopeKey.create(folder / f"envelope-{number}.key")
     public = folder / f"envelope-{number}.pub"
     public.write_text(key.public().hex() + "\n", encoding="ascii")
@@ -233,6 +251,7 @@ def _keys(folder: Path, say: Callable[[str], None]) -> ServerKeys:
         _create_token(token)
         say(f"made {token}: for whoever administers this server")
     if not _envelope_numbers(folder):
+        _refuse_lost_key(folder)
         say(f"made an envelope key; its public half is {new_envelope_key(folder)}")
     envelopes = tuple(EnvelopeKey.read(folder / f"envelope-{n}.key") for n in _envelope_numbers(folder))
     return ServerKeys(envelopes, _read_token(token))
@@ -252,13 +271,23 @@ def _read_token(path: Path) -> bytes:
     return token
 
 
-def _envelope_numbers(folder: Path) -> list[int]:
+def _envelope_numbers(folder: Path, half: str = "key") -> list[int]:
     found = (_ENVELOPE.fullmatch(path.name) for path in folder.iterdir())
-    return sorted(int(match[1]) for match in found if match)
+    return sorted(int(match[1]) for match in found if match and match[2] == half)
+
+
+def _refuse_lost_key(folder: Path) -> None:
+    """A key that was signed has been here; another one in its place would open nothing that devices seal to it."""
+    if (folder / KEYS_FILE).exists():
+        path = folder / f"envelope-{max(_envelope_numbers(folder, 'pub'), default=1)}.key"
+        raise ConfigError(
+            f"{path}: is missing, and {KEYS_FILE} tells devices to seal to it. Put it back; if it is lost, make "
+            f"another: hushrec envelope new {folder}, then hushrec envelope sign, and start again"
+        )
 
 
 def check_signed(folder: Path, plan_key: Path, server: str) -> None:
-    """Say what to do if the files that come from elsewhere are missing.
+    """Say what to do if the files that come from elsewhere are missing, or do not fit each other or the server.
 
     Args:
         folder: The data folder.
@@ -266,7 +295,7 @@ def check_signed(folder: Path, plan_key: Path, server: str) -> None:
         server: Its name.
 
     Raises:
-        ConfigError: One is missing.
+        ConfigError: One is missing or no such file, they are of two plan keys, or of a server of another name.
     """
     missing = [path for path in (plan_key, folder / KEYS_FILE) if not path.exists()]
     if missing:
@@ -275,4 +304,20 @@ def check_signed(folder: Path, plan_key: Path, server: str) -> None:
             f"{missing[0]}: is missing. Take {folder / newest} to where the shop's plan key is, run there: "
             f"hushrec envelope sign {newest} --key plan.key --server {server}, "
             f"put the keys.json and plan.pub that it writes into {folder}, and start again"
+        )
+    keys = folder / KEYS_FILE
+    signed, public = read_signed(keys), read_public_key(plan_key, "plan key's public half")
+    strangers = ConfigError(
+        f"{keys} was not signed by the plan key whose public half is {plan_key}: one of the two files is the wrong "
+        "one. Put in both that one run of hushrec envelope sign wrote"
+    )
+    check_signature(public, KEY_SET_DOMAIN, signed.data, signed.signature, refusal=strangers)
+    try:
+        found = KeySet.decode(signed.data).server
+    except EnvelopeError as error:
+        raise ConfigError(f"{keys}: {error.message}") from error
+    if found != server:
+        raise ConfigError(
+            f"{keys}: holds the keys of another server, {found!r}, and the configuration's name is {server!r}. Correct "
+            f"the name, or sign the keys for this one: hushrec envelope sign --server {server}"
         )

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from hushrec.new_file import new_file
 from hushrec_privacy.errors import ConfigError, StorageError
 from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
@@ -64,28 +65,21 @@ class Database:
 
         Raises:
             ConfigError: It is neither.
-            StorageError: It cannot be reached, is of a newer hushrec, or is not hushrec's.
+            StorageError: It cannot be reached, is of a newer hushrec, is not hushrec's, or is a file that was emptied.
         """
         try:
             address = make_url(url)
         except (ArgumentError, ValueError):  # not chained: it repeats the address, password and all
             raise ConfigError("the database's URL cannot be read; it looks like sqlite:///fleet.sqlite") from None
         if address.drivername in ("sqlite", "sqlite+pysqlite") and address.database:
-            engine = _sqlite_engine(address)
+            engine = _sqlite_file(Path(address.database))
         elif address.drivername == "postgresql+psycopg":
             engine = _postgresql_engine(address)
         else:
             raise ConfigError(
                 f"the database must be sqlite:///FILE or postgresql+psycopg://…, not {address.drivername}"
             )
-        database = cls(engine)
-        try:
-            with database.transaction() as connection:
-                prepare(connection)
-        except BaseException:
-            database.close()
-            raise
-        return database
+        return cls(engine)._prepared()
 
     def transaction(self) -> AbstractContextManager[Connection]:
         """Commit, durably, when the block ends; roll everything back when it raises.
@@ -143,6 +137,15 @@ class Database:
         """
         if time.monotonic() - self._full_at < _FULL_S:
             raise StorageError(f"the database has no room: {_NO_ROOM}")
+
+    def _prepared(self) -> "Database":
+        try:
+            with self.transaction() as connection:
+                prepare(connection)
+        except BaseException:
+            self.close()
+            raise
+        return self
 
     @contextmanager
     def _writing(self, engine: Engine) -> Iterator[Connection]:
@@ -232,12 +235,24 @@ def _reason(error: Exception) -> str:
     return f"{kind}, {state}" if state else kind
 
 
-def _sqlite_engine(address: URL) -> Engine:
-    path = Path(address.database or "")
+def _sqlite_file(path: Path) -> Engine:
+    """An engine of a file with all tables; one that is missing is made whole, so an empty one held something once."""
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        if not os.path.lexists(path):
+            with new_file(path) as fresh:
+                Database(_sqlite_engine(fresh))._prepared().close()
+        size = path.stat().st_size
     except OSError as error:
         raise StorageError(f"{path}: the database cannot be opened: {error.strerror}") from error
+    if not size:
+        raise StorageError(
+            f"{path}: the database is empty: what its plans have spent is lost. Restore it; if it cannot be restored, "
+            'see "A database was restored" in docs/runbook.md, and delete this file before the start with new plans'
+        )
+    return _sqlite_engine(path)
+
+
+def _sqlite_engine(path: Path) -> Engine:
     engine = create_engine(
         URL.create("sqlite+pysqlite", database=str(path)),
         connect_args={"timeout": WAIT_S, "isolation_level": None, "check_same_thread": False},

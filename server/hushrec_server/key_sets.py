@@ -7,6 +7,7 @@ from hushrec.messages import SignedDocument
 from hushrec_privacy.envelope import KeySet, ServerKey, rotated, verified_key_set
 from hushrec_privacy.errors import ConfigError, EnvelopeError
 from hushrec_privacy.plans.signing import PlanKey
+from hushrec_privacy.server_names import checked_server_name
 
 from hushrec_server.data_folder import read_signed
 
@@ -33,8 +34,10 @@ def next_key_set(
         overlap_s: How long earlier keys stay in force at most.
 
     Raises:
-        ConfigError: The earlier set cannot be read, is of another server, or was signed by another key.
+        ConfigError: The name is none that a server may have, or the earlier set cannot be read, is of another server,
+            or was signed by another key.
     """
+    checked_server_name(server)
     if before is None:
         return KeySet(1, server, (ServerKey(public, at_s, at_s + lifetime_s),))
     path, plan_key = before

@@ -136,7 +136,9 @@ def run_the_python_of_the_page(places: Path) -> None:
         patch.chdir(places / "office")
         exec(SOURCES["parameters"], {"print": lambda size: names.update(size=size)})
         assert names["size"] > 2_048
-        app = SimpleNamespace(login_token=token, shopper_agreed=lambda: False, idle=bool, charging=bool, unmetered=bool)
+        app = SimpleNamespace(
+            login_token=lambda _: token, shopper_agreed=lambda: False, idle=bool, charging=bool, unmetered=bool
+        )
         vault = 'folder=Path("fleet"), vault_key=bytes(32)'  # there is no keyring to ask here
         exec(SOURCES["app"].replace('folder=Path("fleet")', vault), names | {"app": app}, names)
         fleet = names["fleet"]

@@ -142,7 +142,9 @@ def verified_key_set(
     check_signature(plan_public, KEY_SET_DOMAIN, data, signature, refusal=refusal)
     key_set = KeySet.decode(data)
     if key_set.server != server:
-        raise EnvelopeError("these are the keys of another server; fetch them from this one")
+        raise EnvelopeError(
+            f"these are the keys of another server, {key_set.server!r} and not {server!r}; ask the one that is meant"
+        )
     if key_set.serial < least_serial:
         raise EnvelopeError("the server's keys are older than those seen before; they are not accepted")
     key_set.newest(at_s)

@@ -27,6 +27,7 @@ from hushrec_privacy.ledger import MemoryLedgerStore, ParticipationRecord
 from numpy.typing import NDArray
 
 from hushrec.addresses import checked_url
+from hushrec.fleet.callbacks import CallbackError, checked_callable, checked_kind
 from hushrec.fleet.clocks import elapsed_s
 from hushrec.fleet.conditions import ConditionSource
 from hushrec.fleet.contribution import Contribution, Contributor
@@ -53,6 +54,9 @@ LEFT = (
     "This device has left: its keys and certificates are forgotten, and nothing more is sent. What it sent stays in "
     "sums of many devices. The record of how often it took part stays here, so that nothing is ever spent twice."
 )
+FAILED = "failed"
+"""Reason and state of a client whose thread ended by an error."""
+
 _AGAIN_S = 60.0
 _STOP_S = 30.0
 
@@ -61,8 +65,9 @@ class FleetStatus(NamedTuple):
     """What an app may show.
 
     Attributes:
-        state: "off" (no consent), "waiting" (for conditions or a round), "round" (in one), "failed" (what the app gave
-            raised an error, which ended the thread; nothing is sent), or "closed".
+        state: "off" (no consent), "waiting" (for conditions or a round), "round" (in one), "failed" (`conditions` or
+            `token` raised an error, which ended the thread, or there is a fault of hushrec; nothing is sent, and
+            `refusal` says what it was; `start` begins anew), or "closed".
         phase: Of the round, 1 to 6; 0: in none.
         rounds: Rounds that were done since the client was opened.
         refusal: Why the last thing was not done; None: nothing to tell.
@@ -97,7 +102,8 @@ class FleetClient:
         consent: Whether the shopper agreed.
 
     Raises:
-        ConfigError: The address is wrong, or another process uses the folder.
+        ConfigError: The address or an argument is wrong, or another client, of this process or another, uses the
+            folder.
         LedgerError: There is consent, and the participation record cannot be used.
         VaultError: There is consent, and the vault cannot be opened.
     """
@@ -112,6 +118,11 @@ class FleetClient:
         token: Callable[[str], str],
         consent: bool = False,
     ) -> None:
+        checked_kind("url", url, str, "the address of the shop's server, a text")
+        checked_kind("shopper", shopper, (Recommender, Profile), "a Recommender or a Profile")
+        checked_kind("settings", settings, FleetSettings, "FleetSettings(trust=..., folder=...)")
+        checked_callable("conditions", conditions, "a function without arguments that gives Conditions(...)")
+        checked_callable("token", token, "a function that gives the login's token, a text, for the id of a plan")
         self._url, self._settings = checked_url(url), settings
         self._gate = Gate(conditions, settings.require, consent=consent)
         self._stepping = threading.Lock()
@@ -153,6 +164,7 @@ class FleetClient:
             Seconds until the next call makes sense.
 
         Raises:
+            CallbackError: `conditions` or `token` raised an error, its cause, or gave what it must not.
             ConfigError: The client is closed.
         """
         with self._stepping:
@@ -163,6 +175,12 @@ class FleetClient:
             except HushrecError as error:
                 self._participant.refusal = Refusal(error.code, error.message)
                 return _AGAIN_S
+            except CallbackError as error:
+                self._participant.refusal = Refusal(FAILED, f"{error}; mend it, and start again")
+                raise
+            except Exception as error:  # not its text, which may hold what is private
+                self._participant.refusal = Refusal(FAILED, f"{type(error).__name__} in hushrec; please report it")
+                raise
 
     @property
     def bundle(self) -> Path | None:
@@ -308,7 +326,7 @@ class FleetClient:
         if self._closed:
             return "closed"
         if self._worker.died:
-            return "failed"
+            return FAILED
         if not self.consent:
             return "off"
         return "round" if self._participant.run else "waiting"

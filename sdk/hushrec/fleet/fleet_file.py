@@ -11,6 +11,7 @@ from typing import Self
 
 from hushrec_privacy import canonical
 from hushrec_privacy.errors import ConfigError
+from hushrec_privacy.server_names import checked_server_name
 
 from hushrec.addresses import checked_url
 
@@ -19,7 +20,6 @@ __all__ = ["MAX_FLEET_FILE_BYTES", "FleetFile"]
 FORMAT = 1
 KIND = "hushrec-fleet"
 MAX_FLEET_FILE_BYTES = 1 << 18
-LONGEST_NAME = 200
 _KEY = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
@@ -52,8 +52,7 @@ class FleetFile:
         for name, value in asdict(self).items():
             if not isinstance(value, str):
                 raise ConfigError(f"the fleet file's {name} is no text")
-        if not (0 < len(self.server) <= LONGEST_NAME and self.server.isascii() and self.server.isprintable()):
-            raise ConfigError(f"the fleet file's server must be 1 to {LONGEST_NAME} printable ASCII characters")
+        checked_server_name(self.server, what="the fleet file's server")
         if not _KEY.fullmatch(self.plan_key):
             raise ConfigError("the fleet file's plan_key must be 64 lower-case hexadecimal digits")
         checked_url(self.authority, name="the fleet file's authority")

@@ -30,7 +30,7 @@ class FleetFolder:
         """Lock the folder, making it (for its owner only) if there is none.
 
         Raises:
-            ConfigError: Another process uses it, or it cannot be made.
+            ConfigError: Another client, of whatever process, uses it, or it cannot be made.
         """
         self.root = Path(root).absolute()
         self.vault = self.root / "vault.db"
@@ -44,7 +44,12 @@ class FleetFolder:
             raise ConfigError(f"{self.root}: cannot be the fleet's folder: {error.strerror}") from error
         if not held:
             self._lock.close()
-            raise ConfigError(f"{self.root}: another process takes part with this folder; one device, one process")
+            raise ConfigError(
+                f"{self.root}: another client, of this process or another, takes part with this folder; "
+                "close that one: one device, one client"
+            )
+        for left in self.root.glob(f"{self.vault.name}.*.new*"):  # by a process that was killed as it made the vault
+            left.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Let another process use it. Closing twice is allowed."""

@@ -8,7 +8,8 @@ import threading
 
 from hushrec_privacy.errors import FleetError
 
-from hushrec.fleet.conditions import ConditionSource, Require, allowed
+from hushrec.fleet.callbacks import called
+from hushrec.fleet.conditions import Conditions, ConditionSource, Require, allowed
 
 __all__ = ["CONDITIONS", "GATED", "NO_CONSENT", "STOPPED", "Gate"]
 
@@ -76,12 +77,16 @@ class Gate:
 
         Args:
             masked: See `hushrec.fleet.conditions.allowed`.
+
+        Raises:
+            CallbackError: The app's `conditions` failed.
         """
         if not self._consent:
             return NO_CONSENT
         if self._stop.is_set():
             return STOPPED
-        return None if allowed(self._conditions(), self._require, masked=masked) else CONDITIONS
+        now = called("conditions", self._conditions, Conditions)
+        return None if allowed(now, self._require, masked=masked) else CONDITIONS
 
     def check(self, *, masked: bool = False) -> None:
         """Let a message pass.

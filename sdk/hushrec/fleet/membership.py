@@ -9,6 +9,7 @@ from collections.abc import Callable
 from hushrec_privacy.enrolment import verified_certificate
 from hushrec_privacy.errors import EnrolmentError
 
+from hushrec.fleet.callbacks import called
 from hushrec.fleet.joining import Accepted
 from hushrec.fleet.server import Authority, Member
 from hushrec.fleet_secrets import FleetSecrets
@@ -54,12 +55,14 @@ class Membership:
         """Get a certificate and keep it.
 
         Raises:
+            CallbackError: The app's `token` failed.
             EnrolmentError: The authority gives none, or a wrong one.
             FleetError: Nothing may be sent, or no answer came.
             VaultError: The vault cannot be used.
         """
         identity = self._secrets.identity(accepted.plan_id)
-        signed = self._authority.certify(accepted.plan_id, identity, self._token(accepted.plan_id))
+        token = called("token", self._token, str, accepted.plan_id)
+        signed = self._authority.certify(accepted.plan_id, identity, token)
         self._secrets.keep_certificate(accepted.plan_id, signed, _authority(accepted))
 
     def least_serial(self) -> int:

@@ -1,5 +1,7 @@
 """`hushrec join` tells what happens, a line a change, and ends when there is nothing to do."""
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -65,6 +67,41 @@ def test_a_refusal_is_one_line_and_once_ends_when_there_is_nothing_to_do() -> No
     ended, lines, left = played((0, refused), (300, refused), (0, IDLE))
     assert lines == ["not now (demo): the plan is a DEMO and protects nobody; it is ignored"]
     assert (ended, left) == (refused, 1)
+
+
+def test_a_message_that_is_refused_again_and_again_is_told_once() -> None:
+    refused = IDLE._replace(refusal=Refusal("taken", "this device has a place in the round"))
+    again = refused._replace(state="round", phase=1)
+    _, lines, _ = played(
+        (0, IDLE._replace(state="round", phase=1)),
+        (2, refused),
+        (0, again),
+        (2, refused),
+        (0, again),
+        (0, refused._replace(state="round", phase=2)),
+        (0, IDLE._replace(rounds=1)),
+        (0, IDLE._replace(rounds=1, state="round", phase=1)),
+        once=False,
+    )
+    assert lines == [
+        "in a round: advertise, message 1 of 6",
+        "not now (taken): this device has a place in the round",
+        "in a round: choose, message 2 of 6",
+        "done: round 1 since the start; rho 1 is left for this device's lifetime",
+        "in a round: advertise, message 1 of 6",
+    ]
+
+
+def test_a_service_that_is_told_to_end_ends_as_by_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # or a failure would end the tests
+    try:
+        monkeypatch.setattr(FakeClient, "step", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+        monkeypatch.setattr("hushrec_cli.join.time.sleep", lambda _: pytest.fail("it went on"))
+        ended, _, _ = played(once=False)
+        assert ended == IDLE
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_without_once_it_goes_on_until_somebody_interrupts(sleepless: list[float]) -> None:

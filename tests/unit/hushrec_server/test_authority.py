@@ -177,6 +177,22 @@ def test_without_its_certificates_it_does_not_begin_anew(folder: Path, clock: Cl
     assert not path.exists()
 
 
+@pytest.mark.parametrize("left", ["nothing", "no table", "another table"])
+def test_emptied_certificates_are_not_taken_for_those_of_a_new_authority(folder: Path, clock: Clock, left: str) -> None:
+    path = folder / "certificates.sqlite"
+    if left == "nothing":
+        path.write_bytes(b"")
+    else:
+        connection = sqlite3.connect(path)
+        connection.execute("DROP TABLE certificates" if left == "no table" else "ALTER TABLE certificates RENAME TO c")
+        connection.commit()
+        connection.close()
+    before = path.read_bytes()
+    with pytest.raises(StorageError, match=r"certificates\.sqlite: .*without it accounts could enrol twice; restore"):
+        Authority(folder, clock=clock)
+    assert path.read_bytes() == before
+
+
 def test_a_database_of_another_program_or_version_is_refused(folder: Path, clock: Clock) -> None:
     path = folder / "certificates.sqlite"
     for statements in (["CREATE TABLE x(y)"], ["PRAGMA application_id=1751217524", "PRAGMA user_version=2"]):

@@ -119,6 +119,17 @@ def test_a_short_token_and_one_that_others_may_read_are_refused(tmp_path: Path) 
         quietly(tmp_path)
 
 
+@pytest.mark.parametrize(("mode", "lines"), [(0o700, 0), (0o755, 1), (0o770, 1), (0o701, 1)])
+def test_a_folder_in_which_others_have_rights_is_told_of_in_one_line(tmp_path: Path, mode: int, lines: int) -> None:
+    quietly(tmp_path)
+    tmp_path.chmod(mode)
+    told: list[str] = []
+    prepare_folder(tmp_path, told.append)
+    tmp_path.chmod(0o700)
+    assert len(told) == lines
+    assert all(line.endswith(f"take them away: chmod 700 {tmp_path}") for line in told)
+
+
 def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").write_bytes(b"")
     with pytest.raises(ConfigError, match="cannot be used as data folder"):
@@ -163,9 +174,41 @@ def test_keys_of_another_signer_server_time_or_folder_are_refused(tmp_path: Path
     sign(data, key)
     with pytest.raises(ConfigError, match="no key of this server is in force"):
         opened(data, key, at_s=NOW + DAY)
+    new_envelope_key(data)
     (data / "envelope-1.key").unlink()
     with pytest.raises(ConfigError, match="not in the data folder"):
         opened(data, key)
+
+
+def test_a_signed_key_whose_secret_is_lost_is_named_and_not_replaced(tmp_path: Path, key: PlanKey) -> None:
+    quietly(tmp_path)
+    sign(tmp_path, key)
+    (tmp_path / "envelope-1.key").unlink()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ConfigError, match=r"envelope-1\.key: is missing, .*Put it back.*hushrec envelope new"):
+        quietly(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert new_envelope_key(tmp_path).name == "envelope-2.pub", "what devices seal to is not overwritten"
+    assert (tmp_path / "envelope-1.pub").read_bytes() == before["envelope-1.pub"]
+
+
+def test_of_two_files_that_do_not_fit_each_other_both_are_named(tmp_path: Path, key: PlanKey) -> None:
+    quietly(tmp_path)
+    sign(tmp_path, key)
+    public = tmp_path / "plan.pub"
+    public.write_text(key.public().hex())
+    check_signed(tmp_path, public, "shop")
+    with pytest.raises(ConfigError, match=r"keys of another server, 'shop', and the configuration's name is 'other'"):
+        check_signed(tmp_path, public, "other")
+    public.write_text(PlanKey.create(tmp_path / "other.key").public().hex())
+    with pytest.raises(ConfigError, match=r"keys\.json was not signed by .*plan\.pub: one of the two files"):
+        check_signed(tmp_path, public, "shop")
+
+
+@pytest.mark.parametrize("name", ["", "A B", "shöp", "Shop", "-shop", "shop\n", "s" * 64])
+def test_no_keys_are_signed_for_a_name_that_no_server_may_have(name: str) -> None:
+    with pytest.raises(ConfigError, match="the server's name is"):
+        next_key_set(bytes(1_216), server=name, at_s=NOW, lifetime_s=DAY)
 
 
 def test_a_new_key_opens_beside_the_earlier_one_until_the_overlap_is_over(tmp_path: Path, key: PlanKey) -> None:

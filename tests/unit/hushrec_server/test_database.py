@@ -3,6 +3,8 @@
 import shutil
 import sqlite3
 import stat
+import subprocess
+import sys
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -15,6 +17,8 @@ from hushrec_server.schema import METADATA, NOISE_PLAN, VERSION
 from sqlalchemy import func, inspect, select, text
 
 from tests.databases import database_url, needs_postgres
+
+ROOT = Path(__file__).parents[3]
 
 
 def row(name: str) -> dict[str, object]:
@@ -117,6 +121,48 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"no database" * 1000)
     with pytest.raises(StorageError):
         Database.open(f"sqlite:///{path}")
+
+
+def test_an_emptied_file_is_not_taken_for_a_new_database(tmp_path: Path) -> None:
+    path = tmp_path / "fleet.sqlite"
+    Database.open(f"sqlite:///{path}").close()
+    path.write_bytes(b"")
+    with pytest.raises(StorageError, match=r"fleet\.sqlite: the database is empty: .*Restore it"):
+        Database.open(f"sqlite:///{path}")
+    assert path.read_bytes() == b""
+
+
+MAKER = """
+import shutil, sqlite3, sys
+from pathlib import Path
+from hushrec_server.database import Database
+from tests.killed_at import killed_at
+
+folder = Path(sys.argv[1])
+
+def made():
+    sqlite3.dbapi2.connect = sqlite3.connect  # SQLAlchemy's name of it, for statements to count
+    Database.open(f"sqlite:///{folder / 'fleet.sqlite'}").close()
+
+made()  # what a fork needs is loaded once
+change, killed = 1, True
+while killed:
+    shutil.rmtree(folder)
+    folder.mkdir()
+    killed = killed_at(change, folder, made, statements=True)
+    assert not killed_at(10**6, folder, made)
+    change += 1
+print(change)
+"""
+
+
+def test_a_database_whose_making_was_killed_at_any_change_is_made_by_the_next_start(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", MAKER, tmp_path / "work"], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(done.stdout) > 10
 
 
 def test_a_database_in_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:

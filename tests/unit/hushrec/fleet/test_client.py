@@ -339,7 +339,7 @@ def test_a_device_that_leaves_forgets_its_keys_and_keeps_its_record(fleet: Whole
 
 def test_one_folder_is_for_one_process_and_its_vault_for_one_key(fleet: WholeFleet) -> None:
     device = fleet.device(0)
-    with pytest.raises(ConfigError, match="another process takes part with this folder"):
+    with pytest.raises(ConfigError, match="another client, of this process or another, takes part with this folder"):
         fleet.device(0)
     device.close()
     device.close()
@@ -390,6 +390,10 @@ def test_an_error_of_the_app_ends_the_thread_sends_nothing_and_shows(fleet: Whol
     while device.status().state != "failed" and time.monotonic() < until:
         time.sleep(0.01)
     assert device.status().state == "failed"
+    assert device.status().refusal == (
+        "failed",
+        "conditions, which the app gave, raised RuntimeError; mend it, and start again",
+    )
     assert not device.sent
     device.close()
 

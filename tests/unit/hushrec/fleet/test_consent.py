@@ -107,7 +107,7 @@ def test_without_consent_no_keyring_is_asked_no_socket_is_opened_and_no_name_is_
         client.consent = True
         client._gate.reopen()
         client.step()
-        assert ring.asked == ["set", "get"]
+        assert ring.asked == ["set", "get", "get"]
         assert outside, "or the counter counts nothing"
     assert client.status().rho_left == "1000000000"
 

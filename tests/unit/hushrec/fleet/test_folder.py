@@ -29,11 +29,20 @@ def test_a_new_folder_is_its_owner_s_alone(tmp_path: Path) -> None:
 
 def test_a_second_one_in_this_process_is_refused_until_the_first_is_closed(tmp_path: Path) -> None:
     folder = FleetFolder(tmp_path / "fleet")
-    with pytest.raises(ConfigError, match="another process takes part with this folder; one device, one process"):
+    with pytest.raises(ConfigError, match=r"of this process or another, takes part .*one device, one client"):
         FleetFolder(tmp_path / "fleet")
     folder.close()
     folder.close()
     FleetFolder(tmp_path / "fleet").close()
+
+
+def test_what_a_process_killed_as_it_made_the_vault_left_is_removed_and_the_vault_is_not(tmp_path: Path) -> None:
+    kept, left = ("lock", "vault.db", "vault.db-journal"), ("vault.db.0a1b.new", "vault.db.0a1b.new-journal")
+    (tmp_path / "fleet").mkdir()
+    for name in (*kept, *left):
+        (tmp_path / "fleet" / name).touch()
+    with FleetFolder(tmp_path / "fleet") as folder:
+        assert sorted(path.name for path in folder.root.iterdir()) == list(kept)
 
 
 def test_another_process_holds_it_until_it_is_killed(tmp_path: Path) -> None:
@@ -41,7 +50,7 @@ def test_another_process_holds_it_until_it_is_killed(tmp_path: Path) -> None:
     try:
         assert other.stdout is not None
         assert other.stdout.readline()
-        with pytest.raises(ConfigError, match="another process"):
+        with pytest.raises(ConfigError, match="or another, takes part"):
             FleetFolder(tmp_path / "fleet")
     finally:
         other.send_signal(signal.SIGKILL)

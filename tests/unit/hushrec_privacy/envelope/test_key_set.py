@@ -43,7 +43,7 @@ def test_a_set_older_than_one_that_was_seen_is_refused(least: int) -> None:
 
 
 def test_keys_of_another_server_are_refused() -> None:
-    with pytest.raises(EnvelopeError, match="another server"):
+    with pytest.raises(EnvelopeError, match="another server, 'shop' and not 'shop2'"):
         _verified(server="shop2")
 
 
