@@ -228,11 +228,22 @@ def test_a_strangers_keys_sign_nothing(shop: Shop, tmp_path: Path) -> None:
         other.publish(shop.first, ledger_head=None, demo=False)
     with pytest.raises(ReleaseError, match="not the one that root names"):
         other.rotate_root()
+    with pytest.raises(ReleaseError, match="not the one that root names"):
+        other.refresh()  # nothing is to be signed yet
     shop.clock.now += DAY_S
     with pytest.raises(ReleaseError, match="not the one that root names"):
         other.refresh()
     assert timestamp(shop) == before
     assert len(list((shop.repository.folder / "metadata").glob("*.root.json"))) == 1
+
+
+def test_a_strange_targets_key_is_told_of_and_holds_nothing_up(shop: Shop, tmp_path: Path) -> None:
+    strange = ReleaseKeys.create(tmp_path / "safe2", tmp_path / "online2")
+    mixed = ReleaseKeys(targets=strange.targets, online=shop.keys.online)
+    shop.clock.now += DAY_S
+    with pytest.raises(ReleaseError, match="key for targets is not the one that root names"):
+        ReleaseRepository(shop.repository.folder, mixed, clock=shop.clock).refresh()
+    assert shop.repository.expires_at()["timestamp"] == shop.clock.now + DAY_S
 
 
 def test_pruning_keeps_the_newest_and_frees_what_only_the_others_used(shop: Shop) -> None:
@@ -271,8 +282,32 @@ def test_a_repository_is_not_made_where_something_is(shop: Shop, tmp_path: Path)
 def test_what_is_no_repository_is_refused(shop: Shop, tmp_path: Path) -> None:
     nowhere = ReleaseRepository(tmp_path / "nowhere", shop.keys, clock=shop.clock)
     for use in (nowhere.list, nowhere.refresh, nowhere.rotate_root):
-        with pytest.raises(ReleaseError):
+        with pytest.raises(ReleaseError, match="nowhere: does not exist; name the folder"):
             use()
+    (tmp_path / "nowhere").mkdir()
+    for use in (nowhere.list, nowhere.refresh, nowhere.rotate_root):
+        with pytest.raises(ReleaseError, match="nowhere: is no release repository; name the folder"):
+            use()
+
+
+def test_a_place_for_a_repository_is_refused_before_keys_are_made_for_it(shop: Shop, tmp_path: Path) -> None:
+    locked = tmp_path / "locked"
+    locked.write_text("x")  # a folder without rights would hold up nobody who is root
+    for place, why in ((shop.repository.folder, "already"), (locked / "releases", "cannot be read or written")):
+        with pytest.raises(ReleaseError, match=why):
+            ReleaseRepository.check_place(place, tmp_path / "safe2", tmp_path / "online2")
+    free = tmp_path / "free" / "releases"
+    with pytest.raises(ReleaseError, match="lies in the repository"):
+        ReleaseRepository.check_place(free, tmp_path / "safe2", free / "online")
+    ReleaseRepository.check_place(free, tmp_path / "safe2", tmp_path / "online2")
+    assert ReleaseRepository.create(free, shop.keys, clock=shop.clock).list() == ()
+
+
+def test_a_copy_without_empty_folders_is_written_to(shop: Shop) -> None:
+    shop.publish(1)
+    (shop.repository.folder / "parts").rmdir()
+    shop.publish(2)
+    assert len(shop.repository.list()) == 2
 
 
 @pytest.mark.parametrize("name", ["timestamp.json", "2.snapshot.json", "2.targets.json", "1.root.json"])
@@ -311,6 +346,10 @@ def test_keys_are_their_owners_alone_and_show_nothing(shop: Shop, tmp_path: Path
 def test_keys_are_never_overwritten_nor_guessed(shop: Shop, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="never overwritten"):
         ReleaseKeys.create(tmp_path / "safe", tmp_path / "elsewhere")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    with pytest.raises(ConfigError, match="online key is never overwritten"):
+        ReleaseKeys.create(tmp_path / "fresh", tmp_path / "online")
+    assert list((tmp_path / "fresh").iterdir()) == [], "or the next try would be refused"
     with pytest.raises(ReleaseError, match="a folder of their own"):
         ReleaseKeys.create(tmp_path / "one", tmp_path / "one")
     with pytest.raises(ReleaseError, match="name the folder of keys"):
