@@ -1,11 +1,13 @@
 """The server's database: one SQLite file for one process, or PostgreSQL for any number of them.
 
 A transaction is durable when its block ends. On SQLite writers exclude each other from their first statement on and
-readers wait for nobody; on PostgreSQL whoever changes a row locks it first. Errors tell no password and no row.
+readers wait for nobody; on PostgreSQL whoever changes a row locks it first. Errors name
+file or host, and tell no password and no row.
 """
 
 import math
 import os
+import re
 import sqlite3
 import threading
 import time
@@ -17,7 +19,7 @@ from typing import Any
 from hushrec_privacy.errors import ConfigError, StorageError
 from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
 from hushrec_server.schema import FEATURE, ROWS_OF_DEVICES, prepare
 
@@ -47,9 +49,9 @@ class Database:
     hushrec_privacy.errors.ConfigError: the database must be sqlite:///FILE or postgresql+psycopg://…, not mysql
     """
 
-    def __init__(self, engine: Engine) -> None:
-        """Use an engine as it is; see `open`."""
-        self._engine = engine
+    def __init__(self, engine: Engine, place: str = "") -> None:
+        """Use an engine as it is; see `open`. `place` is where the database is, for messages, and holds no secret."""
+        self._engine, self._place = engine, place
         self._reader = engine.execution_options(reading=True)
         self._hasty = engine.execution_options(hasty=True)
         self._turn: threading.Lock | None = None if self.shared else threading.Lock()
@@ -71,14 +73,14 @@ class Database:
         except (ArgumentError, ValueError):  # not chained: it repeats the address, password and all
             raise ConfigError("the database's URL cannot be read; it looks like sqlite:///fleet.sqlite") from None
         if address.drivername in ("sqlite", "sqlite+pysqlite") and address.database:
-            engine = _sqlite_engine(address)
+            engine, place = _sqlite_engine(address), address.database
         elif address.drivername == "postgresql+psycopg":
-            engine = _postgresql_engine(address)
+            engine, place = _postgresql_engine(address), _server_of(url, address)
         else:
             raise ConfigError(
                 f"the database must be sqlite:///FILE or postgresql+psycopg://…, not {address.drivername}"
             )
-        database = cls(engine)
+        database = cls(engine, place)
         try:
             with database.transaction() as connection:
                 prepare(connection)
@@ -172,7 +174,8 @@ class Database:
             if _is_full(error):
                 self._full_at = time.monotonic()
             # Not chained: the original's text may hold an address, or a value of a row, and tracebacks are logged.
-            raise StorageError(f"the database cannot be used: {_reason(error)}; {_advice(error)}") from None
+            place = f"{self._place}: " if self._place else ""
+            raise StorageError(f"{place}the database cannot be used: {_reason(error)}; {_advice(error)}") from None
 
     def close(self) -> None:
         """Close all connections that are not in use."""
@@ -224,12 +227,26 @@ def _advice(error: Exception) -> str:
         return _NO_ROOM
     if (_state(error) or "").startswith("SQLITE"):  # it has no log
         return "check that its file is whole, its rights, and the free space"
+    if isinstance(error, OperationalError) and _state(error) is None and not isinstance(error.orig, sqlite3.Error):
+        return (
+            "it cannot be reached there, or refuses this server: check that PostgreSQL runs and listens, that this "
+            "machine gets through, and user, password and name of the database; its own log says why it refused"
+        )
     return "look into its own log"
 
 
 def _reason(error: Exception) -> str:
     kind, state = type(getattr(error, "orig", None) or error).__name__, _state(error)
     return f"{kind}, {state}" if state else kind
+
+
+def _server_of(url: str, address: URL) -> str:
+    """Host and port, and nothing that may be a piece of a password with an @ or / that was not escaped."""
+    host = address.host or address.query.get("host") or os.environ.get("PGHOST")
+    port = address.port or address.query.get("port") or os.environ.get("PGPORT") or 5432
+    if url.count("@") > 1 or not re.fullmatch(r"[\w.:/-]+", f"{host}{port}"):
+        return "PostgreSQL"
+    return f"PostgreSQL at {host}, port {port}" if host else f"PostgreSQL at this machine's own socket, port {port}"
 
 
 def _sqlite_engine(address: URL) -> Engine:
