@@ -7,7 +7,6 @@ file or host, and tell no password and no row.
 
 import math
 import os
-import re
 import sqlite3
 import threading
 import time
@@ -49,9 +48,9 @@ class Database:
     hushrec_privacy.errors.ConfigError: the database must be sqlite:///FILE or postgresql+psycopg://…, not mysql
     """
 
-    def __init__(self, engine: Engine, place: str = "") -> None:
-        """Use an engine as it is; see `open`. `place` is where the database is, for messages, and holds no secret."""
-        self._engine, self._place = engine, place
+    def __init__(self, engine: Engine) -> None:
+        """Use an engine as it is; see `open`."""
+        self._engine, self._place = engine, _place(engine.url)
         self._reader = engine.execution_options(reading=True)
         self._hasty = engine.execution_options(hasty=True)
         self._turn: threading.Lock | None = None if self.shared else threading.Lock()
@@ -68,19 +67,21 @@ class Database:
             ConfigError: It is neither.
             StorageError: It cannot be reached, is of a newer hushrec, or is not hushrec's.
         """
+        if url.count("@") > 1 and not url.startswith("sqlite"):  # what follows the first would be taken for the host
+            raise ConfigError("the database's URL has more than one @; write %40 for one in a name or a password")
         try:
             address = make_url(url)
         except (ArgumentError, ValueError):  # not chained: it repeats the address, password and all
             raise ConfigError("the database's URL cannot be read; it looks like sqlite:///fleet.sqlite") from None
         if address.drivername in ("sqlite", "sqlite+pysqlite") and address.database:
-            engine, place = _sqlite_engine(address), address.database
+            engine = _sqlite_engine(address)
         elif address.drivername == "postgresql+psycopg":
-            engine, place = _postgresql_engine(address), _server_of(url, address)
+            engine = _postgresql_engine(address)
         else:
             raise ConfigError(
                 f"the database must be sqlite:///FILE or postgresql+psycopg://…, not {address.drivername}"
             )
-        database = cls(engine, place)
+        database = cls(engine)
         try:
             with database.transaction() as connection:
                 prepare(connection)
@@ -174,8 +175,8 @@ class Database:
             if _is_full(error):
                 self._full_at = time.monotonic()
             # Not chained: the original's text may hold an address, or a value of a row, and tracebacks are logged.
-            place = f"{self._place}: " if self._place else ""
-            raise StorageError(f"{place}the database cannot be used: {_reason(error)}; {_advice(error)}") from None
+            told = f"the database cannot be used: {_reason(error)}; {_advice(error)}"
+            raise StorageError(f"{self._place}: {told}") from None
 
     def close(self) -> None:
         """Close all connections that are not in use."""
@@ -240,12 +241,12 @@ def _reason(error: Exception) -> str:
     return f"{kind}, {state}" if state else kind
 
 
-def _server_of(url: str, address: URL) -> str:
-    """Host and port, and nothing that may be a piece of a password with an @ or / that was not escaped."""
+def _place(address: URL) -> str:
+    """File, or host and port; never user or password."""
+    if address.get_backend_name() == "sqlite":
+        return str(address.database)
     host = address.host or address.query.get("host") or os.environ.get("PGHOST")
     port = address.port or address.query.get("port") or os.environ.get("PGPORT") or 5432
-    if url.count("@") > 1 or not re.fullmatch(r"[\w.:/-]+", f"{host}{port}"):
-        return "PostgreSQL"
     return f"PostgreSQL at {host}, port {port}" if host else f"PostgreSQL at this machine's own socket, port {port}"
 
 
