@@ -412,7 +412,10 @@ class ReleaseRepository:
         return order[first:]
 
     def _check_offline_roles(self, state: State, now: int) -> None:
-        advice = {"root": "sign a new root with the root key", "targets": "refresh or publish with the targets key"}
+        advice = {
+            "root": "sign a new root: hushrec release rotate, with root.key and the other two",
+            "targets": "hushrec release refresh, or publish, with targets.key",
+        }
         for role, what in advice.items():
             left = state.expires_at()[role] - now
             if left <= min(WARNED_S, self._lifetimes.of(role) // 4):

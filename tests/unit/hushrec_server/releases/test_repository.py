@@ -149,9 +149,9 @@ def test_refresh_signs_targets_too_where_their_key_is(shop: Shop) -> None:
 @pytest.mark.parametrize(
     ("days", "says"),
     [
-        (77, "targets metadata expires in 312 hours"),
+        (77, "targets metadata expires in 312 hours; hushrec release refresh, or publish, with targets.key"),
         (91, "targets metadata has expired"),
-        (352, "root metadata expires"),
+        (352, "root metadata expires in 312 hours; sign a new root: hushrec release rotate"),
     ],
 )
 def test_refresh_complains_of_offline_roles_after_it_has_done_its_own(shop: Shop, days: int, says: str) -> None:
