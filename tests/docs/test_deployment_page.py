@@ -125,7 +125,7 @@ def test_the_commands_of_the_page_work_one_after_the_other(places: Path) -> None
                     none_yet = "took part in no round: none takes this device in now"
                     assert f"`{none_yet}`" in PAGE
                     assert f"\n{none_yet}\n" in said
-                    assert "model: release 1, the bundle ann.profile.fleet/" in said
+                    assert re.search(r"\nmodel: release 1, the bundle .*/ann.profile.fleet/releases/", said)
     guarded = "new models go out once devices have compared them"
     assert f"`{guarded}`" in PAGE
     assert f"\n{guarded}, in rounds of plan " in (places / "server" / "serves.log").read_text()
