@@ -10,7 +10,7 @@ from hushrec_cli.bundle import inspect
 
 from tests.tiny_bundle import tiny_bundle
 
-CARD = {
+CARD: dict[str, object] = {
     "headline": "no guarantee for this bundle",
     "test_from": None,
     "verification": {"queries": 1997, "worst_score_error": 1.25e-05, "passed": True},
