@@ -29,10 +29,14 @@ def authority() -> None:
 def init(folder: Folder, as_json: Json = False) -> None:
     """Make an authority: its keys, readable by their owner alone, and the public half that plans name.
 
+    Not in a server's data folder: whoever has both can make up devices.
+
     Example: hushrec authority init authority
     """
+    from hushrec_server.apart import refuse_data_folder
     from hushrec_server.authority import AUTHORITY_PUBLIC, create_authority
 
+    refuse_data_folder(folder)
     public = create_authority(folder).hex()
     if as_json:
         print_json({"folder": str(folder), "public_key": public, "login_key": str(folder / "login.key")})

@@ -1,12 +1,13 @@
 """Commands about finished bundles: look into one and verify it, make one zip of it, and take it out again."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hushrec_cli.options import Json
-from hushrec_cli.output import Cell, print_data, print_json, print_table, say
+from hushrec_cli.output import Cell, person_cell, print_data, print_json, print_table, say
 
 if TYPE_CHECKING:
     from hushrec.bundle import Bundle
@@ -40,7 +41,7 @@ def inspect(bundle: BundleArgument, as_json: Json = False) -> None:
 
 def _properties(bundle: "Bundle") -> dict[str, Any]:
     manifest, model = bundle.manifest, bundle.manifest.model
-    card = {f"card: {key}": value for key, value in manifest.card.items() if key != "headline"}
+    card = {key: value for key, value in manifest.card.items() if key != "headline"}
     return {
         "format": manifest.format,
         "model version": manifest.model_version,
@@ -56,7 +57,7 @@ def _properties(bundle: "Bundle") -> dict[str, Any]:
         "blend": ", ".join(f"{part.name} {part.weight:g}" for part in manifest.blend) or "the Transformer alone",
         "architecture": model.architecture[:16],
         "sha256": bundle.sha256,
-        **card,
+        **dict(_flat("card", card)),
     }
 
 
@@ -82,7 +83,28 @@ def _pairs(properties: dict[str, Any]) -> list[list[Cell]]:
 def _text(value: object) -> Cell:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return value if isinstance(value, (str, int, float)) else str(value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return value if isinstance(value, (str, int)) else None
+
+
+def _flat(name: str, value: object) -> Iterator[tuple[str, object]]:
+    """What a card holds, a line a value.
+
+    >>> dict(_flat("card", {"test_from": None, "verification": {"queries": 1997, "shapes": [1, 2]}}))
+    {'card: test from': None, 'card: verification: queries': 1997, 'card: verification: shapes': '1, 2'}
+    """
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flat(f"{name}: {str(key).replace('_', ' ')}", inner)
+    elif isinstance(value, (list, tuple)) and any(isinstance(inner, (dict, list, tuple)) for inner in value):
+        for number, inner in enumerate(value, start=1):
+            yield from _flat(f"{name} {number}", inner)
+    elif isinstance(value, (list, tuple)):
+        texts = [person_cell(_text(inner)) for inner in value]
+        yield name, ("; " if any(", " in text for text in texts) else ", ").join(texts) or None
+    else:
+        yield name, value
 
 
 def _description(bundle: "Bundle") -> dict[str, Any]:

@@ -72,20 +72,31 @@ def demo(
 
     Example: hushrec demo --data eshop_clothing_2008
     """
-    run_folder, bundle = out / data.value, out / f"{data.value}.hush"
     if not as_json:
         print_data(demo_text.introduction(_FACTS[data].about))
-    found = _make(data, run_folder, bundle)
-    say_heading("Opening the bundle in a second process, without PyTorch")
-    customers = _customers(run_folder)
-    found["device"] = _on_a_device(bundle, customers[:_SHOWN_CUSTOMERS], out)
-    say_heading("Learning together: a server, its authority and device processes on this machine (DEMO)")
-    found["fleet"] = _fleet(bundle, [customer["history"] for customer in customers], out / "fleet")
+    try:
+        found = _everything(data, out)
+    except KeyboardInterrupt:
+        say()
+        say("stopped; the same command goes on with the training that was done, and begins the fleet anew")
+        raise
     if as_json:
         print_json(found)
     else:
         print_data(demo_text.results(found))
     check_fleet(found["fleet"])
+
+
+def _everything(shop: Shop, out: Path) -> dict[str, Any]:
+    """From the log to the fleet's last round; gives plain results."""
+    run_folder, bundle = out / shop.value, out / f"{shop.value}.hush"
+    found = _make(shop, run_folder, bundle)
+    say_heading("Opening the bundle in a second process, without PyTorch")
+    customers = _customers(run_folder)
+    found["device"] = _on_a_device(bundle, customers[:_SHOWN_CUSTOMERS], out)
+    say_heading("Learning together: a server, its authority and device processes on this machine (DEMO)")
+    found["fleet"] = _fleet(bundle, [customer["history"] for customer in customers], out / "fleet")
+    return found
 
 
 def _make(shop: Shop, run_folder: Path, bundle: Path) -> dict[str, Any]:

@@ -52,9 +52,9 @@ def run_fleet(bundle: Path, histories: list[list[str]], folder: Path, tell: Call
         tell: Takes lines on what happens.
 
     Returns:
-        "budget" (the ledger's report), "rounds" by plan, "devices", "counts" and "features" (what the shop reads of
-        those rounds), "direct" (payloads that the server holds), "status" and "seconds". `demo_check` says whether it
-        is what it must be.
+        "folder" (as given), "budget" (the ledger's report), "rounds" by plan, "devices", "counts" and "features" (what
+        the shop reads of those rounds), "direct" (payloads that the server holds), "status" and "seconds".
+        `demo_check` says whether it is what it must be.
 
     Raises:
         FleetError: A process did not start, or a device failed.
@@ -78,6 +78,7 @@ def run_fleet(bundle: Path, histories: list[list[str]], folder: Path, tell: Call
         found = [_report(device, number) for number, device in enumerate(devices, start=1)]
         read = _read_results(server, server_folder, shop)
     return {
+        "folder": str(folder),
         "devices": found,
         **read,
         "budget": _budget(server_folder),

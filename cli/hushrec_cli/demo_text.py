@@ -124,4 +124,5 @@ def _next(found: dict[str, Any]) -> Iterator[str]:
     yield f"Training, quantizing and measuring took {found['minutes']:.1f} minutes."
     yield f"The bundle:       {found['bundle']}"
     yield f"How it was made:  {found['page']}"
+    yield f"The fleet:        {found['fleet']['folder']}: server, authority, plans and devices of this demo"
     yield f"Next: hushrec inspect {found['bundle']}"

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from hushrec_privacy.errors import ConfigError
 
 from hushrec_cli.options import Json
-from hushrec_cli.output import print_data, print_json, say, write_file
+from hushrec_cli.output import check_folder, print_data, print_json, say, write_file
 
 __all__ = ["app", "envelope", "new", "sign"]
 
@@ -34,10 +33,10 @@ def new(
 
     Example: hushrec envelope new hushrec-data
     """
+    from hushrec_server.apart import check_data_folder
     from hushrec_server.data_folder import new_envelope_key
 
-    if not data.is_dir():
-        raise ConfigError(f"{data}: there is no such folder; name the server's data folder")
+    check_data_folder(data)
     public = new_envelope_key(data)
     if as_json:
         print_json({"public": str(public)})
@@ -68,6 +67,7 @@ def sign(
     from hushrec_server.data_folder import KEYS_FILE, read_public_key
     from hushrec_server.key_sets import next_key_set, signed_key_set
 
+    check_folder(out)
     secret = PlanKey.read(key)
     fresh = read_public_key(public, "envelope key's public half", PUBLIC_KEY_BYTES)
     key_set = next_key_set(

@@ -22,7 +22,7 @@ _KEY = re.compile(r"[0-9a-f]{64}")
 def fleet() -> None:
     """The fleet file: whose plans, certificates and releases an app believes.
 
-    Example: hushrec fleet file --server shop --plan-key plan.pub --root 1.root.json --authority https://login.example
+    Example: hushrec fleet file --server shop --plan-key plan.pub --root 1.root.json --authority https://authority.example
     """
 
 
@@ -39,7 +39,7 @@ def file(
 ) -> None:
     """Write the fleet file, which ships inside the app: it is what devices believe, and they believe nothing else.
 
-    Example: hushrec fleet file --server shop --plan-key plan.pub --root 1.root.json --authority https://login.example
+    Example: hushrec fleet file --server shop --plan-key plan.pub --root 1.root.json --authority https://authority.example
     """
     from hushrec.fleet.fleet_file import FleetFile
 

@@ -178,15 +178,22 @@ def _token(path: Path | None, plan_id: str) -> str:
 
 
 def _read_tokens(path: Path) -> list[str]:
+    """The login tokens of a file, oldest first; what else stands in it is left out."""
+    from hushrec_privacy.enrolment import plan_of_token
+
     what = "tokens of the shop's login for this account, one a line, for each plan its own"
     try:
-        return path.read_text(encoding="ascii").split()
+        words = path.read_text(encoding="ascii").split()
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: does not exist; it should hold {what}") from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); it should hold {what}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: holds no login tokens; it should hold {what}") from error
+    tokens = [word for word in words if plan_of_token(word) is not None]
+    if words and not tokens:
+        raise ConfigError(f"{path}: holds no login tokens; it should hold {what}")
+    return tokens
 
 
 def _vault_key(path: Path) -> bytes:

@@ -16,6 +16,7 @@ from hushrec_privacy.errors import ConfigError
 __all__ = [
     "Cell",
     "as_json_text",
+    "check_folder",
     "person_cell",
     "price_text",
     "print_data",
@@ -128,14 +129,26 @@ def write_file(path: Path, content: bytes | str) -> None:
     """Write a file, whole or not at all.
 
     Raises:
-        ConfigError: The path is a folder, or something else that is no file.
+        ConfigError: The path is a folder, or something else that is no file, or its folder is missing.
         OSError: The system refuses.
     """
     if not path.name or path.is_dir() or (path.exists() and not path.is_file()):
         raise ConfigError(f"{str(path)!r} is no place for a file; name a file in a folder that exists")
+    check_folder(path.parent)
     part = path.with_name(path.name + ".part")
     part.write_bytes(content if isinstance(content, bytes) else content.encode())
     part.replace(path)
+
+
+def check_folder(folder: Path) -> None:
+    """Say which folder is missing, before anything is done for what should go into it.
+
+    Raises:
+        ConfigError: It does not exist, or is no folder.
+    """
+    if not folder.is_dir():
+        what = "is no folder" if folder.exists() else "this folder does not exist"
+        raise ConfigError(f"{folder}: {what}; make it, or name another place")
 
 
 def price_text(price: float | None) -> str:

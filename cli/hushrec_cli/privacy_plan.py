@@ -188,7 +188,8 @@ def sign(
 ) -> None:
     """Sign a plan with the shop's plan key.
 
-    The public half of the key, which is printed, is what devices check the signature with.
+    The public half of the key, which is printed, is what devices check the signature with: `hushrec envelope sign`
+    writes it as plan.pub, and `hushrec fleet file --plan-key` puts it into fleet.json.
 
     Example: hushrec privacy sign plan.json --key plan.key --new-key
     """
@@ -204,6 +205,8 @@ def sign(
     check_not_over(chosen, int(time.time()))
     target = out if out is not None else plan_file.with_name(plan_file.name + ".sig")
     _check_place(target, plan_file, key)
+    if not new_key and not key.exists():
+        raise ConfigError(f"{key}: there is no plan key; name the shop's, or make the first one here with --new-key")
     secret = PlanKey.create(key) if new_key else PlanKey.read(key)
     write_file(target, secret.sign(chosen))
     if chosen.demo:
@@ -216,7 +219,7 @@ def sign(
         print_json({**guarantee.to_dict(), **facts})
         return
     say(f"plan {chosen.plan_id}, epsilon {rounded_up(float(chosen.epsilon))} at delta {chosen.delta}")
-    say(f"public key for the bundle: {secret.public().hex()}")
+    say(f"public half of the key, for fleet.json and the server's plan.pub: {secret.public().hex()}")
     print_data(str(target))
 
 

@@ -49,6 +49,7 @@ def init(
     """
     from hushrec_server.releases import ReleaseKeys, ReleaseRepository
 
+    ReleaseRepository.check_place(repository, offline_keys, online_keys)
     keys = ReleaseKeys.create(offline_keys, online_keys)
     made = ReleaseRepository.create(repository, keys, clock=time.time)
     root = made.folder / "metadata" / "1.root.json"
@@ -148,7 +149,11 @@ def refresh(repository: Repository, keys: Keys, as_json: Json = False) -> None:
 
     Example: hushrec release refresh releases --keys online-key
     """
-    _tell_roles(_with_keys(repository, keys).refresh(), as_json=as_json)
+    from hushrec_server.releases import ReleaseKeys
+
+    held = ReleaseKeys.read(*keys)
+    held.need_online()  # said now, and not on the day on which something is to be signed
+    _tell_roles(_opened(repository, held).refresh(), as_json=as_json)
 
 
 @app.command()

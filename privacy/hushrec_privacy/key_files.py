@@ -68,7 +68,7 @@ def create_key(path: Path, name: str) -> bytes:
             file.flush()
             os.fsync(file.fileno())
     except FileExistsError as error:
-        raise ConfigError(f"{path}: exists already; a {name} is never overwritten") from error
+        raise ConfigError(f"{path}: exists already; the {name} there is never overwritten") from error
     except OSError as error:
         raise ConfigError(f"{path}: the {name} cannot be written: {error.strerror}") from error
     return key
@@ -91,7 +91,7 @@ def read_key(path: Path, name: str) -> bytes:
     except OSError as error:
         raise ConfigError(f"{path}: the {name} cannot be read: {error.strerror}") from error
     if len(key) != KEY_BYTES:
-        raise ConfigError(f"{path}: not a {name}, which is a file of {KEY_BYTES} bytes")
+        raise ConfigError(f"{path}: is no {name}, which is a file of {KEY_BYTES} bytes")
     if os.name == "posix" and state.st_mode & 0o077:
         raise ConfigError(f"{path}: others may read or change this {name}; take their rights away: chmod 600 {path}")
     return key

@@ -67,6 +67,16 @@ TEMPLATE = """\
 # body_megabytes = 256        # of bodies held at once; of one address at most an eighth
 """
 
+_WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "a text in quotes",
+    "bool": "true or false",
+    "array": "a list in [ ]",
+    "object": "a section",
+}
+"""What the types of TOML are called."""
+
 _Count = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
 
 
@@ -158,16 +168,20 @@ def read_config(
         config = msgspec.convert(values, Config)
     except msgspec.ValidationError as error:
         raise ConfigError(
-            f"{path}: {error}; the template says what is allowed: hushrec serve --print-config"
+            f"{path}: {_in_words(str(error))}; the template says what is allowed: hushrec serve --print-config"
         ) from error
     folder = path.parent if path is not None else Path()
     server = config.server
+    try:
+        proxies = checked_proxies(server.proxies)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: server.proxies: {error.message}") from error
     server = msgspec.structs.replace(
         server,
         data=str(data if data is not None else folder / server.data),
         plans=(*(str(folder / plan) for plan in server.plans), *map(str, plans)),
         database=server.database if database is None else database,
-        proxies=checked_proxies(server.proxies),
+        proxies=proxies,
     )
     _refuse_password(server.database)
     trust, releases = config.trust, config.releases
@@ -185,6 +199,22 @@ def _parsed(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: the configuration cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: no valid TOML: {error}") from error
+
+
+def _in_words(problem: str) -> str:
+    """What a value must be, after the key that it stands under.
+
+    >>> _in_words("Expected `int` <= 65535 - at `$.server.port`")
+    'server.port: expected a whole number <= 65535'
+    >>> _in_words("Expected `array`, got `str` - at `$.server.plans`")
+    'server.plans: expected a list in [ ], got a text in quotes'
+    """
+    what, _, key = problem.partition(" - at `$.")
+    if "matching regex" in what:
+        what = "expected 1 to 63 of a to z, 0 to 9, '.' and '-', the first a letter or digit"
+    for word, meant in _WORDS.items():
+        what = what.replace(f"`{word}`", meant)
+    return f"{key.rstrip('`')}: {what[:1].lower()}{what[1:]}"
 
 
 def _refuse_unknown(values: Mapping[str, Any], place: str) -> None:

@@ -1,7 +1,8 @@
 """The server's database: one SQLite file for one process, or PostgreSQL for any number of them.
 
 A transaction is durable when its block ends. On SQLite writers exclude each other from their first statement on and
-readers wait for nobody; on PostgreSQL whoever changes a row locks it first. Errors tell no password and no row.
+readers wait for nobody; on PostgreSQL whoever changes a row locks it first. Errors name
+file or host, and tell no password and no row.
 """
 
 import math
@@ -18,7 +19,7 @@ from hushrec.new_file import new_file
 from hushrec_privacy.errors import ConfigError, StorageError
 from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
 from hushrec_server.schema import FEATURE, ROWS_OF_DEVICES, prepare
 
@@ -50,7 +51,7 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         """Use an engine as it is; see `open`."""
-        self._engine = engine
+        self._engine, self._place = engine, _place(engine.url)
         self._reader = engine.execution_options(reading=True)
         self._hasty = engine.execution_options(hasty=True)
         self._turn: threading.Lock | None = None if self.shared else threading.Lock()
@@ -67,6 +68,8 @@ class Database:
             ConfigError: It is neither.
             StorageError: It cannot be reached, is of a newer hushrec, is not hushrec's, or is a file that was emptied.
         """
+        if url.count("@") > 1 and not url.startswith("sqlite"):  # what follows the first would be taken for the host
+            raise ConfigError("the database's URL has more than one @; write %40 for one in a name or a password")
         try:
             address = make_url(url)
         except (ArgumentError, ValueError):  # not chained: it repeats the address, password and all
@@ -175,7 +178,8 @@ class Database:
             if _is_full(error):
                 self._full_at = time.monotonic()
             # Not chained: the original's text may hold an address, or a value of a row, and tracebacks are logged.
-            raise StorageError(f"the database cannot be used: {_reason(error)}; {_advice(error)}") from None
+            told = f"the database cannot be used: {_reason(error)}; {_advice(error)}"
+            raise StorageError(f"{self._place}: {told}") from None
 
     def close(self) -> None:
         """Close all connections that are not in use."""
@@ -227,12 +231,26 @@ def _advice(error: Exception) -> str:
         return _NO_ROOM
     if (_state(error) or "").startswith("SQLITE"):  # it has no log
         return "check that its file is whole, its rights, and the free space"
+    if isinstance(error, OperationalError) and _state(error) is None and not isinstance(error.orig, sqlite3.Error):
+        return (
+            "it cannot be reached there, or refuses this server: check that PostgreSQL runs and listens, that this "
+            "machine gets through, and user, password and name of the database; its own log says why it refused"
+        )
     return "look into its own log"
 
 
 def _reason(error: Exception) -> str:
     kind, state = type(getattr(error, "orig", None) or error).__name__, _state(error)
     return f"{kind}, {state}" if state else kind
+
+
+def _place(address: URL) -> str:
+    """File, or host and port; never user or password."""
+    if address.get_backend_name() == "sqlite":
+        return str(address.database)
+    host = address.host or address.query.get("host") or os.environ.get("PGHOST")
+    port = address.port or address.query.get("port") or os.environ.get("PGPORT") or 5432
+    return f"PostgreSQL at {host}, port {port}" if host else f"PostgreSQL at this machine's own socket, port {port}"
 
 
 def _sqlite_file(path: Path) -> Engine:

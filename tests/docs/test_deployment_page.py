@@ -62,8 +62,8 @@ def with_hushrec() -> dict[str, str]:
     return {**os.environ, "PATH": f"{HUSHREC.parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
 
 
-def run(commands: str, folder: Path, code: int = 0) -> None:
-    """Run what stands in a block."""
+def run(commands: str, folder: Path, code: int = 0) -> str:
+    """Run what stands in a block; gives what it says on stderr."""
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", commands],
         cwd=folder,
@@ -74,6 +74,7 @@ def run(commands: str, folder: Path, code: int = 0) -> None:
         check=False,
     )
     assert done.returncode == code, f"{commands}\n{done.stdout}\n{done.stderr}"
+    return done.stderr
 
 
 @contextmanager
@@ -119,7 +120,12 @@ def test_the_commands_of_the_page_work_one_after_the_other(places: Path) -> None
                 serving[place].close()  # what served here is started again
                 serving[place].enter_context(served(commands.strip(), folder))
             else:
-                run(commands, folder, 2 if kind == "refused" else 0)
+                said = run(commands, folder, 2 if kind == "refused" else 0)
+                if kind == "joins":
+                    none_yet = "took part in no round: none takes this device in now"
+                    assert f"`{none_yet}`" in PAGE
+                    assert f"\n{none_yet}\n" in said
+                    assert re.search(r"\nmodel: release 1, the bundle .*/ann.profile.fleet/releases/", said)
     guarded = "new models go out once devices have compared them"
     assert f"`{guarded}`" in PAGE
     assert f"\n{guarded}, in rounds of plan " in (places / "server" / "serves.log").read_text()

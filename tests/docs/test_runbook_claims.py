@@ -68,7 +68,8 @@ def test_without_its_seal_key_a_server_starts_again_once_open_plans_are_ended(tm
 
 
 @pytest.mark.slow
-def test_after_a_lost_database_the_runbooks_steps_lead_to_a_server_that_starts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("back", [False, True], ids=["a bundle made anew", "a roll-back"])
+def test_after_a_lost_database_the_runbooks_steps_lead_to_a_server_that_starts(tmp_path: Path, back: bool) -> None:
     first, _ = learning_bundle(tmp_path / "first.hush")
     keys = ReleaseKeys.create(tmp_path / "safe", tmp_path / "online")
     repository = ReleaseRepository.create(tmp_path / "repository", keys, clock=lambda: START)
@@ -92,11 +93,14 @@ def test_after_a_lost_database_the_runbooks_steps_lead_to_a_server_that_starts(t
     with pytest.raises(LedgerError, match="no first entry"):
         starts(fleet, publisher)
 
-    later = msgspec.structs.replace(first.manifest, model_version=9)
-    files: dict[str, Path | bytes] = {name: first.path(name) for name in later.files}
-    origins = {name: info.origin for name, info in later.files.items()}
-    again = write_bundle(tmp_path / "again.hush", later, files, origins)
-    repository.publish(again.root, ledger_head=None, demo=False)
+    if back:
+        repository.rollback(1)
+    else:
+        later = msgspec.structs.replace(first.manifest, model_version=9)
+        files: dict[str, Path | bytes] = {name: first.path(name) for name in later.files}
+        origins = {name: info.origin for name, info in later.files.items()}
+        again = write_bundle(tmp_path / "again.hush", later, files, origins)
+        repository.publish(again.root, ledger_head=None, demo=False)
     with pytest.raises(LedgerError):
         starts(fleet, publisher)  # the release of the round is there still
     repository.prune(1)

@@ -100,7 +100,7 @@ def places(tmp_path: Path) -> Path:
         (tmp_path / place).mkdir()
     first, _ = learning_bundle(tmp_path / "office" / "shop.hush")
     for place, kind, text in FIRST_BLOCKS:
-        if kind not in ("serves", "database") and "curl" not in text:
+        if kind not in ("serves", "database", "joins") and "curl" not in text:
             run(text, tmp_path / place, 2 if kind == "refused" else 0)
     later = msgspec.structs.replace(first.manifest, model_version=2)
     files: dict[str, Path | bytes] = {name: first.path(name) for name in later.files}

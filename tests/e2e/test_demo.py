@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from hushrec_cli import demo
-from hushrec_cli.main import run
+from hushrec_cli.main import EXIT_INTERRUPTED, run
 from hushrec_model import boxed
 from hushrec_privacy.errors import FleetError
 
@@ -16,6 +16,7 @@ from tests.e2e.commands import hushrec, write_shop
 
 ROUND = {"round": 1, "state": "published", "expected": 6, "reason": ""}
 FLEET: dict[str, Any] = {
+    "folder": "hushrec-demo/fleet",
     "devices": [{"rounds": 4, "version": [1, 3], "recommended": [["a", "b"], ["b", "a"]], "receipt": "", "refusal": ""}]
     * 6,
     "rounds": {"training": [{**ROUND, "round": 2}, ROUND], "counts": [ROUND], "features": [ROUND]},
@@ -59,6 +60,7 @@ def test_the_demo_explains_itself_to_somebody_who_has_never_seen_it(
         "Price bands as one sum over the devices: 0.5, -1.5.",
         "Price bands of 6 devices, each sent by itself",
         "1 to 3",
+        "The fleet:        hushrec-demo/fleet: server, authority, plans and devices",
         "Next: hushrec inspect",
     ):
         assert words in told.out + told.err
@@ -87,6 +89,20 @@ def test_a_demo_whose_fleet_came_to_nothing_prints_what_there_is_and_fails_with_
         "hushrec: the demo's fleet did not do what it must: "
         "no round that trains was published (round 1 is aborted: too few devices)"
     )
+
+
+def test_a_demo_that_is_stopped_says_that_it_can_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "_make", stopped)
+    monkeypatch.setattr(sys, "argv", ["hushrec", "demo", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        run()
+    assert ended.value.code == EXIT_INTERRUPTED
+    assert "stopped; the same command goes on with the training that was done" in capsys.readouterr().err
 
 
 @pytest.mark.slow

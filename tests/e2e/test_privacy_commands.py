@@ -265,6 +265,7 @@ def test_a_plan_that_counts_is_made_from_its_schema(tmp_path: Path) -> None:
 def test_a_damaged_plan_and_an_open_key_are_refused(tmp_path: Path) -> None:
     plan_file, key = tmp_path / "plan.json", tmp_path / "plan.key"
     told("plan", *FLEET, "--epsilon", 2, *AUTHORITY, "--out", plan_file)
+    assert "make the first one here with --new-key" in hushrec("privacy", "sign", plan_file, "--key", key).stderr
     told("sign", plan_file, "--key", key, "--new-key")
     before = plan_file.read_bytes()
     again = hushrec("privacy", "plan", *FLEET, "--epsilon", 2, *AUTHORITY, "--out", plan_file)

@@ -64,6 +64,15 @@ def test_making_a_repository_says_what_to_keep_where(tmp_path: Path) -> None:
     assert "never overwritten" in again.stderr
 
 
+def test_a_repository_that_cannot_be_made_leaves_no_keys_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    keys = ("--offline-keys", "safe", "--online-keys", "online")
+    failed = hushrec("release", "init", "file/releases", *keys, cwd=tmp_path)
+    assert failed.returncode == errors.ReleaseError.exit_code, failed.stderr
+    assert not (tmp_path / "safe").exists()
+    assert hushrec("release", "init", "releases", *keys, cwd=tmp_path).returncode == 0
+
+
 def test_the_releases_are_listed_with_what_they_carry(shop: Path) -> None:
     listed = run(shop, "list", "releases")
     assert [(one["model_version"], one["demo"], one["ledger_head"]) for one in listed["releases"]] == [
@@ -126,9 +135,10 @@ def test_an_anchor_that_no_later_state_of_the_ledger_can_have_is_doubted(shop: P
         (("rollback", "releases", 2, "--keys", "safe", "--keys", "online"), 16, "these can: 1"),
         (("refresh", "releases", "--keys", "nowhere"), 16, "name the folder of keys"),
         (("refresh", "nowhere", "--keys", "online"), 16, "hushrec release init"),
+        (("refresh", "releases", "--keys", "safe"), 16, "needs online.key"),
         (("rotate", "releases", "--keys", "online"), 16, "needs root.key"),
         (("rotate", "releases", "--keys", "safe", "--new-offline-keys", "x"), 2, "or neither"),
-        (("list", "nowhere"), 16, "damaged or incomplete"),
+        (("list", "nowhere"), 16, "nowhere: does not exist; name the folder of the repository"),
         (("prune", "releases", "--keep", 0, "--keys", "safe"), 2, "keep"),
     ],
 )

@@ -262,6 +262,22 @@ def test_an_envelope_key_is_followed_by_the_next_one(folder: ServerFolder, tmp_p
     assert "another server" in refused(*followed[:5], "--server", "other", *followed[7:])
 
 
+def test_no_authority_is_made_in_a_server_s_data_folder_nor_envelope_keys_elsewhere(tmp_path: Path) -> None:
+    data, office = tmp_path / "data", tmp_path / "office"
+    assert hushrec("serve", "--data", data).returncode == 2, "its plan key is still missing"
+    office.mkdir()
+    before = sorted(path.name for path in data.iterdir())
+    for place in (data, data / "authority"):
+        assert "whoever has both can make up devices" in refused("authority", "init", place)
+    assert sorted(path.name for path in data.iterdir()) == before
+    assert "no server's data folder" in refused("envelope", "new", office)
+    assert "there is no such folder" in refused("envelope", "new", tmp_path / "typo")
+    assert list(office.iterdir()) == []
+    key = tmp_path / "plan.key"
+    sign = ("envelope", "sign", data / "envelope-1.pub", "--key", key, "--out")
+    assert "office/missing: this folder does not exist" in refused(*sign, office / "missing")
+
+
 @needs_postgres
 def test_two_processes_over_one_postgresql_are_one_server(
     folder: ServerFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -53,8 +53,33 @@ class RepositoryFiles:
         """
         if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
             raise ReleaseError(f"{self.folder}: is there already and not empty; a repository needs a new folder")
-        for folder in (self.metadata, self.targets / "blobs", self.targets / "releases", self._parts):
+        for folder in self._folders():
             folder.mkdir(parents=True)
+
+    def try_out(self) -> None:
+        """Make the folders and take them away again, so that what `create` would refuse is known beforehand.
+
+        Raises:
+            ReleaseError: As for `create`.
+        """
+        self.create()
+        for folder in (*self._folders(), self.targets):
+            folder.rmdir()
+
+    def check_there(self) -> None:
+        """Tell a folder that is no repository from a repository that is damaged.
+
+        Raises:
+            ReleaseError: There is nothing of a repository.
+        """
+        if not any(folder.is_dir() for folder in (self.metadata, self.targets, self._parts)):
+            what = "is no release repository" if self.folder.exists() else "does not exist"
+            raise ReleaseError(
+                f"{self.folder}: {what}; name the folder of the repository, or make one with: hushrec release init"
+            )
+
+    def _folders(self) -> tuple[Path, ...]:
+        return self.metadata, self.targets / "blobs", self.targets / "releases", self._parts
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -63,11 +88,11 @@ class RepositoryFiles:
         Raises:
             ReleaseError: It is no repository, or another writer has not ended within a minute.
         """
-        if not self._parts.is_dir():
-            raise ReleaseError(f"{self.folder}: is no release repository; make one with: hushrec release init")
+        self.check_there()
         with file_lock(self.folder / "writer.lock", LOCK_WAIT_S) as held:
             if not held:
                 raise ReleaseError(f"{self.folder}: another process is writing for {LOCK_WAIT_S:.0f} s; try again")
+            self._parts.mkdir(exist_ok=True)  # a copy may have left out what is empty
             for left in self._parts.iterdir():
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
             yield

@@ -13,7 +13,7 @@ from typing import NoReturn
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hushrec_privacy import canonical
-from hushrec_privacy.errors import ReleaseError
+from hushrec_privacy.errors import ConfigError, ReleaseError
 from hushrec_privacy.key_files import create_key, read_key
 from tuf.api.metadata import Key, Signature  # type: ignore[attr-defined]  # exported there without saying so
 
@@ -71,16 +71,24 @@ class ReleaseKeys:
             online: Folder that stays on the server; made if it does not exist.
 
         Raises:
-            ConfigError: A key is there already, which is never overwritten, or one cannot be written.
+            ConfigError: A key is there already, which is never overwritten, or one cannot be written; none is made.
             ReleaseError: Both are the same folder: the root key would stay on the server.
         """
         if offline.resolve() == online.resolve():
             raise ReleaseError(f"{offline}: the offline keys need a folder of their own, to be carried away")
         for folder in (offline, online):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        made = [(offline / ROOT_KEY, "root key"), (offline / TARGETS_KEY, "targets key")]
-        made.append((online / ONLINE_KEY, "online key"))
-        return cls(*(ReleaseKey(create_key(path, name)) for path, name in made))
+        places = [(offline / ROOT_KEY, "root key"), (offline / TARGETS_KEY, "targets key")]
+        places.append((online / ONLINE_KEY, "online key"))
+        made: dict[Path, ReleaseKey] = {}
+        try:
+            for path, name in places:
+                made[path] = ReleaseKey(create_key(path, name))
+        except ConfigError:
+            for path in made:  # no repository knows them yet, and they would be in the way of the next try
+                path.unlink()
+            raise
+        return cls(*made.values())
 
     @classmethod
     def read(cls, *folders: Path) -> "ReleaseKeys":

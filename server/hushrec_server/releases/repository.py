@@ -89,6 +89,24 @@ class ReleaseRepository:
                 repository._writer.first(keys)
         return repository
 
+    @staticmethod
+    def check_place(folder: Path, *key_folders: Path) -> None:
+        """Refuse what `create` would refuse, so that no keys are made for a repository that cannot be.
+
+        Args:
+            folder: Where the repository is to be. Folders above it are made.
+            key_folders: Where its keys are to be.
+
+        Raises:
+            ReleaseError: The folder is not free, cannot be written, or keys would lie in it.
+        """
+        files = RepositoryFiles(folder)
+        for keys in key_folders:
+            if keys.resolve().is_relative_to(files.folder):
+                raise ReleaseError(f"{keys}: lies in the repository, which is copied and served; keys belong elsewhere")
+        with _written(folder):
+            files.try_out()
+
     @property
     def folder(self) -> Path:
         """Absolute path; serve its `metadata` and `targets`, nothing else."""
@@ -243,8 +261,9 @@ class ReleaseRepository:
         Safe to call at any time, from any number of processes: most calls write nothing. Needs the online key.
 
         Raises:
-            ReleaseError: Root or targets has expired or will soon, after what could be renewed was renewed; or the
-                repository is damaged, or the disk refused.
+            ReleaseError: After what could be renewed was renewed: root or targets has expired or will soon, or a key
+                at hand is not the one that root names, also if nothing was to be signed with it. Or the repository is
+                damaged, or the disk refused.
         """
         with self._writing():
             state, now = read_state(self._files), int(self._clock())
@@ -252,6 +271,7 @@ class ReleaseRepository:
             if roles:
                 self._writer.resign(state, roles, self._keys)
                 state = read_state(self._files)
+        self._writer.check_keys(state.root.signed, self._keys)
         self._check_offline_roles(state, now)
         return Refreshed(roles, state.expires_at())
 
@@ -392,7 +412,10 @@ class ReleaseRepository:
         return order[first:]
 
     def _check_offline_roles(self, state: State, now: int) -> None:
-        advice = {"root": "sign a new root with the root key", "targets": "refresh or publish with the targets key"}
+        advice = {
+            "root": "sign a new root: hushrec release rotate, with root.key and the other two",
+            "targets": "hushrec release refresh, or publish, with targets.key",
+        }
         for role, what in advice.items():
             left = state.expires_at()[role] - now
             if left <= min(WARNED_S, self._lifetimes.of(role) // 4):

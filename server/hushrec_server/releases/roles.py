@@ -134,9 +134,9 @@ def read_state(files: RepositoryFiles) -> State:
     """Read what clients see, and verify every signature and hash in it; what has expired passes.
 
     Raises:
-        ReleaseError: A file is missing, damaged, or not signed by the key that root names.
+        ReleaseError: It is no repository; or a file is missing, damaged, or not signed by the key that root names.
     """
-
+    files.check_there()
     try:
         newest = files.versions("root")[-1]
         root = Metadata[Root].from_bytes((files.metadata / f"{newest}.root.json").read_bytes())

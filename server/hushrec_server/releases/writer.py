@@ -47,6 +47,16 @@ class RoleWriter:
         self._put(root, "1.root.json", signers["root"])
         self._write(Targets(), Snapshot(), Timestamp(), signers)
 
+    def check_keys(self, root: Root, keys: ReleaseKeys) -> None:
+        """Check that those of the targets key and the online key that are at hand are the ones that root names.
+
+        Raises:
+            ReleaseError: One is another.
+        """
+        for role, key in (("targets", keys.targets), ("snapshot", keys.online), ("timestamp", keys.online)):
+            if key is not None:
+                self._check_named(root, role, key)
+
     def resign(self, state: State, roles: tuple[str, ...], keys: ReleaseKeys) -> None:
         """Write the next version of some roles, with the content that `state` has.
 

@@ -129,8 +129,11 @@ def test_a_token_that_is_missing_names_the_plan_and_a_file_that_is_no_text_its_p
     path.write_bytes(b"\xff")
     with pytest.raises(ConfigError, match="holds no login tokens"):
         join._token(path, plan)
+    path.write_text('{"format": 1, "cohort": 200}\n')
+    with pytest.raises(ConfigError, match="holds no login tokens; it should hold tokens of the shop's login"):
+        join._token(path, plan)
     path.write_text(f"AbC\n{login_token(bytes(32), 'ann', 'cd' * 32, 1)}\n")
-    with pytest.raises(EnrolmentError, match=f"none of its 2 login tokens is for plan {plan}"):
+    with pytest.raises(EnrolmentError, match=f"none of its 1 login tokens is for plan {plan}"):
         join._token(path, plan)
 
 

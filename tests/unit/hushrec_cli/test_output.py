@@ -2,9 +2,11 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
-from hushrec_cli.output import as_json_text, person_cell, print_table, table_text
+from hushrec_cli.output import as_json_text, person_cell, print_table, table_text, write_file
+from hushrec_privacy.errors import ConfigError
 
 
 def test_json_never_holds_nan_or_infinity() -> None:
@@ -45,3 +47,11 @@ def test_output_that_is_no_terminal_gets_plain_lines(capsys: pytest.CaptureFixtu
 )
 def test_numbers_are_shown_short(cell: float, shown: str) -> None:
     assert person_cell(cell) == shown
+
+
+def test_a_file_in_a_folder_that_is_missing_names_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"missing: this folder does not exist; make it"):
+        write_file(tmp_path / "missing" / "keys.json", "{}")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ConfigError, match=r"file: is no folder"):
+        write_file(tmp_path / "file" / "keys.json", "{}")

@@ -118,6 +118,23 @@ def test_wrong_values_and_no_toml_are_refused(tmp_path: Path, text: str) -> None
         read_config(path)
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[server]\nname = 'Shop!'\n", "server.name: expected 1 to 63 of a to z, 0 to 9, '.' and '-'"),
+        ("[server]\nport = 65536\n", "server.port: expected a whole number <= 65535; the template"),
+        ("[server]\nplans = [1]\n", "server.plans[0]: expected a text in quotes, got a whole number"),
+        ("[releases]\nmost_loss = 1.5\n", "releases.most_loss: expected a number < 1.0"),
+        ("[server]\nproxies = ['abc']\n", "server.proxies: the proxy 'abc' is no address or network"),
+    ],
+)
+def test_a_wrong_value_is_told_in_words_with_its_file_and_key(tmp_path: Path, text: str, told: str) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(ConfigError) as error:
+        read_config(path)
+    assert error.value.message.startswith(f"{path}: {told}")
+
+
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
         read_config(tmp_path / "none.toml")

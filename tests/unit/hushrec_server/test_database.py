@@ -1,5 +1,6 @@
 """The database opens only what is its own, is durable and private, and tells nothing secret when it fails."""
 
+import re
 import shutil
 import sqlite3
 import stat
@@ -12,9 +13,9 @@ from pathlib import Path
 
 import pytest
 from hushrec_privacy.errors import ConfigError, StorageError
-from hushrec_server.database import Database, insert_new
+from hushrec_server.database import Database, _place, insert_new
 from hushrec_server.schema import METADATA, NOISE_PLAN, VERSION
-from sqlalchemy import func, inspect, select, text
+from sqlalchemy import func, inspect, make_url, select, text
 
 from tests.databases import database_url, needs_postgres
 
@@ -119,7 +120,7 @@ def test_an_sqlite_file_of_another_program_is_refused_and_left_as_it_is(tmp_path
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "fleet.sqlite"
     path.write_bytes(b"no database" * 1000)
-    with pytest.raises(StorageError):
+    with pytest.raises(StorageError, match=rf"^{re.escape(str(path))}: .* SQLITE_NOTADB; check that its file is whole"):
         Database.open(f"sqlite:///{path}")
 
 
@@ -183,9 +184,35 @@ def test_a_password_is_in_no_error_and_no_repr() -> None:
     with pytest.raises(StorageError) as refused:
         Database.open(f"postgresql+psycopg://shop:{secret}@127.0.0.1:1/fleet")
     assert secret not in "".join(traceback.format_exception(refused.value))
+    assert refused.value.message.startswith("PostgreSQL at 127.0.0.1, port 1: ")
+    assert "check that PostgreSQL runs and listens" in refused.value.message
     with pytest.raises(ConfigError) as wrong:
         Database.open(f"postgresql+psycopg://shop:{secret}@127.0.0.1:no-port/fleet")
     assert secret not in "".join(traceback.format_exception(wrong.value))
+
+
+@pytest.mark.parametrize(
+    ("address", "place"),
+    [
+        ("shop@db.example/fleet", "PostgreSQL at db.example, port 5432"),
+        ("shop:p%40w@[::1]:5433/fleet", "PostgreSQL at ::1, port 5433"),
+        ("/fleet", "PostgreSQL at this machine's own socket, port 5432"),
+        ("shop@/fleet?host=/run/db&port=5433", "PostgreSQL at /run/db, port 5433"),
+    ],
+)
+def test_where_a_database_is_is_named_without_user_and_password(
+    address: str, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PGHOST", "PGPORT"):
+        monkeypatch.delenv(name, raising=False)
+    assert _place(make_url(f"postgresql+psycopg://{address}")) == place
+
+
+@pytest.mark.parametrize("password", ["correct@horse", "correct@horse/staple", "correct@horse?staple"])
+def test_a_password_whose_end_would_be_taken_for_the_host_is_refused(password: str) -> None:
+    with pytest.raises(ConfigError, match="write %40") as refused:
+        Database.open(f"postgresql+psycopg://shop:{password}@127.0.0.1:1/fleet")
+    assert "horse" not in "".join(traceback.format_exception(refused.value))
 
 
 def test_no_value_of_a_row_is_in_an_error(database: Database) -> None:
