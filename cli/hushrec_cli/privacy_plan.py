@@ -31,7 +31,9 @@ def plan(
     min_separation: Annotated[
         int | None, typer.Option(help="Rounds from one turn of a device to its next. Default: until all had a turn.")
     ] = None,
-    parameters: Annotated[int, typer.Option(help="Numbers of an update. Default: the adapter's.")] = 2048,
+    parameters: Annotated[
+        int | None, typer.Option(help="Numbers of an update; hushrec inspect tells. Default: the adapter's.")
+    ] = None,
     vector: Annotated[
         Path | None, typer.Option(help="JSON of what devices send instead of an update: counts or features.")
     ] = None,
@@ -60,9 +62,15 @@ def plan(
     """
     from datetime import UTC, datetime
 
-    from hushrec_privacy.plans.planner import Request
+    from hushrec_privacy.plans.plan import PARTS
+    from hushrec_privacy.plans.planner import ADAPTER_PARAMETERS, Request
     from hushrec_privacy.plans.schema import Vector
 
+    if parameters is None and vector is None and parts in PARTS[1:]:
+        raise ConfigError(
+            f"--parts {parts} needs --parameters, the numbers of that part in your bundle: hushrec inspect BUNDLE names "
+            "them beside 'trains on devices'"
+        )
     if out is not None and not authority:
         raise ConfigError("a plan that is written needs --authority, whose certificates devices accept in it")
     start = parse_time(first_round) or datetime.now(UTC)
@@ -74,7 +82,7 @@ def plan(
         epsilon=epsilon,
         noise_multiplier=noise_multiplier,
         min_separation=min_separation,
-        parameters=parameters,
+        parameters=ADAPTER_PARAMETERS if parameters is None else parameters,
         vector=None if vector is None else Vector.from_json(vector.read_bytes()),
         parts=parts,
         clip_norm=clip_norm,
