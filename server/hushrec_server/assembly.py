@@ -91,6 +91,8 @@ def assemble(config: Config, say: Callable[[str], None], *, clock: Callable[[], 
         service = FleetService(database, settings, clock=lambda: int(clock()), publisher=publisher)
         for path in config.server.plans:
             say(_add_plan(service, Path(path), int(clock())))
+        for doubt in service.doubts():
+            say(f"WARNING: {doubt}")
         if publisher is not None and config.releases.evaluated_by_devices:
             _say_who_compares(service, say)
         front = _front(config, service, envelopes, AdminToken(keys.admin_token), clock, repository)

@@ -23,6 +23,7 @@ from hushrec.manifest import Manifest, unguaranteed
 from hushrec.releases import Release
 from hushrec_privacy.accounting.guarantee import rounded_up
 from hushrec_privacy.encoding.sums import decode_sum
+from hushrec_privacy.errors import BundleError, ConfigError, PlanError
 from hushrec_privacy.ledger import Anchor
 from hushrec_privacy.ledger.openings import guarantee_after, plan_opening
 from hushrec_privacy.plans.plan import Plan
@@ -90,6 +91,27 @@ class ModelReleases:
         """
         found = self._candidates.current() if self._by_devices else None
         return Newest() if found is None else Newest(found.model_version, found.bundle)
+
+    def check_plan(self, plan: Plan) -> None:
+        """See `Publisher`.
+
+        Raises:
+            PlanError: See there.
+            ReleaseError: The repository is damaged.
+        """
+        releases = self._offered.releases()
+        if plan.purpose != UPDATE or not releases:
+            return
+        newest = releases[-1].model_version
+        try:
+            size = ParameterLayout.of(self._offered.manifest(releases[-1]), plan.parts).size
+        except (BundleError, ConfigError) as error:
+            raise PlanError(f"devices cannot train {plan.parts} of release {newest}: {error.message}") from error
+        if size != plan.parameters:
+            raise PlanError(
+                f"the plan trains {plan.parameters:,} numbers, and {plan.parts} of release {newest} has {size:,}: no "
+                f"device could take part; plan anew with --parts {plan.parts} --parameters {size}"
+            )
 
     def anchor(self) -> Anchor | None:
         """See `Publisher`.

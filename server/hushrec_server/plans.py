@@ -87,13 +87,14 @@ class Plans:
         self._lock = threading.Lock()
         check_seal(database, self._seal)
 
-    def add(self, data: bytes, signature: bytes, aggregation: Aggregation) -> str:
+    def add(self, data: bytes, signature: bytes, aggregation: Aggregation, fits: Callable[[Plan], None]) -> str:
         """Accept a plan. One that is there already is left as it is, so that this can be repeated after a crash.
 
         Args:
             data: Its bytes. Untrusted.
             signature: Of the shop's plan key. Untrusted.
             aggregation: Must be able to carry it out.
+            fits: Raises PlanError if it does not fit what devices have; asked of a new plan only.
 
         Returns:
             Its id.
@@ -102,7 +103,7 @@ class Plans:
             BudgetError: The ledger counts another unit or adjacency.
             LedgerError: The ledger cannot be written.
             PlanError: It is not signed by the shop, cannot be carried out, or states a wrong epsilon; or it is new, and
-                all its rounds are over.
+                all its rounds are over, or it does not fit.
             StorageError: The database cannot be used.
         """
         plan = verified_plan(data, signature, self._plan_key)
@@ -110,6 +111,7 @@ class Plans:
             known = connection.execute(_STATUS, {"plan": plan.plan_id}).first() is not None
         if not known:
             check_not_over(plan, self._clock())
+            fits(plan)
         if not plan.authority:
             raise PlanError("the plan names no authority, so nobody could take part; plan anew")
         try:

@@ -71,6 +71,13 @@ class Publisher(Protocol):
     def candidate(self) -> Newest:
         """What a round of a plan that compares is about; version 0: there is nothing to compare."""
 
+    def check_plan(self, plan: Plan) -> None:
+        """Refuse a plan that devices could not carry out on the newest release.
+
+        Raises:
+            PlanError: It trains another number of parameters than the release has; names both.
+        """
+
     def anchor(self) -> Anchor | None:
         """The ledger's head after the latest round whose result devices could see, by what they see; None: none did."""
 
@@ -95,6 +102,9 @@ class StoredResults:
     def candidate(self) -> Newest:
         """None."""
         return Newest()
+
+    def check_plan(self, plan: Plan) -> None:
+        """There is no release that it would have to fit."""
 
     def anchor(self) -> Anchor | None:
         """None."""

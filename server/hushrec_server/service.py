@@ -8,9 +8,10 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from hushrec_privacy.errors import EnrolmentError, FleetError, HushrecError, LedgerError
+from hushrec_privacy.errors import EnrolmentError, FleetError, HushrecError, LedgerError, PlanError
 from hushrec_privacy.ledger import Ledger
 from hushrec_privacy.mechanisms.seal import SealKey
+from hushrec_privacy.plans.schema import UPDATE
 from sqlalchemy import func, select
 
 from hushrec_server.certificates import checked_certificate
@@ -131,12 +132,12 @@ class FleetService:
         )
 
     def check(self) -> None:
-        """For /readyz: whether the database can be read, and has room.
+        """For /readyz: whether the database, and nothing else, can be read and has room.
 
         Raises:
             HushrecError: It cannot be used, or is full; says what to do.
         """
-        self.info()
+        self._plans.all()
         self.database.check_room()
 
     def add_plan(self, data: bytes, signature: bytes) -> None:
@@ -146,10 +147,35 @@ class FleetService:
             BudgetError: The ledger counts another unit or adjacency.
             LedgerError: The ledger cannot be written.
             PlanError: It is not signed by the shop, cannot be carried out, or states a wrong epsilon; or it is new, and
-                all its rounds are over.
+                all its rounds are over, or the newest release has another number of parameters.
+            ReleaseError: The releases cannot be read.
             StorageError: The database cannot be used.
         """
-        self._plans.add(data, signature, self._aggregation)
+        self._plans.add(data, signature, self._aggregation, self._publisher.check_plan)
+
+    def doubts(self) -> tuple[str, ...]:
+        """For the operator: why open plans for updates get nowhere, what to do about it; empty: nothing is in the way.
+
+        Raises:
+            ReleaseError: The releases cannot be read.
+            StorageError: The database cannot be used.
+        """
+        found = []
+        for signed in self._plans.all():
+            if signed.status is not PlanStatus.OPEN or signed.plan.purpose != UPDATE:
+                continue
+            name = signed.plan_id[:16]
+            if not self._publisher.newest().bundle:
+                found.append(
+                    f"plan {name} trains, and devices get no release to start from: publish one with hushrec release, "
+                    "and give this server its folder and the keys to publish; see docs/deployment.md, Releases"
+                )
+                continue
+            try:
+                self._publisher.check_plan(signed.plan)
+            except PlanError as error:
+                found.append(f"plan {name} gets no device: {error.message}")
+        return tuple(found)
 
     def check_in(self, plan_id: str, pseudonym: str, certificate: bytes) -> CheckIn:
         """Give a device a place in the round that takes devices in, the same one if it asks again.

@@ -1,8 +1,10 @@
 """What a start makes, says and refuses: from a configuration to an application, without a socket."""
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from hushrec_server.releases import ReleaseKeys, ReleaseRepository
 
 from tests.asgi import ask
 from tests.server_folder import ServerFolder
+from tests.tiny_bundle import tiny_bundle
 
 DAY_S = 86_400
 Start = Callable[..., list[str]]
@@ -27,22 +30,57 @@ def folder(tmp_path: Path) -> ServerFolder:
 @pytest.fixture
 def start(folder: ServerFolder) -> Start:
     """Start and end once; gives what was said."""
+    return partial(started, folder)
 
-    def once(*plans: Path, later_s: int = 0) -> list[str]:
-        said: list[str] = []
-        config = read_config(folder.config, plans=plans)
-        assemble(config, said.append, clock=lambda: time.time() + later_s).close()
-        return said
 
-    return once
+def started(folder: ServerFolder, *plans: Path, later_s: int = 0) -> list[str]:
+    said: list[str] = []
+    config = read_config(folder.config, plans=plans)
+    assemble(config, said.append, clock=lambda: time.time() + later_s).close()
+    return said
+
+
+def of_plan(said: list[str]) -> str:
+    """What was said of the one plan that was named."""
+    (line,) = [line for line in said if line.startswith("plan ")]
+    return line
 
 
 def test_a_start_says_how_far_its_plan_is_and_a_later_one_takes_it_again_even_when_it_is_over(
     folder: ServerFolder, start: Start
 ) -> None:
-    assert start(folder.plan_file)[-1].endswith(" UTC and is on")
-    assert start(folder.plan_file, later_s=3 * 3_600)[-1].endswith(" UTC, and 3 of 20 rounds are over")
-    assert start(folder.plan_file, later_s=20 * 3_600)[-1].endswith(" UTC, and all rounds are over")
+    assert of_plan(start(folder.plan_file)).endswith(" UTC and is on")
+    assert of_plan(start(folder.plan_file, later_s=3 * 3_600)).endswith(" UTC, and 3 of 20 rounds are over")
+    assert of_plan(start(folder.plan_file, later_s=20 * 3_600)).endswith(" UTC, and all rounds are over")
+
+
+def with_releases(folder: ServerFolder, bundle: Path | None = None) -> ReleaseRepository:
+    """Give a server a repository and the keys to publish, and publish a bundle."""
+    keys = ReleaseKeys.create(folder.data / "offline", folder.data / "online")
+    (folder.data / "online" / "targets.key").write_bytes((folder.data / "offline" / "targets.key").read_bytes())
+    (folder.data / "online" / "targets.key").chmod(0o600)
+    repository = ReleaseRepository.create(folder.data / "releases", keys, clock=time.time)
+    if bundle is not None:
+        repository.publish(bundle, ledger_head=None, demo=False)
+    return repository
+
+
+def test_a_new_plan_for_another_size_than_the_newest_release_s_is_refused_and_a_known_one_is_told_of(
+    tmp_path: Path,
+) -> None:
+    folder = ServerFolder.prepare(tmp_path, parts="encoder", parameters=2_048)
+    start = partial(started, folder)
+    both = r"the plan trains 2,048 numbers, and encoder of release 1 has 21,897"
+    with_releases(folder, tiny_bundle(tmp_path))
+    with pytest.raises(PlanError, match=rf"plan\.json: {both}.*--parts encoder --parameters 21897"):
+        start(folder.plan_file)
+    assert not [line for line in start() if line.startswith("WARNING")], "nothing of it is left"
+
+    (folder.data / "releases").rename(folder.data / "elsewhere")
+    start(folder.plan_file)
+    (folder.data / "elsewhere").rename(folder.data / "releases")
+    (told,) = [line for line in start(folder.plan_file) if line.startswith("WARNING")]
+    assert re.search(rf"plan {folder.plan.plan_id[:16]} gets no device: {both}", told)
 
 
 def test_a_new_plan_all_of_whose_rounds_are_over_is_refused_and_leaves_nothing(
