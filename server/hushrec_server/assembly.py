@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hushrec_privacy.accounting.guarantee import rounded_up
-from hushrec_privacy.errors import ConfigError, PlanError, ReleaseError
+from hushrec_privacy.errors import ConfigError, PlanError, ReleaseError, StorageError
 from hushrec_privacy.plans.plan import Plan
 from hushrec_privacy.plans.timing import utc_text, when
 
@@ -130,8 +130,7 @@ def _front(
     ready = Readiness()
     ready.add("database", service.check)
     ready.add("envelope-keys", lambda: envelopes.check(int(clock())))
-    if repository is not None:
-        ready.add("releases", lambda: _check_releases(repository, clock))
+    ready.add("releases", lambda: _check_releases(service, repository, clock))
 
     def expires_at() -> dict[str, float]:
         found = {"envelope-keys": float(envelopes.expires_at())}
@@ -223,10 +222,16 @@ def _say_who_compares(service: FleetService, say: Callable[[str], None]) -> None
     )
 
 
-def _check_releases(repository: "ReleaseRepository", clock: Callable[[], float]) -> None:
-    over = [role for role, at in repository.expires_at().items() if at <= clock()]
+def _check_releases(
+    service: FleetService, repository: "ReleaseRepository | None", clock: Callable[[], float]
+) -> None:
+    expires_at = {} if repository is None else repository.expires_at()
+    over = [role for role, at in expires_at.items() if at <= clock()]
     if over:
         raise ReleaseError(f"the {' and '.join(over)} metadata of the releases has expired: devices take nothing new")
+    with suppress(PlanError, StorageError):  # the check of the database tells
+        if doubts := service.doubts():
+            raise ReleaseError("; ".join(doubts))
 
 
 def _demo_authority(config: Config, clock: Callable[[], float], say: Callable[[str], None]) -> Authority | None:

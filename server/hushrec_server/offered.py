@@ -11,7 +11,7 @@ from hushrec.releases import Release, blob_target
 from hushrec_privacy.errors import ReleaseError
 
 from hushrec_server.releases import ReleaseRepository
-from hushrec_server.releases.files import RepositoryFiles
+from hushrec_server.releases.files import PUT_BACK, RepositoryFiles
 
 __all__ = ["OfRound", "Offered"]
 
@@ -84,7 +84,7 @@ class Offered:
         try:
             manifest, found = decode_manifest(path.read_bytes(), str(path))
         except OSError as error:
-            raise ReleaseError(f"{path}: cannot be read ({error.strerror}); restore the repository") from error
+            raise ReleaseError(f"{path}: cannot be read ({error.strerror}); {PUT_BACK}") from error
         if found != release.bundle:
             raise ReleaseError(f"{path}: is not the manifest of release {release.model_version}")
         return manifest
@@ -106,7 +106,7 @@ class Offered:
             try:
                 os.link(blob, out / file.name)
             except OSError as error:
-                raise ReleaseError(f"{blob}: cannot be used ({error.strerror}); restore the repository") from error
+                raise ReleaseError(f"{blob}: cannot be used ({error.strerror}); {PUT_BACK}") from error
         return Bundle.open(out, verify=True)
 
     def _now(self) -> tuple[object, Sequence[Release], Release | None]:

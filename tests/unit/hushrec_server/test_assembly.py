@@ -1,5 +1,6 @@
 """What a start makes, says and refuses: from a configuration to an application, without a socket."""
 
+import json
 import re
 import time
 from collections.abc import Callable
@@ -10,11 +11,12 @@ from pathlib import Path
 import pytest
 from hushrec.messages import path_of
 from hushrec_privacy.errors import PlanError
-from hushrec_server.assembly import assemble
+from hushrec_server.assembly import Assembled, assemble
 from hushrec_server.config import read_config
 from hushrec_server.releases import ReleaseKeys, ReleaseRepository
 
 from tests.asgi import ask
+from tests.fleet_plans import COUNTS
 from tests.server_folder import ServerFolder
 from tests.tiny_bundle import tiny_bundle
 
@@ -122,6 +124,61 @@ def test_metrics_say_when_what_is_signed_runs_out(folder: ServerFolder) -> None:
     for role, at_s in repository.expires_at().items():
         assert f'hushrec_expires_at{{what="{role}"}} {at_s:.10g}\n' in text
     assert 'hushrec_expires_at{what="envelope-keys"} ' in text
+
+
+def checks(folder: ServerFolder, server: Assembled) -> dict[str, str]:
+    """What each check of /readyz says to the administrator; empty: all is well."""
+    token = (folder.data / "admin.token").read_text(encoding="ascii").strip()
+    answer = ask(server.app, "GET", path_of("ready"), headers={"authorization": f"Bearer {token}"})
+    return {check["name"]: check.get("detail", "") for check in json.loads(answer.body)["checks"]}
+
+
+@pytest.mark.parametrize("name", ["2.snapshot.json", "timestamp.json"])
+def test_damaged_releases_are_told_of_by_name_and_the_database_is_ready_all_the_same(
+    folder: ServerFolder, tmp_path: Path, name: str
+) -> None:
+    damaged = with_releases(folder, tiny_bundle(tmp_path)).folder / "metadata" / name
+    server = assemble(read_config(folder.config, plans=(folder.plan_file,)), lambda _: None)
+    whole = damaged.read_bytes()
+    before = checks(folder, server)
+    damaged.write_bytes(b"{")
+    during = checks(folder, server)
+    damaged.write_bytes(whole)
+    after = checks(folder, server)
+    server.close()
+    assert (before["releases"], before["database"]) == ("", "")
+    assert during["database"] == ""
+    assert during["releases"].startswith(f"{damaged}: is missing or damaged (")
+    assert during["releases"].endswith(
+        "; put this file back from a copy, and no older copy of the folder: "
+        "docs/releases.md, When the folder is damaged"
+    )
+    assert after == before
+
+
+def test_a_plan_for_updates_without_releases_is_told_of_at_the_start_and_by_readiness(
+    folder: ServerFolder, start: Start
+) -> None:
+    assert not [line for line in start() if line.startswith("WARNING")]
+    server = assemble(read_config(folder.config), lambda _: None)
+    assert checks(folder, server)["releases"] == ""
+    server.close()
+
+    (told,) = [line for line in start(folder.plan_file) if line.startswith("WARNING")]
+    assert f"plan {folder.plan.plan_id[:16]} trains, and devices get no release to start from" in told
+    server = assemble(read_config(folder.config), lambda _: None)
+    assert checks(folder, server)["releases"] == told.removeprefix("WARNING: ")
+    server.service.halt(folder.plan.plan_id)
+    assert checks(folder, server)["releases"] == "", "one that is halted waits for nobody"
+    server.close()
+
+
+def test_a_plan_for_counts_needs_no_releases(tmp_path: Path) -> None:
+    folder = ServerFolder.prepare(tmp_path, vector=COUNTS)
+    assert not [line for line in started(folder, folder.plan_file) if line.startswith("WARNING")]
+    server = assemble(read_config(folder.config), lambda _: None)
+    assert not any(checks(folder, server)[name] for name in ("database", "envelope-keys", "releases"))
+    server.close()
 
 
 @pytest.mark.parametrize("with_keys", [True, False])
