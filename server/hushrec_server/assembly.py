@@ -32,6 +32,8 @@ from hushrec_server.service import FleetService, FleetSettings
 from hushrec_server.slow_clients import BodyRoom
 
 if TYPE_CHECKING:
+    from hushrec_server.held_out import HeldOut
+    from hushrec_server.model_releases import ModelReleases
     from hushrec_server.releases import ReleaseRepository
     from hushrec_server.slow_clients import App
 
@@ -71,7 +73,8 @@ def assemble(config: Config, say: Callable[[str], None], *, clock: Callable[[], 
         clock: Seconds since 1970-01-01 UTC.
 
     Raises:
-        ConfigError: A file is missing, unreadable or not what it should be.
+        BundleError: The newest release cannot be used.
+        ConfigError: A file is missing, unreadable or not what it should be; or no held-out history can be used.
         LedgerError: The ledger in the database is damaged, or older than the newest release.
         NoiseStateError: The seal key is missing or not the one that the database was used with, and plans are open.
         PlanError: A plan is not signed by the shop, or cannot be carried out.
@@ -202,7 +205,7 @@ def _releases(
     guard = HeldOut.read(Path(settings.held_out), most_loss=settings.most_loss) if settings.held_out else None
     if guard is None and not settings.evaluated_by_devices:
         say("no held-out histories are configured: each new model goes out, however it ranks")
-    return repository, ModelReleases(
+    publisher = ModelReleases(
         repository,
         config.data / MASTERS,
         guard=guard,
@@ -210,6 +213,20 @@ def _releases(
         most_loss=settings.most_loss,
         optimizer=AdamSettings(rate=settings.server_rate),
     )
+    if guard is not None:
+        _check_guard(guard, publisher, settings.held_out)
+    return repository, publisher
+
+
+def _check_guard(guard: "HeldOut", publisher: "ModelReleases", path: str) -> None:
+    """Find out before a round is spent that no model could be judged."""
+    with publisher.newest_bundle() as newest:
+        if newest is None:
+            return
+        try:
+            guard.check(newest)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error.message}") from error
 
 
 def _say_who_compares(service: FleetService, say: Callable[[str], None]) -> None:
@@ -222,9 +239,7 @@ def _say_who_compares(service: FleetService, say: Callable[[str], None]) -> None
     )
 
 
-def _check_releases(
-    service: FleetService, repository: "ReleaseRepository | None", clock: Callable[[], float]
-) -> None:
+def _check_releases(service: FleetService, repository: "ReleaseRepository | None", clock: Callable[[], float]) -> None:
     expires_at = {} if repository is None else repository.expires_at()
     over = [role for role, at in expires_at.items() if at <= clock()]
     if over:

@@ -7,7 +7,8 @@ first (see `candidates`), and what a round of a plan that compares comes to deci
 """
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,21 @@ class ModelReleases:
         """
         releases = self._offered.releases()
         return Newest(releases[-1].model_version, releases[-1].bundle) if releases else Newest()
+
+    @contextmanager
+    def newest_bundle(self) -> Iterator[Bundle | None]:
+        """The newest release itself, verified, until the block ends; None: there is none.
+
+        Raises:
+            BundleError: It cannot be used.
+            ReleaseError: The repository is damaged.
+        """
+        releases = self._offered.releases()
+        if not releases:
+            yield None
+            return
+        with self._part() as part:
+            yield self._offered.bundle(releases[-1], part / "newest.hush")
 
     def candidate(self) -> Newest:
         """See `Publisher`.
@@ -164,9 +180,9 @@ class ModelReleases:
 
     def _judge(self, base: Release, result: RoundResult) -> Verdict:
         """Make the new model and publish it, stage it, or refuse it."""
-        with tempfile.TemporaryDirectory(dir=self._masters.folder, prefix="part-") as part:
-            old = self._offered.bundle(base, Path(part) / "base.hush")
-            new = self._next(base, old, result, Path(part) / "new.hush")
+        with self._part() as part:
+            old = self._offered.bundle(base, part / "base.hush")
+            new = self._next(base, old, result, part / "new.hush")
             if refused := self._guard(old, new) if self._guard else "":
                 return Verdict(refused=refused)
             demo = result.plan.demo or base.demo
@@ -191,6 +207,12 @@ class ModelReleases:
         hashes = {name: info.sha256 for name, info in new.manifest.files.items()}
         self._masters.keep(content_of(hashes), master, plan, adam, base=content)
         return new
+
+    @contextmanager
+    def _part(self) -> Iterator[Path]:
+        """A folder on the repository's file system, gone when the block ends."""
+        with tempfile.TemporaryDirectory(dir=self._masters.folder, prefix="part-") as part:
+            yield Path(part)
 
     def _last_out(self, plan_id: str) -> int:
         """The newest round of a plan that a release came of; 0: none."""

@@ -23,7 +23,9 @@ from hushrec_privacy.errors import ReleaseError
 
 __all__ = ["PUT_BACK", "RepositoryFiles"]
 
-PUT_BACK = "put this file back from a copy, and no older copy of the folder: docs/releases.md, When the folder is damaged"
+PUT_BACK = (
+    "put this file back from a copy, and no older copy of the folder: docs/releases.md, When the folder is damaged"
+)
 """What to do about a file that is missing or damaged."""
 
 KEPT_METADATA = 10

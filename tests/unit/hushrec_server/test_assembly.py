@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from hushrec.messages import path_of
-from hushrec_privacy.errors import PlanError
+from hushrec_privacy.errors import ConfigError, PlanError
 from hushrec_server.assembly import Assembled, assemble
 from hushrec_server.config import read_config
 from hushrec_server.releases import ReleaseKeys, ReleaseRepository
@@ -124,6 +124,33 @@ def test_metrics_say_when_what_is_signed_runs_out(folder: ServerFolder) -> None:
     for role, at_s in repository.expires_at().items():
         assert f'hushrec_expires_at{{what="{role}"}} {at_s:.10g}\n' in text
     assert 'hushrec_expires_at{what="envelope-keys"} ' in text
+
+
+HISTORIES = [
+    ('["item-1", "item-2", "item-9"]', ""),
+    ('["item-1", "other"]', "no held-out history has two events on items of the catalogue"),
+    ('["other", "another"]', "no held-out history has two events on items of the catalogue"),
+    ('["other", "another"]\n["item-4", "item-3"]', ""),
+]
+
+
+@pytest.mark.parametrize(("histories", "refused"), HISTORIES)
+def test_a_start_refuses_held_out_histories_of_which_the_newest_release_knows_nothing(
+    folder: ServerFolder, start: Start, tmp_path: Path, histories: str, refused: str
+) -> None:
+    held_out = tmp_path / "held-out.jsonl"
+    held_out.write_text(histories, encoding="utf-8")
+    with folder.config.open("a", encoding="utf-8") as config:
+        config.write('[releases]\nheld_out = "held-out.jsonl"\n')
+    repository = with_releases(folder)
+    start()  # without a release there is no catalogue
+    repository.publish(tiny_bundle(tmp_path), ledger_head=None, demo=False)
+    if refused:
+        with pytest.raises(ConfigError, match=rf"{held_out}: {refused}"):
+            start()
+    else:
+        start()
+    assert not list((folder.data / "masters").glob("part-*"))
 
 
 def checks(folder: ServerFolder, server: Assembled) -> dict[str, str]:
