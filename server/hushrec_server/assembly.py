@@ -24,7 +24,7 @@ from hushrec_server.database import Database
 from hushrec_server.device_requests import DeviceRequests
 from hushrec_server.front import AdminToken, Front
 from hushrec_server.metrics import Metrics
-from hushrec_server.plans import check_seal
+from hushrec_server.plans import PlanStatus, check_seal
 from hushrec_server.publishing import Publisher
 from hushrec_server.rates import TokenBuckets
 from hushrec_server.readiness import Readiness
@@ -161,10 +161,14 @@ def _add_plan(service: FleetService, path: Path, at_s: int) -> str:
         service.add_plan(data, signature)
     except PlanError as error:
         raise PlanError(f"{path}: {error.message}") from error
-    plan = Plan.decode(data)
+    signed = service.plan(Plan.decode(data).plan_id)
+    plan = signed.plan
     demo = "DEMO, protects nobody: " if plan.demo else ""
-    promise = f"epsilon {rounded_up(float(plan.epsilon))} at delta {plan.delta}; {when(plan, at_s)}"
-    return f"{demo}plan {plan.plan_id[:16]}: {plan.rounds} rounds of {plan.cohort} devices, {promise}"
+    promise = f"epsilon {rounded_up(float(plan.epsilon))} at delta {plan.delta}"
+    halted = f"HALTED, opens no round ({signed.reason or 'no reason is kept'}); see docs/runbook.md, A plan is halted"
+    state = {PlanStatus.HALTED: halted, PlanStatus.ENDED: "it has ended; its rounds are over"}
+    told = state.get(signed.status, when(plan, at_s))
+    return f"{demo}plan {plan.plan_id[:16]}: {plan.rounds} rounds of {plan.cohort} devices, {promise}; {told}"
 
 
 def _read(path: Path, name: str, most: int) -> bytes:

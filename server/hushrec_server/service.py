@@ -153,6 +153,16 @@ class FleetService:
         """
         self._plans.add(data, signature, self._aggregation, self._publisher.check_plan)
 
+    def plan(self, plan_id: str) -> SignedPlan:
+        """A plan as it is now.
+
+        Raises:
+            FleetError: The plan is unknown.
+            StorageError: The database cannot be used.
+        """
+        with self.database.reading() as connection:
+            return self._plans.get(connection, plan_id)
+
     def doubts(self) -> tuple[str, ...]:
         """For the operator: why open plans for updates get nowhere, what to do about it; empty: nothing is in the way.
 
@@ -355,7 +365,7 @@ class FleetService:
             FleetError: There is no such round, or it is too late.
             StorageError: The database cannot be used.
         """
-        self._signed(plan_id)
+        self.plan(plan_id)
         if not self._progress.abort(Key(plan_id, round_number), "aborted by the shop"):
             raise refusal(Reason.TOO_LATE)
 
@@ -363,7 +373,7 @@ class FleetService:
         """Open no further round of a plan; one that is running goes on.
 
         Raises:
-            FleetError: The plan is unknown.
+            FleetError: The plan is unknown, or has ended.
             StorageError: The database cannot be used.
         """
         self._set(plan_id, PlanStatus.HALTED, reason)
@@ -372,7 +382,7 @@ class FleetService:
         """Take back a halt.
 
         Raises:
-            FleetError: The plan is unknown.
+            FleetError: The plan is unknown, or has ended.
             StorageError: The database cannot be used.
         """
         self._set(plan_id, PlanStatus.OPEN, "")
@@ -384,17 +394,14 @@ class FleetService:
             FleetError: The plan is unknown.
             StorageError: The database cannot be used.
         """
-        signed = self._signed(plan_id)
+        signed = self.plan(plan_id)
         with self.database.reading() as connection:
             return counts_report(connection, signed)
 
-    def _signed(self, plan_id: str) -> SignedPlan:
-        with self.database.reading() as connection:
-            return self._plans.get(connection, plan_id)
-
     def _set(self, plan_id: str, status: PlanStatus, reason: str) -> None:
         with self.database.transaction() as connection:
-            self._plans.get(connection, plan_id, lock=True)
+            if self._plans.get(connection, plan_id, lock=True).status is PlanStatus.ENDED:
+                raise refusal(Reason.PLAN_ENDED)
             self._plans.change(connection, plan_id, status, reason)
 
 

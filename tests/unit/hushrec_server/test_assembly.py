@@ -85,6 +85,22 @@ def test_a_new_plan_for_another_size_than_the_newest_release_s_is_refused_and_a_
     assert re.search(rf"plan {folder.plan.plan_id[:16]} gets no device: {both}", told)
 
 
+def test_a_start_says_of_a_named_plan_that_it_is_halted_and_why_or_that_it_has_ended(
+    folder: ServerFolder, start: Start
+) -> None:
+    start(folder.plan_file)
+    server = assemble(read_config(folder.config), lambda _: None)
+    server.service.halt(folder.plan.plan_id, "the shop wants to look first")
+    server.close()
+    assert of_plan(start(folder.plan_file)).endswith(
+        "; HALTED, opens no round (the shop wants to look first); see docs/runbook.md, A plan is halted"
+    )
+    over = assemble(read_config(folder.config), lambda _: None, clock=lambda: time.time() + 20 * 3_600)
+    over.service.tick()
+    over.close()
+    assert of_plan(start(folder.plan_file)).endswith("; it has ended; its rounds are over")
+
+
 def test_a_new_plan_all_of_whose_rounds_are_over_is_refused_and_leaves_nothing(
     folder: ServerFolder, start: Start
 ) -> None:

@@ -134,8 +134,18 @@ def test_a_plan_whose_time_is_over_ends_and_keeps_no_noise(fleet: SmallFleet, se
     assert service.info().plans == ()
     with service.database.reading() as connection:
         assert connection.execute(select(NOISE_PLAN.c.last_round)).scalar_one() == 50
-    service.resume(fleet.plan.plan_id)
-    assert service.info().plans == ()
+
+
+@pytest.mark.parametrize("change", [FleetService.halt, FleetService.resume])
+def test_a_plan_that_has_ended_is_neither_halted_nor_resumed(
+    fleet: SmallFleet, service: FleetService, change: Callable[[FleetService, str], None]
+) -> None:
+    fleet.clock.now = START + 50 * ROUND_S
+    service.tick()
+    with pytest.raises(FleetError) as refused:
+        change(service, fleet.plan.plan_id)
+    assert refused.value.reason == "plan-ended"
+    assert service.plan(fleet.plan.plan_id).status is PlanStatus.ENDED
 
 
 def test_a_plan_does_not_end_while_its_last_round_runs(fleet: SmallFleet, service: FleetService) -> None:
