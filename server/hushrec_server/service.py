@@ -18,6 +18,7 @@ from hushrec_server.certificates import checked_certificate
 from hushrec_server.database import Database
 from hushrec_server.features import Payloads
 from hushrec_server.ledger_store import DatabaseLedgerStore
+from hushrec_server.logs import log_event
 from hushrec_server.plans import Plans, PlanStatus, SignedPlan
 from hushrec_server.publishing import Publisher, StoredResults
 from hushrec_server.refusals import Reason, refusal
@@ -366,8 +367,16 @@ class FleetService:
             StorageError: The database cannot be used.
         """
         self.plan(plan_id)
-        if not self._progress.abort(Key(plan_id, round_number), "aborted by the shop"):
-            raise refusal(Reason.TOO_LATE)
+        key = Key(plan_id, round_number)
+        if self._progress.abort(key, "aborted by the shop"):
+            return
+        with self.database.reading() as connection:
+            if store.read(connection, key) is None:
+                raise FleetError(
+                    f"there is no round {round_number} of this plan: one is there once a device has come to it",
+                    reason="not-found",
+                )
+        raise refusal(Reason.TOO_LATE)
 
     def halt(self, plan_id: str, reason: str = "") -> None:
         """Open no further round of a plan; one that is running goes on.
@@ -377,6 +386,7 @@ class FleetService:
             StorageError: The database cannot be used.
         """
         self._set(plan_id, PlanStatus.HALTED, reason)
+        log_event("plan halted", plan=plan_id, reason=reason)
 
     def resume(self, plan_id: str) -> None:
         """Take back a halt.
@@ -386,6 +396,7 @@ class FleetService:
             StorageError: The database cannot be used.
         """
         self._set(plan_id, PlanStatus.OPEN, "")
+        log_event("plan resumed", plan=plan_id)
 
     def counts(self, plan_id: str) -> Mapping[str, object]:
         """The noised results of a plan for counts or features, by round, with the deviation of the noise in each.
