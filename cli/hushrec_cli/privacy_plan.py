@@ -68,8 +68,8 @@ def plan(
 
     if parameters is None and vector is None and parts in PARTS[1:]:
         raise ConfigError(
-            f"--parts {parts} needs --parameters, the numbers of that part in your bundle: hushrec inspect BUNDLE names "
-            "them beside 'trains on devices'"
+            f"--parts {parts} needs --parameters, the numbers of that part in your bundle: hushrec inspect BUNDLE "
+            "names them beside 'trains on devices'"
         )
     if out is not None and not authority:
         raise ConfigError("a plan that is written needs --authority, whose certificates devices accept in it")

@@ -135,15 +135,16 @@ class ModelReleases:
         Raises:
             ReleaseError: The repository is damaged.
         """
-        heads = {found.ledger for found in self._candidates.seen()}
-        for release in self._offered.releases():
-            came_of = self._offered.round_of(release)
-            if came_of is not None:
-                heads.add(came_of.ledger)
-                # Of the round that compared it; of a roll-back the head may be another ledger's.
-                if came_of.compared and came_of.base + 1 == release.model_version and release.ledger_head:
-                    heads.add(release.ledger_head)
-        return max(map(Anchor.parse, heads), key=lambda head: head.index, default=None)
+        return max(self._heads(), key=lambda head: head.index, default=None)
+
+    def anchored_by(self) -> str:
+        """See `Publisher`.
+
+        Raises:
+            ReleaseError: The repository is damaged.
+        """
+        heads = self._heads()
+        return heads[max(heads, key=lambda head: head.index)] if heads else ""
 
     def last_published(self, plan_id: str) -> int:
         """See `Publisher`.
@@ -207,6 +208,23 @@ class ModelReleases:
         hashes = {name: info.sha256 for name, info in new.manifest.files.items()}
         self._masters.keep(content_of(hashes), master, plan, adam, base=content)
         return new
+
+    def _heads(self) -> dict[Anchor, str]:
+        """Where the ledger stood after each round whose model devices could see, and by which model that is known."""
+        heads = {}
+        for found in self._candidates.seen():
+            name = f"what devices compared, of round {found.number} of plan {found.plan[:16]}"
+            heads[Anchor.parse(found.ledger)] = name
+        for release in self._offered.releases():
+            came_of = self._offered.round_of(release)
+            if came_of is not None:
+                told = [came_of.ledger]
+                # Of the round that compared it; of a roll-back the head may be another ledger's.
+                if came_of.compared and came_of.base + 1 == release.model_version and release.ledger_head:
+                    told.append(release.ledger_head)
+                name = f"release {release.model_version}, of round {came_of.number} of plan {came_of.plan[:16]}"
+                heads |= dict.fromkeys(map(Anchor.parse, told), name)
+        return heads
 
     @contextmanager
     def _part(self) -> Iterator[Path]:

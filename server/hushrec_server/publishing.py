@@ -81,6 +81,9 @@ class Publisher(Protocol):
     def anchor(self) -> Anchor | None:
         """The ledger's head after the latest round whose result devices could see, by what they see; None: none did."""
 
+    def anchored_by(self) -> str:
+        """What tells the `anchor`, for the operator; empty: nothing does."""
+
     def last_published(self, plan_id: str) -> int:
         """The newest round of a plan whose result devices could see, by the same; 0: none, or it leaves no trace."""
 
@@ -109,6 +112,10 @@ class StoredResults:
     def anchor(self) -> Anchor | None:
         """None."""
         return None
+
+    def anchored_by(self) -> str:
+        """Nothing."""
+        return ""
 
     def last_published(self, plan_id: str) -> int:
         """Nothing leaves the database."""

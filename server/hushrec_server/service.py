@@ -426,7 +426,14 @@ def _ledger(database: Database, publisher: Publisher, clock: Callable[[], int]) 
             if next(iter(ledger_store.scan()), None) is None:
                 raise
             # Another process began it at the same moment.
-    return Ledger(ledger_store, anchor=anchor, clock=clock)
+    try:
+        return Ledger(ledger_store, anchor=anchor, clock=clock)
+    except LedgerError as error:
+        Ledger(ledger_store, clock=clock)  # raises if it is damaged, whatever a release says
+        raise LedgerError(
+            f"{error.message}. The anchor is that of {publisher.anchored_by()}: see docs/runbook.md, A database was "
+            "restored, also if that release is none of this fleet's"
+        ) from error
 
 
 def _secure_aggregation() -> Aggregation:

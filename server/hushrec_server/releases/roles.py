@@ -159,5 +159,6 @@ def read_state(files: RepositoryFiles) -> State:
         targets = Metadata[Targets].from_bytes(data)
         root.signed.verify_delegate("targets", targets.signed_bytes, targets.signatures)
     except (RepositoryError, DeserializationError, OSError, LookupError, ValueError) as error:
-        raise ReleaseError(f"{path}: is missing or damaged ({error}); {PUT_BACK}") from error
+        advice = PUT_BACK if path != files.metadata else "name a release repository; hushrec release init makes one"
+        raise ReleaseError(f"{path}: is missing or damaged ({error}); {advice}") from error
     return State(root, targets, snapshot, timestamp)
