@@ -62,15 +62,9 @@ def plan(
     """
     from datetime import UTC, datetime
 
-    from hushrec_privacy.plans.plan import PARTS
-    from hushrec_privacy.plans.planner import ADAPTER_PARAMETERS, Request
+    from hushrec_privacy.plans.planner import Request
     from hushrec_privacy.plans.schema import Vector
 
-    if parameters is None and vector is None and parts in PARTS[1:]:
-        raise ConfigError(
-            f"--parts {parts} needs --parameters, the numbers of that part in your bundle: hushrec inspect BUNDLE "
-            "names them beside 'trains on devices'"
-        )
     if out is not None and not authority:
         raise ConfigError("a plan that is written needs --authority, whose certificates devices accept in it")
     start = parse_time(first_round) or datetime.now(UTC)
@@ -82,7 +76,7 @@ def plan(
         epsilon=epsilon,
         noise_multiplier=noise_multiplier,
         min_separation=min_separation,
-        parameters=ADAPTER_PARAMETERS if parameters is None else parameters,
+        parameters=_numbers(parameters, parts, counts=vector is not None),
         vector=None if vector is None else Vector.from_json(vector.read_bytes()),
         parts=parts,
         clip_norm=clip_norm,
@@ -93,6 +87,19 @@ def plan(
         first_round_at=int(start.timestamp()),
     )
     _tell(request, html=html, out=out, as_json=as_json)
+
+
+def _numbers(given: int | None, parts: str, *, counts: bool) -> int:
+    """Numbers of an update: those of the adapter are the same in every bundle, those of other parts are not."""
+    from hushrec_privacy.plans.plan import PARTS
+    from hushrec_privacy.plans.planner import ADAPTER_PARAMETERS
+
+    if given is None and parts in PARTS[1:] and not counts:
+        raise ConfigError(
+            f"--parts {parts} needs --parameters, the numbers of that part in your bundle: hushrec inspect BUNDLE "
+            "names them beside 'trains on devices'"
+        )
+    return ADAPTER_PARAMETERS if given is None else given
 
 
 def _tell(request: "Request", *, html: Path | None, out: Path | None, as_json: bool) -> None:
