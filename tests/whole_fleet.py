@@ -27,7 +27,6 @@ from hushrec.profile import Profile
 from hushrec.recommender import Recommender
 from hushrec_privacy.envelope import EnvelopeKey, KeySet, ServerKey
 from hushrec_privacy.errors import HushrecError
-from hushrec_privacy.ledger import Anchor
 from hushrec_privacy.mechanisms.seal import SealKey
 from hushrec_privacy.plans.limits import DeviceLimits, UnsafeDemoLimits
 from hushrec_privacy.plans.plan import Plan
@@ -40,7 +39,7 @@ from hushrec_server.database import Database
 from hushrec_server.device_requests import DeviceRequests
 from hushrec_server.front import AdminToken, Front
 from hushrec_server.metrics import Metrics
-from hushrec_server.publishing import Newest, RoundResult, Verdict
+from hushrec_server.publishing import Newest, RoundResult, StoredResults, Verdict
 from hushrec_server.rates import TokenBuckets
 from hushrec_server.readiness import Readiness
 from hushrec_server.rounds.aggregation import Outcome
@@ -72,7 +71,7 @@ class Clock:
 
 
 @dataclass
-class KeptResults:
+class KeptResults(StoredResults):
     """A publisher of one release that never changes; keeps all results."""
 
     bundle: Bundle | None
@@ -80,16 +79,6 @@ class KeptResults:
 
     def newest(self) -> Newest:
         return Newest() if self.bundle is None else Newest(self.bundle.manifest.model_version, self.bundle.sha256)
-
-    def candidate(self) -> Newest:
-        return Newest()
-
-    def anchor(self) -> Anchor | None:
-        return None
-
-    def last_published(self, plan_id: str) -> int:
-        del plan_id
-        return 0
 
     def publish(self, result: RoundResult) -> Verdict:
         if all(kept.number != result.number for kept in self.results):

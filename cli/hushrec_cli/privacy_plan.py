@@ -31,7 +31,9 @@ def plan(
     min_separation: Annotated[
         int | None, typer.Option(help="Rounds from one turn of a device to its next. Default: until all had a turn.")
     ] = None,
-    parameters: Annotated[int, typer.Option(help="Numbers of an update. Default: the adapter's.")] = 2048,
+    parameters: Annotated[
+        int | None, typer.Option(help="Numbers of an update; hushrec inspect tells. Default: the adapter's.")
+    ] = None,
     vector: Annotated[
         Path | None, typer.Option(help="JSON of what devices send instead of an update: counts or features.")
     ] = None,
@@ -74,7 +76,7 @@ def plan(
         epsilon=epsilon,
         noise_multiplier=noise_multiplier,
         min_separation=min_separation,
-        parameters=parameters,
+        parameters=_numbers(parameters, parts, counts=vector is not None),
         vector=None if vector is None else Vector.from_json(vector.read_bytes()),
         parts=parts,
         clip_norm=clip_norm,
@@ -85,6 +87,19 @@ def plan(
         first_round_at=int(start.timestamp()),
     )
     _tell(request, html=html, out=out, as_json=as_json)
+
+
+def _numbers(given: int | None, parts: str, *, counts: bool) -> int:
+    """Numbers of an update: those of the adapter are the same in every bundle, those of other parts are not."""
+    from hushrec_privacy.plans.plan import PARTS
+    from hushrec_privacy.plans.planner import ADAPTER_PARAMETERS
+
+    if given is None and parts in PARTS[1:] and not counts:
+        raise ConfigError(
+            f"--parts {parts} needs --parameters, the numbers of that part in your bundle: hushrec inspect BUNDLE "
+            "names them beside 'trains on devices'"
+        )
+    return ADAPTER_PARAMETERS if given is None else given
 
 
 def _tell(request: "Request", *, html: Path | None, out: Path | None, as_json: bool) -> None:

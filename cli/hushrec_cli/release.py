@@ -121,6 +121,7 @@ def publish(
     opened, head = _with_keys(repository, keys), None if anchor is None else read_anchor(anchor)
     published = opened.publish(bundle, ledger_head=None if head is None else str(head), demo=demo)
     _tell(published, "published", as_json=as_json)
+    _doubt_round(opened, published)
     if head is not None:
         _doubt(str(head), next((one.ledger_head for one in reversed(opened.list()[:-1]) if one.ledger_head), ""))
 
@@ -226,6 +227,19 @@ def _doubt(head: str, before: str) -> None:
     if head != before and number <= number_before:
         say(f"WARNING: the release before it names entry {number_before} of a ledger, and this one entry {number}:")
         say("right for another ledger, such as that of a new run; of the same ledger this is an older or altered copy")
+
+
+def _doubt_round(repository: "ReleaseRepository", published: "Release") -> None:
+    """Say so if a release came of a round, and none before it came of the same: no server made it here."""
+    from hushrec_server.offered import Offered
+
+    offered = Offered(repository)
+    came_of = offered.round_of(published)
+    before = [offered.round_of(one) for one in repository.list() if one.model_version < published.model_version]
+    if came_of is not None and all(each is None or each.ledger != came_of.ledger for each in before):
+        named = f"round {came_of.number} of plan {came_of.plan[:16]}"
+        say(f"WARNING: it came of {named}, and no release here came of that round:")
+        say("a server whose ledger has no such round does not start; docs/runbook.md, A database was restored, helps")
 
 
 def _tell(release: "Release", verb: str, *, as_json: bool) -> None:

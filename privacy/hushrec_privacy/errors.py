@@ -193,7 +193,7 @@ class StorageError(HushrecError):
 
 
 class FleetError(HushrecError):
-    """The server refused what a device asked for, or could not be reached.
+    """The server refused a request, or could not be reached.
 
     Attributes:
         reason: Stable name of the refusal, to branch on; the wording may change.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hushrec_privacy.accounting.guarantee import rounded_up
-from hushrec_privacy.errors import ConfigError, PlanError, ReleaseError
+from hushrec_privacy.errors import ConfigError, PlanError, ReleaseError, StorageError
 from hushrec_privacy.plans.plan import Plan
 from hushrec_privacy.plans.timing import utc_text, when
 
@@ -24,7 +24,7 @@ from hushrec_server.database import Database
 from hushrec_server.device_requests import DeviceRequests
 from hushrec_server.front import AdminToken, Front
 from hushrec_server.metrics import Metrics
-from hushrec_server.plans import check_seal
+from hushrec_server.plans import PlanStatus, check_seal
 from hushrec_server.publishing import Publisher
 from hushrec_server.rates import TokenBuckets
 from hushrec_server.readiness import Readiness
@@ -32,6 +32,8 @@ from hushrec_server.service import FleetService, FleetSettings
 from hushrec_server.slow_clients import BodyRoom
 
 if TYPE_CHECKING:
+    from hushrec_server.held_out import HeldOut
+    from hushrec_server.model_releases import ModelReleases
     from hushrec_server.releases import ReleaseRepository
     from hushrec_server.slow_clients import App
 
@@ -71,7 +73,8 @@ def assemble(config: Config, say: Callable[[str], None], *, clock: Callable[[], 
         clock: Seconds since 1970-01-01 UTC.
 
     Raises:
-        ConfigError: A file is missing, unreadable or not what it should be.
+        BundleError: The newest release cannot be used.
+        ConfigError: A file is missing, unreadable or not what it should be; or no held-out history can be used.
         LedgerError: The ledger in the database is damaged, or older than the newest release.
         NoiseStateError: The seal key is missing or not the one that the database was used with, and plans are open.
         PlanError: A plan is not signed by the shop, or cannot be carried out.
@@ -91,6 +94,8 @@ def assemble(config: Config, say: Callable[[str], None], *, clock: Callable[[], 
         service = FleetService(database, settings, clock=lambda: int(clock()), publisher=publisher)
         for path in config.server.plans:
             say(_add_plan(service, Path(path), int(clock())))
+        for doubt in service.doubts():
+            say(f"WARNING: {doubt}")
         if publisher is not None and config.releases.evaluated_by_devices:
             _say_who_compares(service, say)
         front = _front(config, service, envelopes, AdminToken(keys.admin_token), clock, repository)
@@ -128,8 +133,7 @@ def _front(
     ready = Readiness()
     ready.add("database", service.check)
     ready.add("envelope-keys", lambda: envelopes.check(int(clock())))
-    if repository is not None:
-        ready.add("releases", lambda: _check_releases(repository, clock))
+    ready.add("releases", lambda: _check_releases(service, repository, clock))
 
     def expires_at() -> dict[str, float]:
         found = {"envelope-keys": float(envelopes.expires_at())}
@@ -157,10 +161,14 @@ def _add_plan(service: FleetService, path: Path, at_s: int) -> str:
         service.add_plan(data, signature)
     except PlanError as error:
         raise PlanError(f"{path}: {error.message}") from error
-    plan = Plan.decode(data)
+    signed = service.plan(Plan.decode(data).plan_id)
+    plan = signed.plan
     demo = "DEMO, protects nobody: " if plan.demo else ""
-    promise = f"epsilon {rounded_up(float(plan.epsilon))} at delta {plan.delta}; {when(plan, at_s)}"
-    return f"{demo}plan {plan.plan_id[:16]}: {plan.rounds} rounds of {plan.cohort} devices, {promise}"
+    promise = f"epsilon {rounded_up(float(plan.epsilon))} at delta {plan.delta}"
+    halted = f"HALTED, opens no round ({signed.reason or 'no reason is kept'}); see docs/runbook.md, A plan is halted"
+    state = {PlanStatus.HALTED: halted, PlanStatus.ENDED: "it has ended; its rounds are over"}
+    told = state.get(signed.status, when(plan, at_s))
+    return f"{demo}plan {plan.plan_id[:16]}: {plan.rounds} rounds of {plan.cohort} devices, {promise}; {told}"
 
 
 def _read(path: Path, name: str, most: int) -> bytes:
@@ -201,7 +209,7 @@ def _releases(
     guard = HeldOut.read(Path(settings.held_out), most_loss=settings.most_loss) if settings.held_out else None
     if guard is None and not settings.evaluated_by_devices:
         say("no held-out histories are configured: each new model goes out, however it ranks")
-    return repository, ModelReleases(
+    publisher = ModelReleases(
         repository,
         config.data / MASTERS,
         guard=guard,
@@ -209,6 +217,20 @@ def _releases(
         most_loss=settings.most_loss,
         optimizer=AdamSettings(rate=settings.server_rate),
     )
+    if guard is not None:
+        _check_guard(guard, publisher, settings.held_out)
+    return repository, publisher
+
+
+def _check_guard(guard: "HeldOut", publisher: "ModelReleases", path: str) -> None:
+    """Find out before a round is spent that no model could be judged."""
+    with publisher.newest_bundle() as newest:
+        if newest is None:
+            return
+        try:
+            guard.check(newest)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error.message}") from error
 
 
 def _say_who_compares(service: FleetService, say: Callable[[str], None]) -> None:
@@ -221,10 +243,14 @@ def _say_who_compares(service: FleetService, say: Callable[[str], None]) -> None
     )
 
 
-def _check_releases(repository: "ReleaseRepository", clock: Callable[[], float]) -> None:
-    over = [role for role, at in repository.expires_at().items() if at <= clock()]
+def _check_releases(service: FleetService, repository: "ReleaseRepository | None", clock: Callable[[], float]) -> None:
+    expires_at = {} if repository is None else repository.expires_at()
+    over = [role for role, at in expires_at.items() if at <= clock()]
     if over:
         raise ReleaseError(f"the {' and '.join(over)} metadata of the releases has expired: devices take nothing new")
+    with suppress(PlanError, StorageError):  # the check of the database tells
+        if doubts := service.doubts():
+            raise ReleaseError("; ".join(doubts))
 
 
 def _demo_authority(config: Config, clock: Callable[[], float], say: Callable[[str], None]) -> Authority | None:

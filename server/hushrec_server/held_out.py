@@ -6,7 +6,7 @@ Knows nothing of rounds.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from hushrec.bundle import Bundle
 from hushrec.catalog import Catalog
 from hushrec.engine import Engine
 from hushrec.federated_counts import evaluation
+from hushrec.held_out import last_of_its_own
 from hushrec.own_events import Events
 from hushrec.ranking import bundle_ranking
 from hushrec_privacy import checks
@@ -22,6 +23,7 @@ from hushrec_privacy.errors import ConfigError
 __all__ = ["HeldOut"]
 
 MOST_HISTORIES = 10_000
+_NONE = "no held-out history has two events on items of the catalogue; give others"
 
 
 class HeldOut:
@@ -70,6 +72,17 @@ class HeldOut:
             raise ConfigError(f"{path}: is empty; it should hold {what}")
         return cls(histories, most_loss=most_loss)
 
+    def check(self, bundle: Bundle) -> None:
+        """Whether a bundle can be judged at all; ranks nothing.
+
+        Raises:
+            BundleError: It cannot be used.
+            ConfigError: No history has two events on items of its catalogue.
+        """
+        hidden = bundle.manifest.model.filter_seen
+        if all(last_of_its_own(events, filter_seen=hidden) is None for events in self._events(bundle)):
+            raise ConfigError(_NONE)
+
     def ndcg(self, bundle: Bundle) -> float:
         """NDCG@10 of a bundle.
 
@@ -79,14 +92,10 @@ class HeldOut:
         """
         ranking = bundle_ranking(bundle, Engine(bundle))
         total = np.zeros(3)
-        with Catalog(bundle.path("catalog.sqlite")) as catalog:
-            for history in self._histories:
-                known = catalog.indexes(history)
-                items = np.array([known[item] for item in history if item in known], np.int64)
-                events = Events(items, np.zeros_like(items), *(np.arange(len(items)) for _ in range(2)))
-                total += evaluation(events, ranking, filter_seen=bundle.manifest.model.filter_seen)
+        for events in self._events(bundle):
+            total += evaluation(events, ranking, filter_seen=bundle.manifest.model.filter_seen)
         if not total[2]:
-            raise ConfigError("no held-out history has two events on items of the catalogue; give others")
+            raise ConfigError(_NONE)
         return float(total[1] / total[2])
 
     def __call__(self, old: Bundle, new: Bundle) -> str:
@@ -100,3 +109,11 @@ class HeldOut:
         if after >= before * (1 - self._most_loss):
             return ""
         return f"NDCG@10 on held-out histories would fall from {before:.4f} to {after:.4f}"
+
+    def _events(self, bundle: Bundle) -> Iterator[Events]:
+        """Each history, as far as the bundle's catalogue knows it."""
+        with Catalog(bundle.path("catalog.sqlite")) as catalog:
+            for history in self._histories:
+                known = catalog.indexes(history)
+                items = np.array([known[item] for item in history if item in known], np.int64)
+                yield Events(items, np.zeros_like(items), *(np.arange(len(items)) for _ in range(2)))

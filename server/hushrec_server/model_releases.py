@@ -7,7 +7,8 @@ first (see `candidates`), and what a round of a plan that compares comes to deci
 """
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from hushrec.manifest import Manifest, unguaranteed
 from hushrec.releases import Release
 from hushrec_privacy.accounting.guarantee import rounded_up
 from hushrec_privacy.encoding.sums import decode_sum
+from hushrec_privacy.errors import BundleError, ConfigError, PlanError
 from hushrec_privacy.ledger import Anchor
 from hushrec_privacy.ledger.openings import guarantee_after, plan_opening
 from hushrec_privacy.plans.plan import Plan
@@ -82,6 +84,21 @@ class ModelReleases:
         releases = self._offered.releases()
         return Newest(releases[-1].model_version, releases[-1].bundle) if releases else Newest()
 
+    @contextmanager
+    def newest_bundle(self) -> Iterator[Bundle | None]:
+        """The newest release itself, verified, until the block ends; None: there is none.
+
+        Raises:
+            BundleError: It cannot be used.
+            ReleaseError: The repository is damaged.
+        """
+        releases = self._offered.releases()
+        if not releases:
+            yield None
+            return
+        with self._part() as part:
+            yield self._offered.bundle(releases[-1], part / "newest.hush")
+
     def candidate(self) -> Newest:
         """See `Publisher`.
 
@@ -91,21 +108,43 @@ class ModelReleases:
         found = self._candidates.current() if self._by_devices else None
         return Newest() if found is None else Newest(found.model_version, found.bundle)
 
+    def check_plan(self, plan: Plan) -> None:
+        """See `Publisher`.
+
+        Raises:
+            PlanError: See there.
+            ReleaseError: The repository is damaged.
+        """
+        releases = self._offered.releases()
+        if plan.purpose != UPDATE or not releases:
+            return
+        newest = releases[-1].model_version
+        try:
+            size = ParameterLayout.of(self._offered.manifest(releases[-1]), plan.parts).size
+        except (BundleError, ConfigError) as error:
+            raise PlanError(f"devices cannot train {plan.parts} of release {newest}: {error.message}") from error
+        if size != plan.parameters:
+            raise PlanError(
+                f"the plan trains {plan.parameters:,} numbers, and {plan.parts} of release {newest} has {size:,}: no "
+                f"device could take part; plan anew with --parts {plan.parts} --parameters {size}"
+            )
+
     def anchor(self) -> Anchor | None:
         """See `Publisher`.
 
         Raises:
             ReleaseError: The repository is damaged.
         """
-        heads = {found.ledger for found in self._candidates.seen()}
-        for release in self._offered.releases():
-            came_of = self._offered.round_of(release)
-            if came_of is not None:
-                heads.add(came_of.ledger)
-                # Of the round that compared it; of a roll-back the head may be another ledger's.
-                if came_of.compared and came_of.base + 1 == release.model_version and release.ledger_head:
-                    heads.add(release.ledger_head)
-        return max(map(Anchor.parse, heads), key=lambda head: head.index, default=None)
+        return max(self._heads(), key=lambda head: head.index, default=None)
+
+    def anchored_by(self) -> str:
+        """See `Publisher`.
+
+        Raises:
+            ReleaseError: The repository is damaged.
+        """
+        heads = self._heads()
+        return heads[max(heads, key=lambda head: head.index)] if heads else ""
 
     def last_published(self, plan_id: str) -> int:
         """See `Publisher`.
@@ -142,9 +181,9 @@ class ModelReleases:
 
     def _judge(self, base: Release, result: RoundResult) -> Verdict:
         """Make the new model and publish it, stage it, or refuse it."""
-        with tempfile.TemporaryDirectory(dir=self._masters.folder, prefix="part-") as part:
-            old = self._offered.bundle(base, Path(part) / "base.hush")
-            new = self._next(base, old, result, Path(part) / "new.hush")
+        with self._part() as part:
+            old = self._offered.bundle(base, part / "base.hush")
+            new = self._next(base, old, result, part / "new.hush")
             if refused := self._guard(old, new) if self._guard else "":
                 return Verdict(refused=refused)
             demo = result.plan.demo or base.demo
@@ -169,6 +208,29 @@ class ModelReleases:
         hashes = {name: info.sha256 for name, info in new.manifest.files.items()}
         self._masters.keep(content_of(hashes), master, plan, adam, base=content)
         return new
+
+    def _heads(self) -> dict[Anchor, str]:
+        """Where the ledger stood after each round whose model devices could see, and by which model that is known."""
+        heads = {}
+        for found in self._candidates.seen():
+            name = f"what devices compared, of round {found.number} of plan {found.plan[:16]}"
+            heads[Anchor.parse(found.ledger)] = name
+        for release in self._offered.releases():
+            came_of = self._offered.round_of(release)
+            if came_of is not None:
+                told = [came_of.ledger]
+                # Of the round that compared it; of a roll-back the head may be another ledger's.
+                if came_of.compared and came_of.base + 1 == release.model_version and release.ledger_head:
+                    told.append(release.ledger_head)
+                name = f"release {release.model_version}, of round {came_of.number} of plan {came_of.plan[:16]}"
+                heads |= dict.fromkeys(map(Anchor.parse, told), name)
+        return heads
+
+    @contextmanager
+    def _part(self) -> Iterator[Path]:
+        """A folder on the repository's file system, gone when the block ends."""
+        with tempfile.TemporaryDirectory(dir=self._masters.folder, prefix="part-") as part:
+            yield Path(part)
 
     def _last_out(self, plan_id: str) -> int:
         """The newest round of a plan that a release came of; 0: none."""

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import msgspec
 from hushrec.bundle import Bundle
-from hushrec.manifest import MANIFEST_NAME, decode_manifest
+from hushrec.manifest import MANIFEST_NAME, Manifest, decode_manifest
 from hushrec.releases import Release, blob_target
 from hushrec_privacy.errors import ReleaseError
 
 from hushrec_server.releases import ReleaseRepository
-from hushrec_server.releases.files import RepositoryFiles
+from hushrec_server.releases.files import PUT_BACK, RepositoryFiles
 
 __all__ = ["OfRound", "Offered"]
 
@@ -63,21 +63,31 @@ class Offered:
         Raises:
             ReleaseError: The repository is damaged, or the card tells of a round in a way of its own.
         """
-        sha256 = next(file.sha256 for file in release.files if file.name == MANIFEST_NAME)
-        path = self._files.target_path(blob_target(sha256), sha256)
-        try:
-            manifest, found = decode_manifest(path.read_bytes(), str(path))
-        except OSError as error:
-            raise ReleaseError(f"{path}: cannot be read ({error.strerror}); restore the repository") from error
-        if found != release.bundle:
-            raise ReleaseError(f"{path}: is not the manifest of release {release.model_version}")
-        told = manifest.card.get("round")
+        told = self.manifest(release).card.get("round")
         if not isinstance(told, dict):
             return None
         try:
             return msgspec.convert(told, OfRound)
         except msgspec.ValidationError as error:
-            raise ReleaseError(f"{path}: its card tells of a round that is none ({error}); publish another") from error
+            raise ReleaseError(
+                f"release {release.model_version}: its card tells of a round that is none ({error}); publish another"
+            ) from error
+
+    def manifest(self, release: Release) -> Manifest:
+        """What the bundle of a release says of itself.
+
+        Raises:
+            ReleaseError: The repository is damaged.
+        """
+        sha256 = next(file.sha256 for file in release.files if file.name == MANIFEST_NAME)
+        path = self._files.target_path(blob_target(sha256), sha256)
+        try:
+            manifest, found = decode_manifest(path.read_bytes(), str(path))
+        except OSError as error:
+            raise ReleaseError(f"{path}: cannot be read ({error.strerror}); {PUT_BACK}") from error
+        if found != release.bundle:
+            raise ReleaseError(f"{path}: is not the manifest of release {release.model_version}")
+        return manifest
 
     def bundle(self, release: Release, out: Path) -> Bundle:
         """A release as a bundle, from the repository's blobs.
@@ -96,7 +106,7 @@ class Offered:
             try:
                 os.link(blob, out / file.name)
             except OSError as error:
-                raise ReleaseError(f"{blob}: cannot be used ({error.strerror}); restore the repository") from error
+                raise ReleaseError(f"{blob}: cannot be used ({error.strerror}); {PUT_BACK}") from error
         return Bundle.open(out, verify=True)
 
     def _now(self) -> tuple[object, Sequence[Release], Release | None]:

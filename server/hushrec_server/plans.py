@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from hushrec_privacy.errors import BudgetError, NoiseStateError, PlanError, SecAggError
+from hushrec_privacy.errors import BudgetError, LedgerError, NoiseStateError, PlanError, SecAggError, StorageError
 from hushrec_privacy.ledger import Ledger
 from hushrec_privacy.ledger.openings import plan_opening
 from hushrec_privacy.mechanisms.banded import NoisePlan
@@ -21,6 +21,7 @@ from hushrec_privacy.plans.timing import check_not_over
 from sqlalchemy import Connection, bindparam, select, update
 
 from hushrec_server.database import Database, insert_new
+from hushrec_server.logs import log_progress
 from hushrec_server.noise_rows import begin_plan
 from hushrec_server.refusals import Reason, refusal
 from hushrec_server.rounds.aggregation import Aggregation
@@ -87,13 +88,14 @@ class Plans:
         self._lock = threading.Lock()
         check_seal(database, self._seal)
 
-    def add(self, data: bytes, signature: bytes, aggregation: Aggregation) -> str:
+    def add(self, data: bytes, signature: bytes, aggregation: Aggregation, fits: Callable[[Plan], None]) -> str:
         """Accept a plan. One that is there already is left as it is, so that this can be repeated after a crash.
 
         Args:
             data: Its bytes. Untrusted.
             signature: Of the shop's plan key. Untrusted.
             aggregation: Must be able to carry it out.
+            fits: Raises PlanError if it does not fit what devices have; asked of a new plan only.
 
         Returns:
             Its id.
@@ -102,7 +104,7 @@ class Plans:
             BudgetError: The ledger counts another unit or adjacency.
             LedgerError: The ledger cannot be written.
             PlanError: It is not signed by the shop, cannot be carried out, or states a wrong epsilon; or it is new, and
-                all its rounds are over.
+                all its rounds are over, or it does not fit.
             StorageError: The database cannot be used.
         """
         plan = verified_plan(data, signature, self._plan_key)
@@ -110,20 +112,18 @@ class Plans:
             known = connection.execute(_STATUS, {"plan": plan.plan_id}).first() is not None
         if not known:
             check_not_over(plan, self._clock())
+            fits(plan)
         if not plan.authority:
             raise PlanError("the plan names no authority, so nobody could take part; plan anew")
         try:
             aggregation.session(plan, 1)
         except SecAggError as error:
             raise PlanError(f"the plan cannot be carried out: {error.message}") from error
-        try:
-            self._ledger.open_plan(plan_opening(plan))
-        except BudgetError:  # another process opened it at this moment; it is the same plan, or this raises again
-            self._ledger.open_plan(plan_opening(plan))
+        self._open(plan)
         noise = noise_plan(plan)
         with self._database.transaction() as connection:
             begin_plan(connection, plan.plan_id, dimension=noise.dimension, bands=noise.bands)
-            insert_new(
+            new = insert_new(
                 connection,
                 PLAN,
                 plan=plan.plan_id,
@@ -134,6 +134,9 @@ class Plans:
                 reason="",
                 added_at=self._clock(),
             )
+        if new:
+            demo = {"demo": "DEMO, protects nobody"} if plan.demo else {}
+            log_progress("plan added", plan=plan.plan_id, purpose=plan.purpose, **demo)
         return plan.plan_id
 
     def get(self, connection: Connection, plan_id: str, *, lock: bool = False) -> SignedPlan:
@@ -181,6 +184,18 @@ class Plans:
         """Set the status of a plan; one that has ended stays so."""
         wanted = update(PLAN).where(PLAN.c.plan == plan_id, PLAN.c.status != PlanStatus.ENDED)
         connection.execute(wanted.values(status=status, reason=reason[:200]))
+
+    def _open(self, plan: Plan) -> None:
+        """Open a plan in the ledger; what keeps the database from it passes, so it is told as what it is."""
+        try:
+            try:
+                self._ledger.open_plan(plan_opening(plan))
+            except BudgetError:  # another process opened it at this moment; it is the same plan, or this raises again
+                self._ledger.open_plan(plan_opening(plan))
+        except LedgerError as error:
+            if isinstance(error.__cause__, StorageError):
+                raise StorageError(error.message) from error
+            raise
 
     def _remember(self, plan_id: str, data: bytes, signature: bytes) -> SignedPlan:
         plan = verified_plan(data, signature, self._plan_key)

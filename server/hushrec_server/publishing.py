@@ -71,8 +71,18 @@ class Publisher(Protocol):
     def candidate(self) -> Newest:
         """What a round of a plan that compares is about; version 0: there is nothing to compare."""
 
+    def check_plan(self, plan: Plan) -> None:
+        """Refuse a plan that devices could not carry out on the newest release.
+
+        Raises:
+            PlanError: It trains another number of parameters than the release has; names both.
+        """
+
     def anchor(self) -> Anchor | None:
         """The ledger's head after the latest round whose result devices could see, by what they see; None: none did."""
+
+    def anchored_by(self) -> str:
+        """What tells the `anchor`, for the operator; empty: nothing does."""
 
     def last_published(self, plan_id: str) -> int:
         """The newest round of a plan whose result devices could see, by the same; 0: none, or it leaves no trace."""
@@ -96,9 +106,16 @@ class StoredResults:
         """None."""
         return Newest()
 
+    def check_plan(self, plan: Plan) -> None:
+        """There is no release that it would have to fit."""
+
     def anchor(self) -> Anchor | None:
         """None."""
         return None
+
+    def anchored_by(self) -> str:
+        """Nothing."""
+        return ""
 
     def last_published(self, plan_id: str) -> int:
         """Nothing leaves the database."""

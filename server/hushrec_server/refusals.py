@@ -32,7 +32,7 @@ class Reason(StrEnum):
 
 _TEXTS = {
     Reason.UNKNOWN_PLAN: "this server has no such plan; fetch the list of plans again",
-    Reason.PLAN_ENDED: "the plan has no rounds left",
+    Reason.PLAN_ENDED: "the plan has ended: it has no rounds left",
     Reason.PLAN_HALTED: "the shop has halted the plan; ask again later",
     Reason.NOT_NOW: "no round takes devices in now; come back when told",
     Reason.ROUND_FULL: "the round has all the devices it needs; come back when told",

@@ -8,15 +8,17 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from hushrec_privacy.errors import EnrolmentError, FleetError, HushrecError, LedgerError
+from hushrec_privacy.errors import EnrolmentError, FleetError, HushrecError, LedgerError, PlanError
 from hushrec_privacy.ledger import Ledger
 from hushrec_privacy.mechanisms.seal import SealKey
+from hushrec_privacy.plans.schema import UPDATE
 from sqlalchemy import func, select
 
 from hushrec_server.certificates import checked_certificate
 from hushrec_server.database import Database
 from hushrec_server.features import Payloads
 from hushrec_server.ledger_store import DatabaseLedgerStore
+from hushrec_server.logs import log_event
 from hushrec_server.plans import Plans, PlanStatus, SignedPlan
 from hushrec_server.publishing import Publisher, StoredResults
 from hushrec_server.refusals import Reason, refusal
@@ -131,12 +133,12 @@ class FleetService:
         )
 
     def check(self) -> None:
-        """For /readyz: whether the database can be read, and has room.
+        """For /readyz: whether the database, and nothing else, can be read and has room.
 
         Raises:
             HushrecError: It cannot be used, or is full; says what to do.
         """
-        self.info()
+        self._plans.all()
         self.database.check_room()
 
     def add_plan(self, data: bytes, signature: bytes) -> None:
@@ -146,10 +148,45 @@ class FleetService:
             BudgetError: The ledger counts another unit or adjacency.
             LedgerError: The ledger cannot be written.
             PlanError: It is not signed by the shop, cannot be carried out, or states a wrong epsilon; or it is new, and
-                all its rounds are over.
+                all its rounds are over, or the newest release has another number of parameters.
+            ReleaseError: The releases cannot be read.
             StorageError: The database cannot be used.
         """
-        self._plans.add(data, signature, self._aggregation)
+        self._plans.add(data, signature, self._aggregation, self._publisher.check_plan)
+
+    def plan(self, plan_id: str) -> SignedPlan:
+        """A plan as it is now.
+
+        Raises:
+            FleetError: The plan is unknown.
+            StorageError: The database cannot be used.
+        """
+        with self.database.reading() as connection:
+            return self._plans.get(connection, plan_id)
+
+    def doubts(self) -> tuple[str, ...]:
+        """For the operator: why open plans for updates get nowhere, what to do about it; empty: nothing is in the way.
+
+        Raises:
+            ReleaseError: The releases cannot be read.
+            StorageError: The database cannot be used.
+        """
+        found = []
+        for signed in self._plans.all():
+            if signed.status is not PlanStatus.OPEN or signed.plan.purpose != UPDATE:
+                continue
+            name = signed.plan_id[:16]
+            if not self._publisher.newest().bundle:
+                found.append(
+                    f"plan {name} trains, and devices get no release to start from: publish one with hushrec release, "
+                    "and give this server its folder and the keys to publish; see docs/deployment.md, Releases"
+                )
+                continue
+            try:
+                self._publisher.check_plan(signed.plan)
+            except PlanError as error:
+                found.append(f"plan {name} gets no device: {error.message}")
+        return tuple(found)
 
     def check_in(self, plan_id: str, pseudonym: str, certificate: bytes) -> CheckIn:
         """Give a device a place in the round that takes devices in, the same one if it asks again.
@@ -329,27 +366,37 @@ class FleetService:
             FleetError: There is no such round, or it is too late.
             StorageError: The database cannot be used.
         """
-        self._signed(plan_id)
-        if not self._progress.abort(Key(plan_id, round_number), "aborted by the shop"):
-            raise refusal(Reason.TOO_LATE)
+        self.plan(plan_id)
+        key = Key(plan_id, round_number)
+        if self._progress.abort(key, "aborted by the shop"):
+            return
+        with self.database.reading() as connection:
+            if store.read(connection, key) is None:
+                raise FleetError(
+                    f"there is no round {round_number} of this plan: one is there once a device has come to it",
+                    reason="not-found",
+                )
+        raise refusal(Reason.TOO_LATE)
 
     def halt(self, plan_id: str, reason: str = "") -> None:
         """Open no further round of a plan; one that is running goes on.
 
         Raises:
-            FleetError: The plan is unknown.
+            FleetError: The plan is unknown, or has ended.
             StorageError: The database cannot be used.
         """
         self._set(plan_id, PlanStatus.HALTED, reason)
+        log_event("plan halted", plan=plan_id, reason=reason)
 
     def resume(self, plan_id: str) -> None:
         """Take back a halt.
 
         Raises:
-            FleetError: The plan is unknown.
+            FleetError: The plan is unknown, or has ended.
             StorageError: The database cannot be used.
         """
         self._set(plan_id, PlanStatus.OPEN, "")
+        log_event("plan resumed", plan=plan_id)
 
     def counts(self, plan_id: str) -> Mapping[str, object]:
         """The noised results of a plan for counts or features, by round, with the deviation of the noise in each.
@@ -358,17 +405,14 @@ class FleetService:
             FleetError: The plan is unknown.
             StorageError: The database cannot be used.
         """
-        signed = self._signed(plan_id)
+        signed = self.plan(plan_id)
         with self.database.reading() as connection:
             return counts_report(connection, signed)
 
-    def _signed(self, plan_id: str) -> SignedPlan:
-        with self.database.reading() as connection:
-            return self._plans.get(connection, plan_id)
-
     def _set(self, plan_id: str, status: PlanStatus, reason: str) -> None:
         with self.database.transaction() as connection:
-            self._plans.get(connection, plan_id, lock=True)
+            if self._plans.get(connection, plan_id, lock=True).status is PlanStatus.ENDED:
+                raise refusal(Reason.PLAN_ENDED)
             self._plans.change(connection, plan_id, status, reason)
 
 
@@ -382,7 +426,14 @@ def _ledger(database: Database, publisher: Publisher, clock: Callable[[], int]) 
             if next(iter(ledger_store.scan()), None) is None:
                 raise
             # Another process began it at the same moment.
-    return Ledger(ledger_store, anchor=anchor, clock=clock)
+    try:
+        return Ledger(ledger_store, anchor=anchor, clock=clock)
+    except LedgerError as error:
+        Ledger(ledger_store, clock=clock)  # raises if it is damaged, whatever a release says
+        raise LedgerError(
+            f"{error.message}. The anchor is that of {publisher.anchored_by()}: see docs/runbook.md, A database was "
+            "restored, also if that release is none of this fleet's"
+        ) from error
 
 
 def _secure_aggregation() -> Aggregation:

@@ -16,6 +16,7 @@ from hushrec_server.model_releases import ModelReleases
 from hushrec_server.releases import ReleaseKeys, ReleaseRepository
 
 from tests.learning_bundle import learning_bundle
+from tests.learning_shop import Shop
 from tests.small_fleet import ROUND_S, START, SmallFleet
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "runbook.md").read_text(encoding="utf-8")
@@ -65,6 +66,35 @@ def test_without_its_seal_key_a_server_starts_again_once_open_plans_are_ended(tm
     fleet.run(service, 5, 6, 7, 8, 9)
     assert fleet.state(service) == "published"
     service.database.close()
+
+
+def test_after_a_release_of_another_fleet_a_roll_back_and_pruning_lead_to_a_server_that_starts(tmp_path: Path) -> None:
+    """The other fleet's ledger is ahead of the server's, which has spent nothing."""
+    (tmp_path / "other").mkdir()
+    other = Shop(tmp_path / "other")
+    other.begin()
+    for number in (1, 5):
+        other.publisher().publish(other.result(number))
+    shop = Shop(tmp_path)
+    shop.begin()
+    fleet = SmallFleet(tmp_path, f"sqlite:///{tmp_path / 'fleet.sqlite'}")
+    fleet.plan = new_plan(fleet, ParameterLayout.of(shop.first.manifest, "adapter").size)
+    starts(fleet, shop.publisher())
+
+    shop.repository.publish(other.bundle().root, ledger_head=None, demo=False)
+    named = (
+        rf"entry 5: .*that of release 3, of round 5 of plan {other.plan.plan_id[:16]}: see docs/runbook\.md, A database"
+    )
+    with pytest.raises(LedgerError, match=named):
+        starts(fleet, shop.publisher())
+    assert "\n## A database was restored\n" in PAGE
+    assert "hushrec release rollback hushrec-data/releases VERSION" in PAGE
+    assert "hushrec release prune hushrec-data/releases --keep 1" in PAGE
+    shop.repository.rollback(1)
+    with pytest.raises(LedgerError):
+        starts(fleet, shop.publisher())  # the foreign release is there still
+    shop.repository.prune(1)
+    starts(fleet, shop.publisher())
 
 
 @pytest.mark.slow

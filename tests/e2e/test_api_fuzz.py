@@ -29,7 +29,7 @@ from schemathesis import GenerationMode
 
 from tests.asgi import Answer, ask
 from tests.databases import DATABASES, database_url
-from tests.fleet_plans import a_fleet_plan
+from tests.fleet_plans import COUNTS, a_fleet_plan
 from tests.server_folder import ServerFolder, check_in_request
 
 _SCHEMA = schemathesis.openapi.from_dict(openapi_document())
@@ -48,7 +48,7 @@ class Assembled:
     """The server in this process."""
 
     def __init__(self, folder: Path, url: str) -> None:
-        self.shop = ServerFolder.prepare(folder)
+        self.shop = ServerFolder.prepare(folder, vector=COUNTS)  # no releases: nothing to train
         create_authority(folder / "authority")
         keys = ReleaseKeys.create(folder / "offline", self.shop.data / "online")
         ReleaseRepository.create(self.shop.data / "releases", keys, clock=time.time)
@@ -59,7 +59,7 @@ class Assembled:
 
     def begin(self) -> None:
         """A plan of its own, and a round of it that has begun: who has the token may have ended the last one."""
-        plan = self.shop.plan = a_fleet_plan(first_round_at=int(time.time()) - 10)
+        plan = self.shop.plan = a_fleet_plan(vector=COUNTS, first_round_at=int(time.time()) - 10)
         self.server.service.add_plan(plan.encode(), self.shop.plan_key.sign(plan))
         assert self.check_in().status == 200
 

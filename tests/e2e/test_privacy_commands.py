@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -306,6 +307,19 @@ def test_a_plan_that_cannot_be_is_wrong_usage(arguments: tuple[object, ...]) -> 
     done = hushrec("privacy", "plan", *arguments, "--json")
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_parts_other_than_the_adapter_need_their_numbers_as_inspect_tells_them(tmp_path: Path) -> None:
+    arguments = ("privacy", "plan", *FLEET, "--epsilon", 1, "--parts", "encoder")
+    refused = hushrec(*arguments)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    told_where = re.sub(r"\s+", " ", refused.stderr)
+    assert "--parts encoder needs --parameters" in told_where
+    assert "hushrec inspect BUNDLE names them beside 'trains on devices'" in told_where
+    shown = hushrec("inspect", write_tiny_bundle(tmp_path / "shop.hush")).stdout
+    named = re.search(r"trains on devices\t.*\bencoder ([\d,]+),", shown)
+    assert named is not None
+    assert hushrec(*arguments, "--parameters", named[1].replace(",", "")).returncode == 0
 
 
 def test_the_card_of_a_private_bundle_promises_nothing(tmp_path: Path) -> None:

@@ -85,6 +85,28 @@ def test_the_releases_are_listed_with_what_they_carry(shop: Path) -> None:
     assert [line.split("\t")[0] for line in shown.stdout.splitlines()] == ["release", "1", "2"]
 
 
+def test_a_bundle_of_a_round_of_another_fleet_is_warned_of_and_one_of_the_repository_s_own_is_not(shop: Path) -> None:
+    keys = ("--keys", "safe", "--keys", "online")
+
+    def published(version: int, number: int) -> str:
+        of_round = {"plan": "ab" * 32, "number": number, "base": 1, "ledger": f"{number}:" + "0a" * 32}
+        opened = Bundle.open(shop / "3.hush")
+        card = {**opened.manifest.card, "round": of_round}
+        manifest = msgspec.structs.replace(opened.manifest, model_version=version, card=card)
+        files: dict[str, bytes | Path] = {name: opened.path(name) for name in manifest.files}
+        origins = {name: info.origin for name, info in manifest.files.items()}
+        bundle = write_bundle(shop / f"{version}-of-round.hush", manifest, files, origins).root
+        done = hushrec("release", "publish", "releases", bundle, *keys, cwd=shop)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    first = published(4, number=5)
+    assert f"WARNING: it came of round 5 of plan {'ab' * 8}, and no release here came of that round" in first
+    assert "A database was restored" in first
+    assert "WARNING" not in published(5, number=5)
+    assert "WARNING" in published(6, number=6)
+
+
 def test_a_candidate_is_shown_beside_the_releases(shop: Path) -> None:
     keys = ReleaseKeys.read(shop / "safe", shop / "online")
     ReleaseRepository(shop / "releases", keys, clock=time.time).stage(shop / "3.hush", ledger_head=HEAD, demo=True)

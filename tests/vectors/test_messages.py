@@ -59,7 +59,7 @@ CERTIFICATE = (
     b'{"plan":"' + b"ab" * 32 + b'","token":"t","identity":"' + b"A" * 43 + b'=","proof":"' + b"A" * 86 + b'=="}'
 )
 PROBLEM = (
-    b'{"type":"fleet","title":"The server refused what a device asked for, or could not be reached","status":429,'
+    b'{"type":"fleet","title":"The server refused a request, or could not be reached","status":429,'
     b'"detail":"later","reason":"not-now","retry_after_s":60.0}'
 )
 

@@ -21,7 +21,12 @@ from hushrec.file_lock import file_lock
 from hushrec.staging import sync_directory
 from hushrec_privacy.errors import ReleaseError
 
-__all__ = ["RepositoryFiles"]
+__all__ = ["PUT_BACK", "RepositoryFiles"]
+
+PUT_BACK = (
+    "put this file back from a copy, and no older copy of the folder: docs/releases.md, When the folder is damaged"
+)
+"""What to do about a file that is missing or damaged."""
 
 KEPT_METADATA = 10
 """Older targets and snapshot files that stay for clients in the middle of a check."""

@@ -24,7 +24,7 @@ from hushrec_privacy.errors import ReleaseError
 from tuf.api.exceptions import LengthOrHashMismatchError
 from tuf.api.metadata import TargetFile  # type: ignore[attr-defined]  # exported there without saying so
 
-from hushrec_server.releases.files import RepositoryFiles
+from hushrec_server.releases.files import PUT_BACK, RepositoryFiles
 from hushrec_server.releases.keys import ReleaseKeys
 from hushrec_server.releases.roles import ROLES, Lifetimes, State, read_state
 from hushrec_server.releases.writer import RoleWriter
@@ -382,11 +382,11 @@ class ReleaseRepository:
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise ReleaseError(f"{path}: cannot be read ({error.strerror}); restore the repository") from error
+            raise ReleaseError(f"{path}: cannot be read ({error.strerror}); {PUT_BACK}") from error
         try:
             target.verify_length_and_hashes(data)
         except LengthOrHashMismatchError as error:
-            raise ReleaseError(f"{path}: is damaged; restore the repository from its backup") from error
+            raise ReleaseError(f"{path}: is damaged; {PUT_BACK}") from error
         return Release.decode(data)
 
     def _restored(self, release: Release, model_version: int, out: Path) -> Bundle:
@@ -399,7 +399,8 @@ class ReleaseRepository:
         renumbered = msgspec.structs.replace(manifest, model_version=model_version)
         restored = write_bundle(out, renumbered, paths, {name: info.origin for name, info in manifest.files.items()})
         if restored.manifest.files != manifest.files:
-            raise ReleaseError(f"{self.folder}: a blob of release {release.model_version} is damaged; restore it")
+            named = sorted(name for name, info in manifest.files.items() if restored.manifest.files[name] != info)
+            raise ReleaseError(f"{paths[named[0]]}: is damaged; {PUT_BACK}")
         return restored
 
     def _due(self, state: State, now: int) -> tuple[str, ...]:

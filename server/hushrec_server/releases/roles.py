@@ -22,7 +22,7 @@ from tuf.api.metadata import (  # type: ignore[attr-defined]  # exported there w
 from tuf.api.serialization import DeserializationError
 from tuf.api.serialization.json import JSONSerializer
 
-from hushrec_server.releases.files import RepositoryFiles
+from hushrec_server.releases.files import PUT_BACK, RepositoryFiles
 from hushrec_server.releases.keys import ReleaseKey, ReleaseKeys
 
 __all__ = ["ROLES", "Content", "Lifetimes", "State", "named_keys", "read_state", "root_naming", "signed_bytes"]
@@ -137,24 +137,29 @@ def read_state(files: RepositoryFiles) -> State:
         ReleaseError: It is no repository; or a file is missing, damaged, or not signed by the key that root names.
     """
     files.check_there()
+    path = files.metadata
+
+    def read(name: str) -> bytes:
+        nonlocal path
+        path = files.metadata / name
+        return path.read_bytes()
+
     try:
-        newest = files.versions("root")[-1]
-        root = Metadata[Root].from_bytes((files.metadata / f"{newest}.root.json").read_bytes())
+        root = Metadata[Root].from_bytes(read(f"{files.versions('root')[-1]}.root.json"))
         root.signed.verify_delegate("root", root.signed_bytes, root.signatures)
-        timestamp = Metadata[Timestamp].from_bytes((files.metadata / "timestamp.json").read_bytes())
+        timestamp = Metadata[Timestamp].from_bytes(read("timestamp.json"))
         root.signed.verify_delegate("timestamp", timestamp.signed_bytes, timestamp.signatures)
         meta = timestamp.signed.snapshot_meta
-        data = (files.metadata / f"{meta.version}.snapshot.json").read_bytes()
+        data = read(f"{meta.version}.snapshot.json")
         meta.verify_length_and_hashes(data)
         snapshot = Metadata[Snapshot].from_bytes(data)
         root.signed.verify_delegate("snapshot", snapshot.signed_bytes, snapshot.signatures)
         meta = snapshot.signed.meta["targets.json"]
-        data = (files.metadata / f"{meta.version}.targets.json").read_bytes()
+        data = read(f"{meta.version}.targets.json")
         meta.verify_length_and_hashes(data)
         targets = Metadata[Targets].from_bytes(data)
         root.signed.verify_delegate("targets", targets.signed_bytes, targets.signatures)
     except (RepositoryError, DeserializationError, OSError, LookupError, ValueError) as error:
-        raise ReleaseError(
-            f"{files.folder}: the repository's metadata is damaged or incomplete ({error}); restore it from its backup"
-        ) from error
+        advice = PUT_BACK if path != files.metadata else "name a release repository; hushrec release init makes one"
+        raise ReleaseError(f"{path}: is missing or damaged ({error}); {advice}") from error
     return State(root, targets, snapshot, timestamp)

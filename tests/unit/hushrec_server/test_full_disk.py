@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hushrec.messages import status_of
 from hushrec_privacy.errors import StorageError
 from hushrec_privacy.ledger import Anchor
 from hushrec_privacy.plans.plan import Plan
@@ -112,6 +113,19 @@ def kept(service: FleetService, phase: int) -> int:
     with service.database.reading() as connection:
         wanted = select(func.count()).select_from(MESSAGE).where(MESSAGE.c.phase == phase)
         return connection.execute(wanted).scalar_one()
+
+
+def test_a_plan_that_finds_no_room_is_refused_for_a_while_and_taken_when_there_is_some(fleet: SmallFleet) -> None:
+    service = fleet.service(add_plan=False)
+    disk, signed = Disk(service.database), (fleet.plan.encode(), fleet.plan_key.sign(fleet.plan))
+    disk.full = True
+    with pytest.raises(StorageError, match="its disk is full") as refused:
+        service.add_plan(*signed)
+    assert status_of(refused.value) == 503
+    disk.full = False
+    service.add_plan(*signed)
+    assert len(service.info().plans) == 1
+    service.database.close()
 
 
 @pytest.mark.parametrize("phase", PHASES)

@@ -17,7 +17,7 @@ from hushrec.federated.master import Master
 from hushrec.federated.schedule import share_of_rate
 from hushrec.manifest import NO_GUARANTEE
 from hushrec_privacy.encoding.sums import decode_sum
-from hushrec_privacy.errors import ConfigError, LedgerError, ReleaseError
+from hushrec_privacy.errors import ConfigError, LedgerError, PlanError, ReleaseError
 from hushrec_privacy.plans.plan import Plan
 from hushrec_server.held_out import HeldOut
 from hushrec_server.masters import Masters, content_of
@@ -28,6 +28,7 @@ from hushrec_server.releases import ReleaseKeys, ReleaseRepository
 from tests.learning_bundle import ITEMS
 from tests.learning_shop import ANCHORS, NOW, Shop, plan_of
 from tests.small_fleet import SmallFleet
+from tests.tiny_bundle import write_tiny_bundle
 
 
 @pytest.fixture
@@ -107,6 +108,26 @@ def test_a_plan_of_another_clip_norm_begins_anew(shop: Shop) -> None:
             master.apply(layout, share(result) * adam.step(decode_sum(result.plan, result.noised)), lambda: None)  # type: ignore[arg-type, return-value]
 
     stepped(shop, two_optimizers)
+
+
+@pytest.mark.parametrize("parts", ["adapter", "encoder"])
+def test_a_plan_fits_when_it_has_the_parameters_of_its_part_in_the_newest_release(shop: Shop, parts: str) -> None:
+    size = ParameterLayout.of(shop.first.manifest, parts).size
+    shop.publisher().check_plan(plan_of(size, parts))
+    shop.publisher().check_plan(shop.comparing)
+    for other in (size - 1, size + 1):
+        with pytest.raises(PlanError, match=rf"trains {other:,} numbers, and {parts} of release 1 has {size:,}"):
+            shop.publisher().check_plan(plan_of(other, parts))
+
+
+def test_no_plan_for_updates_fits_a_release_that_devices_cannot_train(tmp_path: Path) -> None:
+    keys = ReleaseKeys.create(tmp_path / "safe", tmp_path / "online")
+    repository = ReleaseRepository.create(tmp_path / "repository", keys, clock=lambda: NOW)
+    publisher, plan = ModelReleases(repository, tmp_path / "masters"), plan_of(2_048, "adapter")
+    publisher.check_plan(plan)  # without a release there is nothing to fit
+    repository.publish(write_tiny_bundle(tmp_path / "shop.hush", train=False), ledger_head=None, demo=False)
+    with pytest.raises(PlanError, match=r"cannot train adapter of release 1: the bundle has no train step"):
+        publisher.check_plan(plan)
 
 
 def test_moments_of_another_size_are_not_used(shop: Shop) -> None:

@@ -1,5 +1,7 @@
 """A server takes plans of its shop alone, opens them in the ledger first, and takes each once."""
 
+import io
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,6 +15,7 @@ from hushrec_server.schema import NOISE_PLAN, PLAN
 from hushrec_server.service import FleetService
 from sqlalchemy import func, select, update
 
+from tests.fleet_plans import a_fleet_plan
 from tests.small_fleet import ROUND_S, START, SmallFleet
 
 
@@ -61,6 +64,32 @@ def test_processes_that_start_at_once_take_it_once(fleet: SmallFleet) -> None:
     assert services[0].ledger.verify().entries == 2
     for service in services:
         service.database.close()
+
+
+def test_what_is_done_to_a_plan_is_logged_once_and_a_demo_s_line_says_so(fleet: SmallFleet, log: io.StringIO) -> None:
+    service, plan = fleet.service(), fleet.plan.plan_id
+    service.add_plan(fleet.plan.encode(), fleet.plan_key.sign(fleet.plan))
+    service.halt(plan, "halted by an administrator")
+    service.resume(plan)
+    fleet.check_in(service, 0)
+    service.abort(plan, 1)
+    service.database.close()
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    assert fleet.plan.demo, "a small fleet is one"
+    assert [(line["event"], line["plan"]) for line in lines] == [
+        (event, plan) for event in ("plan added", "plan halted", "plan resumed", "round aborted")
+    ]
+    assert lines[0]["demo"] == "DEMO, protects nobody"
+    assert lines[1]["reason"] == "halted by an administrator"
+    assert fleet.pseudonym(0) not in log.getvalue()
+
+
+def test_the_line_of_a_plan_that_protects_does_not_speak_of_a_demo(fleet: SmallFleet, log: io.StringIO) -> None:
+    service, plan = fleet.service(add_plan=False), a_fleet_plan(first_round_at=START)
+    service.add_plan(plan.encode(), fleet.plan_key.sign(plan))
+    service.database.close()
+    assert "plan added" in log.getvalue()
+    assert "DEMO" not in log.getvalue()
 
 
 def test_a_plan_that_was_cut_off_after_the_ledger_is_taken_up_again(
@@ -134,8 +163,18 @@ def test_a_plan_whose_time_is_over_ends_and_keeps_no_noise(fleet: SmallFleet, se
     assert service.info().plans == ()
     with service.database.reading() as connection:
         assert connection.execute(select(NOISE_PLAN.c.last_round)).scalar_one() == 50
-    service.resume(fleet.plan.plan_id)
-    assert service.info().plans == ()
+
+
+@pytest.mark.parametrize("change", [FleetService.halt, FleetService.resume])
+def test_a_plan_that_has_ended_is_neither_halted_nor_resumed(
+    fleet: SmallFleet, service: FleetService, change: Callable[[FleetService, str], None]
+) -> None:
+    fleet.clock.now = START + 50 * ROUND_S
+    service.tick()
+    with pytest.raises(FleetError) as refused:
+        change(service, fleet.plan.plan_id)
+    assert refused.value.reason == "plan-ended"
+    assert service.plan(fleet.plan.plan_id).status is PlanStatus.ENDED
 
 
 def test_a_plan_does_not_end_while_its_last_round_runs(fleet: SmallFleet, service: FleetService) -> None:

@@ -1,6 +1,8 @@
 """A phase ends when all that it waits for is there, or its time is over; with too few devices the round is given up."""
 
 import pytest
+from hushrec.messages import status_of
+from hushrec_privacy.errors import FleetError
 from hushrec_server.schema import DEVICE, MESSAGE, PHASE, REPLY, REPLY_BODY
 from hushrec_server.service import FleetService
 from sqlalchemy import func, select
@@ -90,6 +92,14 @@ def test_the_shop_can_end_a_round_in_every_phase(fleet: SmallFleet, service: Fle
     service.abort(fleet.plan.plan_id, 1)
     assert fleet.state(service) == "aborted"
     assert left_of_devices(service) == 0
+
+
+def test_a_round_to_which_nobody_came_is_none_that_could_be_ended(fleet: SmallFleet, service: FleetService) -> None:
+    fleet.check_in(service, 0)
+    with pytest.raises(FleetError, match="there is no round 2 of this plan") as refused:
+        service.abort(fleet.plan.plan_id, 2)
+    assert (refused.value.reason, status_of(refused.value)) == ("not-found", 404)
+    assert fleet.state(service) == "advertise"
 
 
 def test_an_abort_that_was_cut_off_is_finished_by_the_next_process(

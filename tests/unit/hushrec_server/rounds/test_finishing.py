@@ -13,7 +13,7 @@ from hushrec_privacy.errors import LedgerError, NoiseStateError, ReleaseError, S
 from hushrec_privacy.ledger import Anchor
 from hushrec_privacy.mechanisms.banded import BandedNoise
 from hushrec_privacy.mechanisms.seal import SealKey
-from hushrec_server.publishing import Newest, RoundResult, Verdict
+from hushrec_server.publishing import Newest, RoundResult, StoredResults, Verdict
 from hushrec_server.rounds.finishing import Finishing
 from hushrec_server.schema import MESSAGE, NOISE_ROW, RESULT
 from hushrec_server.service import FleetService
@@ -23,7 +23,7 @@ from tests.plain_aggregation import PlainAggregation
 from tests.small_fleet import ROUND_S, START, SmallFleet, raw_sum
 
 
-class Shelf:
+class Shelf(StoredResults):
     """A publisher that keeps what it was given, apart from any database."""
 
     def __init__(self) -> None:
