@@ -44,7 +44,7 @@ class Shop:
             (folder / place).mkdir()
         learning_bundle(folder / "office" / "shop.hush")
         for place, kind, text in BLOCKS:
-            if kind not in ("serves", "database") and "curl" not in text:
+            if kind not in ("serves", "joins", "database") and "curl" not in text:
                 run(self._small(text), folder / place, 2 if kind == "refused" else 0)
         self.training, self.comparing = (
             sha256((self.server / name).read_bytes()).hexdigest() for name in ("plan.json", "compare-plan.json")
@@ -60,7 +60,7 @@ class Shop:
             r"--rounds \d+": "--rounds 20",  # the server's rate rises for five of them
             r"--epsilon \S+": f"--noise-multiplier {0.02 if compares else 0.05}",
             r"--first-round \S+": f"--first-round {begins:%Y-%m-%dT%H:%M:%S} --round-minutes 1",
-            "https://login.shop.example": f"http://127.0.0.1:{self.login}",
+            "https://authority.example": f"http://127.0.0.1:{self.login}",
         }
         for found, wanted in changes.items():
             text = re.sub(found, wanted, text)
