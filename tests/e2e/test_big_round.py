@@ -1,7 +1,5 @@
 """A hundred devices over real HTTP and a real database: the sum is that of the vectors that were acknowledged."""
 
-import importlib.util
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -10,22 +8,14 @@ import pytest
 from hushrec_privacy.plans.plan import Plan
 from hushrec_server.database import Database
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "big_round.py"
+from tests.benchmark_scripts import benchmark
 
 
 @pytest.fixture
 def script() -> Iterator[ModuleType]:
     """The script of the full run as a module."""
-    before = list(sys.path)
-    sys.path.insert(0, str(SCRIPT.parent))
-    spec = importlib.util.spec_from_file_location("big_round", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["big_round"] = module  # its dataclasses look themselves up
-    spec.loader.exec_module(module)
-    yield module
-    sys.path[:] = before
+    with benchmark("big_round") as module:
+        yield module
 
 
 @pytest.mark.slow

@@ -1,27 +1,20 @@
 """A server, an authority and devices, each a process of its own: rounds come to exact sums whoever is killed."""
 
-import importlib.util
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from tests.benchmark_scripts import benchmark
 from tests.tiny_bundle import write_tiny_bundle
-
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "fleet.py"
 
 
 @pytest.fixture(scope="module")
-def script() -> ModuleType:
+def script() -> Iterator[ModuleType]:
     """The script of the full run as a module."""
-    spec = importlib.util.spec_from_file_location("fleet_processes", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["fleet_processes"] = module  # its dataclasses look themselves up
-    spec.loader.exec_module(module)
-    return module
+    with benchmark("fleet") as module:
+        yield module
 
 
 @pytest.mark.slow

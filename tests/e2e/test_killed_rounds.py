@@ -1,10 +1,9 @@
 """Two processes run rounds over one ledger and one noise store and are killed in every step: no round is paid for too
 little, none has two results, and no noise is used twice."""
 
-import importlib.util
 import shutil
 import sqlite3
-import sys
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from types import ModuleType
@@ -13,21 +12,15 @@ from typing import Any
 import pytest
 from hushrec_privacy.ledger import Ledger, SqliteLedgerStore
 
+from tests.benchmark_scripts import benchmark
 from tests.fixed_random import FixedRandom
-
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "killed_rounds.py"
 
 
 @pytest.fixture(scope="module")
-def script() -> ModuleType:
+def script() -> Iterator[ModuleType]:
     """The script of the full run as a module."""
-    spec = importlib.util.spec_from_file_location("killed_rounds", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["killed_rounds"] = module  # its dataclasses look themselves up
-    spec.loader.exec_module(module)
-    return module
+    with benchmark("killed_rounds") as module:
+        yield module
 
 
 @pytest.mark.parametrize(("kills", "each"), [(22, 1), pytest.param(200, 20, marks=pytest.mark.slow)])

@@ -1,8 +1,6 @@
 """`hushrec serve` is killed in every state of a round and every durable step: no acknowledged upload is lost, none is
 counted twice, no budget is forgotten, no round has two results or two releases."""
 
-import importlib.util
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -12,23 +10,15 @@ import pytest
 from hushrec_privacy.errors import LedgerError
 from hushrec_server.schema import DEVICE, LEDGER, RESULT, ROUND
 
+from tests.benchmark_scripts import benchmark
 from tests.databases import POSTGRES, needs_postgres
-
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "killed_server.py"
 
 
 @pytest.fixture(scope="module")
 def script() -> Iterator[ModuleType]:
     """The script of the full run as a module."""
-    before = list(sys.path)
-    spec = importlib.util.spec_from_file_location("killed_server", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["killed_server"] = module  # its dataclasses look themselves up
-    spec.loader.exec_module(module)
-    yield module
-    sys.path[:] = before
+    with benchmark("killed_server") as module:
+        yield module
 
 
 @pytest.mark.slow
