@@ -16,6 +16,7 @@ Indexes = NDArray[np.int64]
 
 _COLUMNS = 32  # columns for one of the k: then about k scores reach the bound
 _STRIPS = 256  # more make the maxima slower
+_MANY = 65_536  # scores; below, comparing all of them takes less time than picking columns
 
 
 def top_k(scores: Scores, k: int) -> tuple[Indexes, Scores]:
@@ -36,18 +37,26 @@ def top_k(scores: Scores, k: int) -> tuple[Indexes, Scores]:
     (array([1, 3, 0]), array([3., 3., 1.], dtype=float32))
     """
     at_least(0, k=k)
-    bound = _bound(scores, k) if 0 < k < len(scores) else -np.inf
-    reach = scores >= bound if bound > -np.inf else scores > bound
-    found = reach.nonzero()[0]
+    found = _candidates(scores, k)
     values = scores[found]
     order = (-values).argsort(kind="stable")[:k]  # `found` rises, so equal scores stay in the order of indexes
     return found[order], values[order]
 
 
-def _bound(scores: Scores, k: int) -> float:
-    """A value that at least k scores reach, and few more; the k-th largest itself if there is only one strip."""
+def _candidates(scores: Scores, k: int) -> Indexes:
+    """Indexes of the k largest scores and a few more, rising."""
+    if not 0 < k < len(scores):
+        return (scores > -np.inf).nonzero()[0]
     strips = min(max(len(scores) // (_COLUMNS * k), 1), _STRIPS)
     columns = len(scores) // strips
-    maxima: Scores = np.maximum.reduce(scores[: strips * columns].reshape(strips, columns), axis=0)
-    maxima.partition(columns - k)
-    return float(maxima[columns - k])
+    grid = scores[: strips * columns].reshape(strips, columns)
+    maxima: Scores = np.maximum.reduce(grid, axis=0)
+    bound = np.partition(maxima, columns - k)[columns - k]
+    if bound == -np.inf:
+        return (scores > bound).nonzero()[0]
+    if len(scores) < _MANY:
+        return (scores >= bound).nonzero()[0]
+    high = (maxima >= bound).nonzero()[0]  # what reaches the bound lies in these columns, or after the last strip
+    strip, column = (grid[:, high] >= bound).nonzero()
+    rest = (scores[strips * columns :] >= bound).nonzero()[0]
+    return np.concatenate([strip * columns + high[column], rest + strips * columns])

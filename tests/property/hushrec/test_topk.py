@@ -28,12 +28,17 @@ def test_it_is_the_beginning_of_a_full_sort(scores: NDArray[np.float32], k: int)
     assert [found.dtype.name, values.dtype.name] == ["int64", "float32"]
 
 
-@given(seed=st.integers(0, 2**32), k=st.sampled_from([1, 10, 100, 1_000]), levels=st.sampled_from([5, 1_000, 10**6]))
-def test_long_vectors_with_and_without_ties(seed: int, k: int, levels: int) -> None:
+@given(
+    seed=st.integers(0, 2**32),
+    k=st.sampled_from([1, 10, 100, 1_000]),
+    levels=st.sampled_from([5, 1_000, 10**6]),
+    size=st.sampled_from([20_011, 70_011]),
+)
+def test_long_vectors_with_and_without_ties(seed: int, k: int, levels: int, size: int) -> None:
     rng = np.random.default_rng(seed)
-    scores = (rng.integers(levels, size=20_011) / levels).astype(np.float32)
-    scores[rng.random(20_011) < 0.3] = -np.inf
-    expected = np.lexsort((np.arange(20_011), -scores))[:k]
+    scores = (rng.integers(levels, size=size) / levels).astype(np.float32)
+    scores[rng.random(size) < 0.3] = -np.inf
+    expected = np.lexsort((np.arange(size), -scores))[:k]
     assert np.array_equal(top_k(scores, k)[0], expected)
 
 
