@@ -127,7 +127,7 @@ def _write(root: Path, items: int) -> tuple[str, str]:
         neighbours += table.tobytes()
     layout = items_layout(graphs.capacity)
     arrays["items.codes"] = ArrayInfo("items.bin", layout.codes_offset, "|u1", (graphs.capacity, WIDTH))
-    arrays["items.scales"] = ArrayInfo("items.bin", layout.scales_offset, "<f4", (graphs.capacity,))
+    arrays["items.scale"] = ArrayInfo("items.bin", layout.scale_offset, "<f4", (1,))
     catalog = root / "catalog.sqlite"
     ids = [f"item-{number}" for number in range(1, items + 1)]
     write_catalog(catalog, ids, ids, np.full(items, np.nan), {"category": [(f"c{n % 50}",) for n in range(items)]})

@@ -93,7 +93,7 @@ def rearranged_files(folder: Path, weights: EncoderWeights, rows: Floats, capaci
     """Write hushrec's own graphs with float32 matrices: what its rearrangement gives without int8."""
     folder.mkdir()
     build_graphs(weights, rows, capacity=capacity, precision="fp32").write(folder)
-    return [folder / "encoder.onnx", folder / "scorer.onnx"]
+    return [folder / "scorer.onnx"]
 
 
 def torch_file(folder: Path, weights: EncoderWeights, rows: Floats, capacity: int) -> list[Path]:

@@ -88,4 +88,4 @@ class Folder:
         layout, file = items_layout(self._capacity), self._root / "items.bin"
         if name == "items.codes":
             return np.memmap(file, np.uint8, "r", layout.codes_offset, (self._capacity, WIDTH))
-        return np.memmap(file, "<f4", "r", layout.scales_offset, (self._capacity,))
+        return np.memmap(file, "<f4", "r", layout.scale_offset, (1,))

@@ -75,7 +75,7 @@ def write_tiny_bundle(out: Path, *, items: int = len(ITEMS), seed: int = 7, trai
     arrays |= places if train else {}
     layout = items_layout(graphs.capacity)
     arrays["items.codes"] = ArrayInfo("items.bin", layout.codes_offset, "|u1", (graphs.capacity, WIDTH))
-    arrays["items.scales"] = ArrayInfo("items.bin", layout.scales_offset, "<f4", (graphs.capacity,))
+    arrays["items.scale"] = ArrayInfo("items.bin", layout.scale_offset, "<f4", (1,))
     known: dict[str, Any] = {"filter_seen": False, "times": True, "behaviors": BEHAVIORS, **model}
     manifest = Manifest(
         card={"name": "tiny"},

@@ -58,10 +58,6 @@ class GraphBuilder:
         self._nodes.append(helper.make_node(kind, inputs, names, **attributes))
         return names
 
-    def gather_rows(self, codes: str, scales: str, rows: str) -> str:
-        """Gather rows of an int8 table with one scale a row, as float32; a row outside the table gives zeros."""
-        return self.contrib("GatherBlockQuantized", codes, rows, scales, bits=8, block_size=WIDTH, quantize_axis=1)
-
     def matmul_nbits(self, x: str, codes: str, scales: str, inputs: int, outputs: int, *, name: str = "") -> str:
         """Multiply by an int8 matrix with one scale for 64 inputs of an output; other accuracy levels are slow."""
         sizes: dict[str, int] = {"K": inputs, "N": outputs, "bits": 8, "block_size": WIDTH, "accuracy_level": 4}
@@ -78,6 +74,11 @@ class GraphBuilder:
     def number(self, name: str, value: float) -> str:
         """Return a float32 scalar."""
         self._initializers[name] = helper.make_tensor(name, FLOAT, [], [value])
+        return name
+
+    def byte(self, name: str, value: int) -> str:
+        """Return a uint8 scalar."""
+        self._initializers[name] = helper.make_tensor(name, TensorProto.UINT8, [], [value])
         return name
 
     def filled(self, name: str, value: float, length: int) -> str:

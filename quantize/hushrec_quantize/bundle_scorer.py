@@ -30,30 +30,24 @@ class BundleScorer:
         blend: Sequence[BlendPart] | None = None,
     ) -> None:
         model = bundle.manifest.model
-        self._ranking = bundle_ranking(bundle, Engine(bundle, _PackedIsFaster()), blend)
+        self._ranking = bundle_ranking(bundle, Engine(bundle, scorer="product"), blend)  # no race decides what is found
         self._filter_seen, self._items = filter_seen, model.items
 
     def top(self, queries: Queries, index: NDArray[np.int64], k: int) -> NDArray[np.int32]:
         """The k best items of some queries, shape (B, k), int32, best first; 0 where there are no more."""
         result = np.zeros((len(index), k), np.int32)
-        for row, query in enumerate(index):
-            span = slice(queries.start[query], queries.stop[query])
-            items = queries.events.item[span].astype(np.int64)
-            behaviors = queries.events.behavior[span].astype(np.int64)
-            known = (items > 0) & (items <= self._items)
-            items, behaviors = items[known], behaviors[known]
-            request = Request(items, behaviors, k, hidden=items if self._filter_seen else None)
-            found = self._ranking.rank(request).items
-            result[row, : len(found)] = found
+        if len(index) == 1:
+            ranked = [self._ranking.rank(self._request(queries, index[0], k))]
+        else:
+            ranked = self._ranking.rank_many([self._request(queries, query, k) for query in index], threads=1)
+        for row, found in zip(result, ranked, strict=True):
+            row[: len(found.items)] = found.items
         return result
 
-
-class _PackedIsFaster:
-    """The engine's memory of a machine on which the packed scorer won: its rounding is not the plain one's, and a race
-    of the two must not decide what an evaluation finds."""
-
-    def get(self, key: str) -> bytes | None:  # noqa: ARG002
-        return b"packed"
-
-    def put(self, key: str, value: bytes) -> None:
-        """Nothing is measured, so nothing comes."""
+    def _request(self, queries: Queries, query: np.int64, k: int) -> Request:
+        span = slice(queries.start[query], queries.stop[query])
+        items = queries.events.item[span].astype(np.int64)
+        behaviors = queries.events.behavior[span].astype(np.int64)
+        known = (items > 0) & (items <= self._items)
+        items, behaviors = items[known], behaviors[known]
+        return Request(items, behaviors, k, hidden=items if self._filter_seen else None)

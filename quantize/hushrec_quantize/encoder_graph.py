@@ -1,53 +1,67 @@
-"""`encoder.onnx`: a history of item indices in, one user vector out.
+"""The part of every graph that makes a user vector of a history of item indices.
 
 Inputs `items` int64 [B, L] and, if the data has several behaviours, `behaviors` int64 [B, L], oldest event first,
-1 ≤ L ≤ Lmax, never padded; output `user` float32 [B, 64]. The arrays come from `tensors.py`, which says how they were
+1 ≤ L ≤ Lmax, never padded; the result is float32 [B, 64]. The arrays come from `tensors.py`, which says how they were
 rearranged. The last layer answers the last position only.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from hushrec.tables import items_layout
+from hushrec.tables import ZERO_POINT, items_layout
 from hushrec.weights.encoder import INPUT_SCALE, NORM_EPSILON, WIDTH, EncoderWeights
 from hushrec.weights.tensors import Precision, encoder_tensors, offsets
 from numpy.typing import NDArray
 
 from hushrec_quantize.builder import FLOAT, GraphBuilder
 
-__all__ = ["ENCODER_BIN", "ITEMS_BIN", "build_encoder"]
+__all__ = ["ENCODER_BIN", "ITEMS_BIN", "Encoder"]
 
 ENCODER_BIN = "encoder.bin"
 ITEMS_BIN = "items.bin"
 _TINY = 1e-12  # keeps a user vector of zeros finite
 
 
-def build_encoder(weights: EncoderWeights, capacity: int, precision: Precision = "int8") -> bytes:
-    """Build the graph for the architecture of `weights`, whose values do not enter it.
+class Encoder:
+    """Walks through the network once and leaves its nodes in a builder; `x` is the residual stream, `n` its norm.
 
     Args:
-        weights: Says how many layers, heads, channels and behaviours there are.
+        graph: Where the nodes go.
+        weights: Says how many layers, heads, channels and behaviours there are; its values do not enter the graph.
         capacity: Rows of the item table.
-        precision: "int8", or "fp32" for the same graph with float32 matrices and a float32 item table.
+        precision: "int8", or "fp32" for the same nodes with float32 matrices and a float32 item table.
+        gathered: Whether the graph is given the rows of the history's items, `codes` uint8 [B, L, 64], and not `items`.
 
-    Returns:
-        The bytes of `encoder.onnx`; it reads `encoder.bin` and `items.bin` from its own folder.
+    Attributes:
+        table: Name of the item table in the graph, [capacity, 64]; empty if `gathered`.
+        step: Name of its step, [1]; int8 only.
+        zero_point: Name of the code of 0, a scalar; int8 only.
     """
-    return _Encoder(weights, capacity, precision).build()
 
-
-class _Encoder:
-    """Walks through the network once and leaves its nodes in a builder; `x` is the residual stream, `n` its norm."""
-
-    def __init__(self, weights: EncoderWeights, capacity: int, precision: Precision) -> None:
-        self._weights = weights
-        self._capacity = capacity
-        self._precision = precision
-        self._graph = GraphBuilder("encoder")
+    def __init__(
+        self,
+        graph: GraphBuilder,
+        weights: EncoderWeights,
+        capacity: int,
+        precision: Precision = "int8",
+        *,
+        gathered: bool = False,
+    ) -> None:
+        self._graph, self._weights, self._precision = graph, weights, precision
         self._tensors: Mapping[str, NDArray[Any]] = encoder_tensors(weights, precision)
         self._offsets = offsets(self._tensors)
+        self.table = self.step = self.zero_point = ""
+        if precision == "fp32":
+            self.table = graph.external("table", "float32", [capacity, WIDTH], ITEMS_BIN, 0)
+        else:
+            layout = items_layout(capacity)
+            if not gathered:
+                self.table = graph.external("table", "uint8", [capacity, WIDTH], ITEMS_BIN, layout.codes_offset)
+            self.step = graph.external("step", "float32", [1], ITEMS_BIN, layout.scale_offset)
+            self.zero_point = graph.byte("zero_point", ZERO_POINT)
 
-    def build(self) -> bytes:
+    def build(self, name: str = "") -> str:
+        """Add the whole network and return the name of its result, the one given or a new one."""
         x = self._embed()
         n = self._norm(x, "0.norm1")
         distances = self._distances() if len(self._weights.layers) > 1 else ""
@@ -59,20 +73,20 @@ class _Encoder:
                 x, n = self._attend_all(x, n, number, layer.heads, distances)
             x = self._add(x, self._feed_forward(n, number), f"{number}.gate2", n)
             n = self._norm(x, "norm" if last else f"{number + 1}.norm1")
-        self._answer(n)
-        return self._graph.model({"user": ["B", WIDTH]})
+        return self._answer(n, name)
 
     def _embed(self) -> str:
-        g, capacity = self._graph, self._capacity
-        items = g.input("items", "int64", ["B", "L"])
-        if self._precision == "fp32":
-            table = g.external("table", "float32", [capacity, WIDTH], ITEMS_BIN, 0)
-            x = g.op("Mul", g.op("Gather", table, items), g.number("gain", INPUT_SCALE))
+        g = self._graph
+        if self.table:
+            rows = g.op("Gather", self.table, g.input("items", "int64", ["B", "L"]))
         else:
-            layout = items_layout(capacity)
-            codes = g.external("codes", "uint8", [capacity, WIDTH], ITEMS_BIN, layout.codes_offset)
-            scales = g.external("scales", "float32", [capacity, 1], ITEMS_BIN, layout.scales_offset)
-            x = g.op("MatMul", g.gather_rows(codes, scales, items), g.op("Transpose", self._rotation()))
+            rows = g.input("codes", "uint8", ["B", "L", WIDTH])
+        if self._precision == "fp32":
+            x = g.op("Mul", rows, g.number("gain", INPUT_SCALE))
+        else:
+            step = g.op("Squeeze", self.step)
+            x = g.op("DequantizeLinear", rows, step, self.zero_point)
+            x = g.op("MatMul", x, g.op("Transpose", self._rotation()))
         if self._weights.behaviors is not None:
             behaviors = g.input("behaviors", "int64", ["B", "L"])
             x = g.op("Add", x, g.op("Gather", self._weight("behavior.rows"), behaviors))
@@ -121,7 +135,7 @@ class _Encoder:
         inner = self._graph.op("Mul", silu, self._linear(n, f"{number}.linear"))
         return self._linear(inner, f"{number}.down")
 
-    def _answer(self, n: str) -> None:
+    def _answer(self, n: str, name: str) -> str:
         """Adapter, basis of the item table and length; products of weights are folded when the graph is opened."""
         g, down, up = self._graph, self._weight("adapter.down"), self._weight("adapter.up")
         if self._precision == "fp32":
@@ -129,7 +143,7 @@ class _Encoder:
         else:
             down, up, rotation = g.op("Cast", down, to=FLOAT), g.op("Cast", up, to=FLOAT), self._rotation()
             user = g.op("MatMul", n, g.op("Add", rotation, g.op("MatMul", down, g.op("MatMul", up, rotation))))
-        g.op("SimplifiedLayerNormalization", user, self._weight("length"), name="user", axis=-1, epsilon=_TINY)
+        return g.op("SimplifiedLayerNormalization", user, self._weight("length"), name=name, axis=-1, epsilon=_TINY)
 
     def _rotation(self) -> str:
         return self._graph.op("Cast", self._weight("rotation"), to=FLOAT)
@@ -155,8 +169,9 @@ class _Encoder:
         codes, scales = self._weight(f"{name}.codes"), self._weight(f"{name}.scales")
         layer, part = name.split(".")
         if int(layer) < len(self._weights.layers) - 1 and part != "down":
-            return g.contrib("DynamicQuantizeMatMul", x, codes, scales)
-        return g.op("MatMul", x, g.op("Mul", g.op("Cast", codes, to=FLOAT), scales))
+            return g.contrib("DynamicQuantizeMatMul", x, codes, scales, self.zero_point)
+        steps = g.op("Sub", g.op("Cast", codes, to=FLOAT), g.number("zero", ZERO_POINT))
+        return g.op("MatMul", x, g.op("Mul", steps, scales))
 
     def _weight(self, name: str) -> str:
         return self._graph.weight(name, self._tensors[name], ENCODER_BIN, self._offsets[name])

@@ -1,9 +1,10 @@
-"""Write the two graphs of a bundle and the two binary files they read.
+"""Write the graphs of a bundle and the two binary files they read.
 
-`encoder.onnx` + `encoder.bin`: a history becomes a user vector. `scorer.onnx`: a user vector becomes a score for every
-row of `items.bin`, the same bytes from which the encoder gathers item vectors. A graph depends on the architecture
-(layers, heads, channels, behaviours, Lmax, capacity) only: new weights of the same architecture rewrite the `.bin`
-files alone.
+`encoder.onnx`: a history becomes a user vector; it reads `encoder.bin` and gathers item vectors from `items.bin`.
+`scorer.onnx` goes on to a score for every row of the table, by one int8 product. `blocks.onnx` does so block by block,
+with another operator: slower while the table fits into a processor's caches, faster above, and while it is opened no
+more than one block is in memory twice. A graph depends on the architecture (layers, heads, channels, behaviours, Lmax,
+capacity) only: new weights of the same architecture rewrite the `.bin` files alone.
 """
 
 from pathlib import Path
@@ -18,9 +19,12 @@ from hushrec_privacy.errors import ConfigError
 from numpy.typing import NDArray
 
 from hushrec_quantize.builder import GraphBuilder
-from hushrec_quantize.encoder_graph import ENCODER_BIN, ITEMS_BIN, build_encoder
+from hushrec_quantize.encoder_graph import ENCODER_BIN, ITEMS_BIN, Encoder
 
-__all__ = ["ENCODER_BIN", "ITEMS_BIN", "Graphs", "build_graphs", "build_scorer"]
+__all__ = ["BLOCK_ROWS", "ENCODER_BIN", "ITEMS_BIN", "Graphs", "build_graphs"]
+
+BLOCK_ROWS = 65_536
+"""Rows of the item table that `blocks.onnx` multiplies at once."""
 
 
 class Graphs(NamedTuple):
@@ -29,16 +33,18 @@ class Graphs(NamedTuple):
     Attributes:
         capacity: Rows of the item table.
         encoder_onnx: `encoder.onnx`.
-        encoder_bin: `encoder.bin`.
         scorer_onnx: `scorer.onnx`.
+        blocks_onnx: `blocks.onnx`; empty in float32, where nothing reads it.
+        encoder_bin: `encoder.bin`.
         items_bin: `items.bin`.
         rotation: Basis of the rows of the item table, shape (64, 64).
     """
 
     capacity: int
     encoder_onnx: bytes
-    encoder_bin: bytes
     scorer_onnx: bytes
+    blocks_onnx: bytes
+    encoder_bin: bytes
     items_bin: bytes
     rotation: NDArray[np.float32]
 
@@ -46,13 +52,14 @@ class Graphs(NamedTuple):
         """Name to content, as they lie in a bundle."""
         return {
             "encoder.onnx": self.encoder_onnx,
-            ENCODER_BIN: self.encoder_bin,
             "scorer.onnx": self.scorer_onnx,
+            "blocks.onnx": self.blocks_onnx,
+            ENCODER_BIN: self.encoder_bin,
             ITEMS_BIN: self.items_bin,
         }
 
     def write(self, folder: Path) -> None:
-        """Write all four into an existing folder."""
+        """Write all into an existing folder."""
         for name, content in self.files().items():
             (folder / name).write_bytes(content)
 
@@ -83,30 +90,53 @@ def build_graphs(
     if not np.isfinite(rows).all():
         raise ConfigError("the item table holds NaN or infinity; export item vectors of a run that converged")
     capacity = capacity_for(len(rows) - 1) if capacity is None else capacity
-    encoder, scorer = build_encoder(weights, capacity, precision), build_scorer(capacity, precision)
+    encoder, scorer = _encoder(weights, capacity, precision), _scorer(weights, capacity, precision)
     if precision == "fp32":
         table, basis = _pack_float_items(rows, capacity), np.eye(WIDTH, dtype=np.float32)
-        return Graphs(capacity, encoder, pack_encoder(weights, "fp32"), scorer, table, basis)
+        return Graphs(capacity, encoder, scorer, b"", pack_encoder(weights, "fp32"), table, basis)
     items = round_items(weights, rows)
-    return Graphs(capacity, encoder, round_encoder(weights, items), scorer, items.pack(capacity), items.rotation)
+    blocks, encoder_bin = _blocks(weights, capacity), round_encoder(weights, items)
+    return Graphs(capacity, encoder, scorer, blocks, encoder_bin, items.pack(capacity), items.rotation)
 
 
-def build_scorer(capacity: int, precision: Precision = "int8") -> bytes:
-    """Build `scorer.onnx`: input `user` float32 [B, 64], output `scores` float32 [B, capacity], table in `items.bin`.
+def _encoder(weights: EncoderWeights, capacity: int, precision: Precision) -> bytes:
+    """`encoder.onnx`, with the output `user`, float32 [B, 64]."""
+    graph = GraphBuilder("encoder")
+    Encoder(graph, weights, capacity, precision).build("user")
+    return graph.model({"user": ["B", WIDTH]})
 
-    Row 0 and spare rows score 0: whoever ranks leaves them out.
-    """
+
+def _scorer(weights: EncoderWeights, capacity: int, precision: Precision) -> bytes:
+    """`scorer.onnx`, with the output `scores`, float32 [B, capacity]. Row 0 and spare rows score 0: whoever ranks
+    leaves them out."""
     graph = GraphBuilder("scorer")
-    user = graph.input("user", "float32", ["B", WIDTH])
+    encoder = Encoder(graph, weights, capacity, precision)
+    user = encoder.build()
     if precision == "fp32":
-        table = graph.external("table", "float32", [capacity, WIDTH], ITEMS_BIN, 0)
-        graph.op("Gemm", user, table, name="scores", transB=1)
-    else:
-        layout = items_layout(capacity)
-        codes = graph.external("codes", "uint8", [capacity, 1, WIDTH], ITEMS_BIN, layout.codes_offset)
-        scales = graph.external("scales", "float32", [capacity], ITEMS_BIN, layout.scales_offset)
-        graph.matmul_nbits(user, codes, scales, WIDTH, capacity, name="scores")
+        graph.op("Gemm", user, encoder.table, name="scores", transB=1)
+    else:  # transposed once, when the graph is opened
+        columns = graph.op("Transpose", encoder.table, perm=[1, 0])
+        graph.contrib("DynamicQuantizeMatMul", user, columns, encoder.step, encoder.zero_point, name="scores")
     return graph.model({"scores": ["B", capacity]})
+
+
+def _blocks(weights: EncoderWeights, capacity: int) -> bytes:
+    """`blocks.onnx`, with outputs `scores.0`, `scores.1`, … of consecutive rows, float32 [B, rows].
+
+    It is given rows, not items: pages of the table that it gathered from would stay in memory beside its own copy.
+    """
+    graph = GraphBuilder("blocks")
+    encoder = Encoder(graph, weights, capacity, gathered=True)
+    user = encoder.build()
+    outputs: dict[str, list[int | str]] = {}
+    for number, start in enumerate(range(0, capacity, BLOCK_ROWS)):
+        rows = min(BLOCK_ROWS, capacity - start)
+        place = items_layout(capacity).codes_offset + start * WIDTH
+        codes = graph.external(f"table.{number}", "uint8", [rows, 1, WIDTH], ITEMS_BIN, place)
+        scales = graph.op("Expand", encoder.step, graph.constant(rows))
+        graph.matmul_nbits(user, codes, scales, WIDTH, rows, name=f"scores.{number}")
+        outputs[f"scores.{number}"] = ["B", rows]
+    return graph.model(outputs)
 
 
 def _pack_float_items(rows: NDArray[np.float32], capacity: int) -> bytes:

@@ -25,7 +25,7 @@ _BLOCK, _ROUNDS = 20, 10  # calls of one model before the next one's turn, and t
 
 
 def graph_answer(graphs: Graphs, folder: Path, queries: Queries, max_history: int, behaviors: int) -> Answer:
-    """From item indexes to the best ten through a pair of graphs of any precision, one thread.
+    """From item indexes to the best ten through a graph of any precision, one thread.
 
     Args:
         graphs: What to run.
@@ -35,15 +35,14 @@ def graph_answer(graphs: Graphs, folder: Path, queries: Queries, max_history: in
         behaviors: How many behaviours it knows.
     """
     graphs.write(folder)
-    encoder, scorer = (ort.open_session(folder / f"{part}.onnx") for part in ("encoder", "scorer"))
+    session = ort.open_session(folder / "scorer.onnx")
 
     def answer(query: int) -> object:
         span = slice(max(queries.start[query], queries.stop[query] - max_history), queries.stop[query])
         feed = {"items": queries.events.item[None, span].astype(np.int64)}
         if behaviors > 1:
             feed["behaviors"] = queries.events.behavior[None, span].astype(np.int64)
-        (user,) = encoder.run(None, feed)
-        (scores,) = scorer.run(None, {"user": user})
+        (scores,) = session.run(None, feed)
         return top_k(scores[0], 10)
 
     return answer

@@ -33,6 +33,7 @@ __all__ = ["BundleFacts", "Content", "write_model_bundle"]
 _PUBLIC = (
     "encoder.onnx",
     "scorer.onnx",
+    "blocks.onnx",
     TRAIN_STEP_ONNX,
 )  # their shapes come from settings; all else was learned or counted
 
@@ -130,7 +131,7 @@ def write_model_bundle(
     layout = items_layout(graphs.capacity)
     arrays = {
         "items.codes": ArrayInfo("items.bin", layout.codes_offset, "|u1", (graphs.capacity, WIDTH)),
-        "items.scales": ArrayInfo("items.bin", layout.scales_offset, "<f4", (graphs.capacity,)),
+        "items.scale": ArrayInfo("items.bin", layout.scale_offset, "<f4", (1,)),
         **where,
         **feature_places,
         **param_places,

@@ -21,6 +21,7 @@ from hushrec.manifest import (
     MANIFEST_NAME,
     MAX_MANIFEST_BYTES,
     NO_GUARANTEE,
+    REQUIRED_GRAPHS,
     FileInfo,
     Manifest,
     architecture_sha256,
@@ -269,7 +270,7 @@ def _complete(manifest: Manifest, root: Path, origins: Mapping[str, str]) -> Man
     infos: dict[str, FileInfo] = {}
     for name, origin in origins.items():
         infos[name] = FileInfo((root / name).stat().st_size, _sha256(root / name), origin)
-    missing = [name for name in ("encoder.onnx", "scorer.onnx") if name not in infos]
+    missing = [name for name in REQUIRED_GRAPHS if name not in infos]
     if missing:
         raise BundleError(f"{MANIFEST_NAME}: a bundle needs {', '.join(missing)}")
     graphs = [(root / name).read_bytes() for name in GRAPHS if name in infos]

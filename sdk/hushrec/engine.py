@@ -5,22 +5,31 @@ of ids, counts or rules, which are `hushrec.ranking`'s. One engine serves one th
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from hushrec_privacy.errors import BundleError, ConfigError
+from hushrec_privacy.errors import BundleError
 from numpy.typing import NDArray
 
 from hushrec import ort
-from hushrec.manifest import Manifest, ModelInfo
-from hushrec.scorer import PackedScorer, PlainScorer, Scorer, ScorerName, choose_scorer
+from hushrec.batch import BatchScorer, Histories
+from hushrec.history_buffer import HistoryBuffer, TableFile
+from hushrec.huge_pages import huge_pages
+from hushrec.manifest import Manifest
+from hushrec.scorer import GraphScorer, PlainScorer, Scorer, ScorerName, block_views, fastest
+from hushrec.tables import WIDTH, items_layout
+from hushrec.topk import top_k
 
 __all__ = ["Engine", "EngineBundle", "Memory"]
 
 Indexes = NDArray[np.int64]
-Vectors = NDArray[np.float32]
+Scores = NDArray[np.float32]
+
+_FITS = 131_072  # rows; a larger table leaves the caches, and "product" is slower then than "blocks" everywhere seen
+_SMALL = 32_768  # rows; up to here "blocks" never wins
+_SEED = 20
 
 
 class EngineBundle(Protocol):
@@ -52,29 +61,30 @@ class Engine:
 
     Args:
         bundle: An opened bundle.
-        memory: Remembers which scorer is the faster one on this machine; None: measured each time.
+        memory: Remembers which scorer is the fastest one on this machine; None: measured each time.
+        scorer: The one to use, whichever is faster: scores of different ones differ by rounding. None: the fastest.
 
     Raises:
         BundleError: ONNX Runtime cannot open a graph.
 
     Attributes:
-        scorer: Which scorer this machine uses, "packed" or "plain".
+        scorer: Which scorer this machine uses: "product", "blocks" or "plain".
     """
 
-    def __init__(self, bundle: EngineBundle, memory: Memory | None = None) -> None:
+    def __init__(self, bundle: EngineBundle, memory: Memory | None = None, *, scorer: ScorerName | None = None) -> None:
         model = bundle.manifest.model
-        self._user = np.zeros((1, model.width), np.float32)
+        self._bundle, self._items, self._filter_seen = bundle, model.items, model.filter_seen
         self._scores = np.zeros((1, model.capacity), np.float32)
-        encoder = ort.open_aside(bundle.path("encoder.onnx"))
-        try:
-            scorers = _open_scorers(bundle, memory, self._user, self._scores)
-        finally:
-            session = encoder()
-        self._encoder = _Encoder(session, model, self._user)
-        self.scorer = _choose(scorers, memory, self._user, self._scores)
-        self._scorer = scorers[self.scorer]
+        self._history = HistoryBuffer(model)
+        self._batch: BatchScorer | None = None
+        ways: dict[ScorerName, Callable[[], Scorer]] = {
+            "plain": self._plain,
+            "product": self._product,
+            "blocks": self._blocks,
+        }
+        self.scorer, self._scorer = (scorer, ways[scorer]()) if scorer else self._choose(ways, memory)
 
-    def scores(self, items: Indexes, behaviors: Indexes | None = None) -> Vectors:
+    def scores(self, items: Indexes, behaviors: Indexes | None = None) -> Scores:
         """Score all rows of the item table after a history.
 
         Args:
@@ -89,83 +99,100 @@ class Engine:
         Raises:
             ConfigError: The history is empty, the two have different lengths, or a behaviour does not exist.
         """
-        self._encoder.encode(items, behaviors)
+        self._history.hold(items, behaviors)
         self._scorer.score()
-        scores: Vectors = self._scores[0]
+        scores: Scores = self._scores[0]
         return scores
 
+    def scores_many(self, histories: Histories, *, threads: int | None = None) -> Iterator[tuple[int, Scores]]:
+        """Score all rows of the item table after each of many histories, many at a time.
 
-class _Encoder:
-    """`encoder.onnx` over fixed buffers: for every length one view of the same input buffer, made when first needed."""
+        For a server or for work offline: less time a history, more memory. The order is that of their lengths.
 
-    def __init__(self, session: Any, model: ModelInfo, user: Vectors) -> None:
-        max_history, behaviors = model.max_history, len(model.behaviors)
-        self._session = session
-        self._binding = self._session.io_binding()
-        self._binding.bind_ortvalue_output("user", ort.shared_value(user))
-        self._max_history = max_history
-        self._capacity = model.capacity
-        self._items = np.zeros(max_history, np.int64)
-        self._behaviors = np.zeros(max_history, np.int64) if behaviors > 1 else None
-        self._behavior_count = behaviors
-        self._views: dict[int, tuple[Any, Any]] = {}
-        self._length = 0
+        Args:
+            histories: Pairs of item and behaviour indexes, each as for `scores`; behaviours may be None.
+            threads: How many work on it; None: as many as this process may use.
 
-    def encode(self, items: Indexes, behaviors: Indexes | None) -> None:
-        """Write the user vector after a history into the buffer given at the start."""
-        length = min(len(items), self._max_history)
-        if not length:
-            raise ConfigError("the history is empty; without events there is nothing to encode")
-        self._items[:length] = items[-length:]
-        # Older versions of ONNX Runtime refuse an index outside the table; seen as unsigned, negative ones are large.
-        np.putmask(self._items[:length], self._items[:length].view(np.uint64) >= self._capacity, 0)
-        if self._behaviors is not None:
-            self._behaviors[:length] = 0 if behaviors is None else self._checked(items, behaviors)[-length:]
-        if length != self._length:
-            self._bind(length)
-        self._session.run_with_iobinding(self._binding)
+        Yields:
+            The position of a history, and its scores, as `scores` gives them up to rounding.
 
-    def _checked(self, items: Indexes, behaviors: Indexes) -> Indexes:
-        if len(behaviors) != len(items):
-            raise ConfigError(f"{len(items)} items but {len(behaviors)} behaviours; every event has one of each")
-        if behaviors.min() < 0 or behaviors.max() >= self._behavior_count:
-            raise ConfigError(f"a behaviour index is not among the bundle's {self._behavior_count} behaviours")
-        return behaviors
+        Raises:
+            ConfigError: As for `scores`, or `threads` is below 1.
+        """
+        if self._batch is None:
+            self._batch = BatchScorer(self._bundle, self.scores)
+        return self._batch.scores(histories, threads)
 
-    def _bind(self, length: int) -> None:
-        if length not in self._views:
-            behaviors = None if self._behaviors is None else ort.shared_value(self._behaviors[None, :length])
-            self._views[length] = ort.shared_value(self._items[None, :length]), behaviors
-        items, behaviors = self._views[length]
-        self._binding.bind_ortvalue_input("items", items)
-        if behaviors is not None:
-            self._binding.bind_ortvalue_input("behaviors", behaviors)
-        self._length = length
+    def recommend_many(
+        self,
+        histories: Sequence[Indexes],
+        k: int = 10,
+        *,
+        behaviors: Sequence[Indexes] | None = None,
+        exclude_seen: bool | None = None,
+        threads: int | None = None,
+    ) -> tuple[Indexes, Scores]:
+        """Give the best items for many histories, by the Transformer alone; `Ranking.rank_many` blends counts, too.
 
+        Args:
+            histories: N histories of item indexes, each as for `scores`.
+            k: How many items for each, at least 0.
+            behaviors: Their behaviours, aligned; None: all 0.
+            exclude_seen: Leave out the items of the history; None: as the bundle says.
+            threads: See `scores_many`.
 
-def _open_scorers(
-    bundle: EngineBundle, memory: Memory | None, user: Vectors, scores: Vectors
-) -> dict[ScorerName, Scorer]:
-    """The scorers that work here, but only one if memory knows it to be the faster."""
-    scorers: dict[ScorerName, Scorer] = {}
-    known = memory.get(_memory_key()) if memory else None
-    if known != b"plain":
-        with contextlib.suppress(BundleError):  # an older ONNX Runtime without these operators still has the table
-            scorers["packed"] = PackedScorer(bundle.path("scorer.onnx"), user, scores)
-    if known != b"packed" or not scorers:
-        scorers["plain"] = PlainScorer(bundle.array("items.codes"), bundle.array("items.scales"), user, scores)
-    return scorers
+        Returns:
+            Item indexes, shape (N, k), best first, 0 where there are no more; and scores, float32, minus infinity
+            there.
 
+        Raises:
+            ConfigError: As for `scores`.
+        """
+        pairs = [(items, None if behaviors is None else behaviors[at]) for at, items in enumerate(histories)]
+        hide = self._filter_seen if exclude_seen is None else exclude_seen
+        best, values = np.zeros((len(pairs), k), np.int64), np.full((len(pairs), k), -np.inf, np.float32)
+        for at, scores in self.scores_many(pairs, threads=threads):
+            scores[0] = scores[self._items + 1 :] = -np.inf
+            if hide:
+                seen = histories[at]
+                scores[seen[(seen > 0) & (seen <= self._items)]] = -np.inf
+            found, reached = top_k(scores, k)
+            best[at, : len(found)], values[at, : len(found)] = found, reached
+        return best, values
 
-def _choose(scorers: Mapping[ScorerName, Scorer], memory: Memory | None, user: Vectors, scores: Vectors) -> ScorerName:
-    """The faster one, measured if there are two, and remembered then."""
-    if len(scorers) == 1:
-        return next(iter(scorers))
-    name = choose_scorer(scorers["packed"], scorers["plain"], user, scores)
-    if memory:
-        memory.put(_memory_key(), name.encode())
-    return name
+    def _choose(
+        self, ways: Mapping[ScorerName, Callable[[], Scorer]], memory: Memory | None
+    ) -> tuple[ScorerName, Scorer]:
+        """The fastest scorer, measured if none is remembered."""
+        capacity = self._scores.shape[1]
+        key = f"scorer/{capacity}/onnxruntime-{ort.version()}"
+        known = (memory.get(key) or b"").decode("ascii", "replace") if memory else ""
+        for name, make in ways.items():
+            if name == known:
+                with contextlib.suppress(BundleError):  # measured with another ONNX Runtime of this version
+                    return name, make()
+        left_out = {"product"} if capacity > _FITS else {"blocks"} if capacity <= _SMALL else set()
+        self._history.hold(np.random.default_rng(_SEED).integers(1, self._items + 1, 50))
+        name, scorer = fastest({name: make for name, make in ways.items() if name not in left_out}, self._scores)
+        if name != "blocks":
+            self._history.use_table(None)
+        if memory:
+            memory.put(key, name.encode())
+        return name, scorer
 
+    def _plain(self) -> Scorer:
+        codes, scale = self._bundle.array("items.codes"), float(self._bundle.array("items.scale")[0])
+        user = np.zeros((1, WIDTH), np.float32)
+        session = ort.open_session(self._bundle.path("encoder.onnx"))
+        return PlainScorer(GraphScorer(session, self._history, {"user": user}), user, codes, scale, self._scores)
 
-def _memory_key() -> str:
-    return f"scorer/onnxruntime-{ort.version()}"
+    def _product(self) -> Scorer:
+        session = ort.open_session(self._bundle.path("scorer.onnx"))
+        return GraphScorer(session, self._history, {"scores": self._scores})
+
+    def _blocks(self) -> Scorer:
+        layout = items_layout(self._scores.shape[1])
+        self._history.use_table(TableFile(self._bundle.path("items.bin"), layout.codes_offset))
+        with huge_pages():
+            session = ort.open_session(self._bundle.path("blocks.onnx"))
+        return GraphScorer(session, self._history, block_views(session.get_outputs(), self._scores))

@@ -33,7 +33,7 @@ __all__ = [
     "unguaranteed",
 ]
 
-FORMAT = "1.0"
+FORMAT = "2.0"
 """Written format version, "major.minor": a reader refuses another major and ignores fields of a newer minor."""
 
 MANIFEST_NAME = "manifest.json"
@@ -42,9 +42,10 @@ NO_GUARANTEE = "no guarantee for this bundle"
 """The card's headline while any part comes from the log without differential privacy, or parts are of several runs."""
 
 ALIGNMENT = 64
-REQUIRED_FILES = ("encoder.onnx", "scorer.onnx", "items.bin", "catalog.sqlite")
-REQUIRED_ARRAYS = ("items.codes", "items.scales", "popularity")
-GRAPHS = ("encoder.onnx", "scorer.onnx", "train_step.onnx")
+REQUIRED_GRAPHS = ("encoder.onnx", "scorer.onnx", "blocks.onnx")
+REQUIRED_FILES = (*REQUIRED_GRAPHS, "items.bin", "catalog.sqlite")
+REQUIRED_ARRAYS = ("items.codes", "items.scale", "popularity")
+GRAPHS = (*REQUIRED_GRAPHS, "train_step.onnx")
 """The last one may be missing: then a device recommends and does not train."""
 
 
@@ -101,7 +102,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
         behaviors: Names of the kinds of event, by index; the encoder has a second input if there is more than one.
         filter_seen: Whether `recommend` leaves out seen items unless told otherwise.
         times: Whether training had times; if not, no score may depend on the age of an event.
-        architecture: sha256 over encoder.onnx, scorer.onnx and train_step.onnx; `write_bundle` fills it in.
+        architecture: sha256 over the graphs; `write_bundle` fills it in.
     """
 
     width: Positive
@@ -211,9 +212,8 @@ def decode_manifest(
     try:
         found = _head_decoder.decode(data).format
         if found.partition(".")[0] != FORMAT.partition(".")[0]:
-            raise BundleError(
-                f"{where}: format {found!r}; this hushrec reads {FORMAT} and newer minors: update hushrec"
-            )
+            advice = "make the bundle anew by hushrec quantize" if found.startswith("1.") else "update hushrec"
+            raise BundleError(f"{where}: format {found!r}; this hushrec reads {FORMAT} and newer minors: {advice}")
         manifest = _decoder.decode(data)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise BundleError(f"{where}: not a manifest ({error})") from error
@@ -310,7 +310,7 @@ def _model_problem(manifest: Manifest) -> str | None:
     for part in manifest.blend:
         if not all(math.isfinite(value) for value in (part.weight, part.epsilon, part.decay)) or part.epsilon <= 0:
             return f"blend part {part.name!r}: weight, epsilon and decay must be finite and epsilon above 0"
-    expected = {"items.codes": (model.capacity, model.width), "items.scales": (model.capacity,)}
+    expected = {"items.codes": (model.capacity, model.width), "items.scale": (1,)}
     expected["popularity"] = (model.items + 1,)
     for name, shape in expected.items():
         if manifest.arrays[name].shape != shape:

@@ -1,4 +1,4 @@
-"""The one place that imports ONNX Runtime: telemetry off, one thread, nothing spinning.
+"""The one place that imports ONNX Runtime: telemetry off, one thread unless more are asked for, nothing spinning.
 
 ONNX Runtime sends telemetry by default from 1.29 on; `ORT_DISABLE_TELEMETRY=1`, set before it is loaded, keeps it from
 making the uploader, the device identifier and the cache (its Privacy.md). Once it is loaded that cannot be undone, so a
@@ -8,9 +8,7 @@ host application that imported it first is told, once.
 import functools
 import os
 import sys
-import threading
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,7 +17,7 @@ import numpy as np
 from hushrec_privacy.errors import BundleError
 from numpy.typing import NDArray
 
-__all__ = ["load", "open_aside", "open_session", "shared_value", "version"]
+__all__ = ["load", "open_session", "shared_value", "version"]
 
 _TELEMETRY = "ORT_DISABLE_TELEMETRY"
 _FATAL = 4  # its messages go to the standard error of the host application and may hold item indexes
@@ -51,13 +49,14 @@ def version() -> str:
     return str(load().__version__)
 
 
-def open_session(graph: Path) -> Any:
-    """Open a graph for one thread that sleeps while there is nothing to do.
+def open_session(graph: Path, threads: int = 1) -> Any:
+    """Open a graph for threads that sleep while there is nothing to do.
 
     The graphs are written as they should run: only constants are folded, and no operator is fused into a slower one.
 
     Args:
         graph: Path of an .onnx file; it reads its weights from files beside it.
+        threads: How many share the work of one operator.
 
     Returns:
         An `onnxruntime.InferenceSession`.
@@ -67,7 +66,7 @@ def open_session(graph: Path) -> Any:
     """
     runtime = load()
     options = runtime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.log_severity_level = _FATAL
     options.enable_cpu_mem_arena = False  # no slower here, and at a million items megabytes less
@@ -77,41 +76,6 @@ def open_session(graph: Path) -> Any:
         return runtime.InferenceSession(os.fspath(graph), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors share no public base
         raise BundleError(f"{graph}: ONNX Runtime {version()} cannot open it ({error})") from error
-
-
-def open_aside(graph: Path) -> Callable[[], Any]:
-    """Open a graph on another thread, while this one does something else: two graphs so take the time of the longer.
-
-    Args:
-        graph: As for `open_session`.
-
-    Returns:
-        Waits until the thread has ended and gives the session; raises what `open_session` would have raised. To be
-        called in any case: until then the thread may read the file.
-    """
-    load()
-    found: list[Any] = []
-
-    def open_it() -> None:
-        try:
-            found.append(open_session(graph))
-        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
-            found.append(error)
-
-    thread = threading.Thread(target=open_it, name="hushrec-open")
-    try:
-        thread.start()
-    except RuntimeError:  # the system allows no more threads
-        open_it()
-
-    def wait() -> Any:
-        if thread.ident is not None:
-            thread.join()
-        if isinstance(found[0], BaseException):
-            raise found[0]
-        return found[0]
-
-    return wait
 
 
 def shared_value(array: NDArray[np.generic]) -> Any:

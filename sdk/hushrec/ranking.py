@@ -8,13 +8,14 @@ and then the best k. A new feature is a stage in `Ranking`, never a branch in a 
 item table's capacity; minus infinity takes an item out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from hushrec_privacy.errors import BundleError, ConfigError
 from numpy.typing import NDArray
 
+from hushrec.batch import Histories
 from hushrec.bundle import Bundle
 from hushrec.counts import Blend
 from hushrec.manifest import BlendPart, ModelInfo
@@ -42,6 +43,9 @@ class Scorer(Protocol):
 
     def scores(self, items: NDArray[np.int64], behaviors: NDArray[np.int64]) -> Scores:
         """Score all items, shape (capacity,); the caller may change the array until the next call."""
+
+    def scores_many(self, histories: Histories, *, threads: int | None = None) -> Iterator[tuple[int, Scores]]:
+        """Yield the position of each history and its scores, in any order; each array as that of `scores`."""
 
 
 class Request(NamedTuple):
@@ -93,13 +97,26 @@ class Candidates:
     def __init__(self, scorer: Scorer, popularity: Scores, model: ModelInfo) -> None:
         self._scorer, self._popularity, self._capacity = scorer, popularity, model.capacity
 
-    def __call__(self, request: Request, scores: Scores) -> Scores:
-        """See `Stage`; what is given is not read."""
+    def one(self, request: Request) -> Scores:
+        """Scores for one request, shape (capacity,)."""
         if not len(request.items):
-            scores = np.full(self._capacity, -np.inf, np.float32)
-            scores[: len(self._popularity)] = self._popularity
-            return scores
+            return self._popular()
         return self._scorer.scores(request.items, request.behaviors)
+
+    def many(self, requests: Sequence[Request], threads: int | None) -> Iterator[tuple[int, Scores]]:
+        """Yield the position of each request and its scores, in any order; an array lasts until the next."""
+        known = [at for at, request in enumerate(requests) if len(request.items)]
+        histories = [(requests[at].items, requests[at].behaviors) for at in known]
+        for place, scores in self._scorer.scores_many(histories, threads=threads):
+            yield known[place], scores
+        for at, request in enumerate(requests):
+            if not len(request.items):
+                yield at, self._popular()
+
+    def _popular(self) -> Scores:
+        scores = np.full(self._capacity, -np.inf, np.float32)
+        scores[: len(self._popularity)] = self._popularity
+        return scores
 
 
 class BlendCounts:
@@ -143,15 +160,33 @@ class Ranking:
     """The chain. Not thread-safe: scorer and blend reuse their arrays.
 
     Args:
-        stages: In order; the first is given an empty array.
+        candidates: Where it begins.
+        stages: What follows, in order.
     """
 
-    def __init__(self, stages: tuple[Stage, ...]) -> None:
-        self._stages = stages
+    def __init__(self, candidates: Candidates, stages: tuple[Stage, ...]) -> None:
+        self._candidates, self._stages = candidates, stages
 
     def rank(self, request: Request) -> Ranked:
         """Give the best `request.k` items, fewer if fewer may be shown; equal scores by index."""
-        scores: Scores = np.empty(0, np.float32)
+        return self._finish(request, self._candidates.one(request))
+
+    def rank_many(self, requests: Sequence[Request], *, threads: int | None = None) -> list[Ranked]:
+        """Rank many requests in less time than one by one, as on a server or in an evaluation.
+
+        Args:
+            requests: Each as for `rank`.
+            threads: How many score; None: as many as this process may use.
+
+        Returns:
+            One list a request; scores differ from those of `rank` by rounding only.
+        """
+        ranked: dict[int, Ranked] = {}
+        for at, scores in self._candidates.many(requests, threads):
+            ranked[at] = self._finish(requests[at], scores)
+        return [ranked[at] for at in range(len(requests))]
+
+    def _finish(self, request: Request, scores: Scores) -> Ranked:
         for stage in self._stages:
             scores = stage(request, scores)
         return Ranked(*top_k(scores, request.k))
@@ -179,4 +214,4 @@ def bundle_ranking(bundle: Bundle, scorer: Scorer, blend: Sequence[BlendPart] | 
         counts = Blend(parts, arrays)
     except ConfigError as error:
         raise BundleError(f"{bundle.root}: {error.message}; fetch the bundle again or update hushrec") from error
-    return Ranking((Candidates(scorer, arrays["popularity"], model), BlendCounts(counts), Rules(model.items)))
+    return Ranking(Candidates(scorer, arrays["popularity"], model), (BlendCounts(counts), Rules(model.items)))

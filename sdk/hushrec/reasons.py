@@ -84,7 +84,7 @@ class Explainer:
 
     def __init__(self, parts: Sequence[BlendPart], arrays: Mapping[str, NDArray[Any]], history: int) -> None:
         self._history = history
-        self._codes, self._scales = arrays["items.codes"], arrays["items.scales"]
+        self._codes, self._scale = arrays["items.codes"], float(arrays["items.scale"][0])
         self._tables = [
             _Table(part, *(arrays[f"{part.name}.{field}"] for field in ("items", "weights", "scales")))
             for part in parts
@@ -151,7 +151,7 @@ class Explainer:
         """The own item whose vector is nearest, for each item."""
         recent = own[-self._history :]
         both = np.concatenate([recent, shown])
-        vectors = dequantize_rows(self._codes.take(both, axis=0), self._scales.take(both))
+        vectors = dequantize_rows(self._codes.take(both, axis=0), self._scale)
         nearness = vectors[len(recent) :] @ vectors[: len(recent)].T
         nearest: list[int] = recent[nearness.argmax(axis=1)].tolist()
         return nearest

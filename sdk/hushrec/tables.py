@@ -1,10 +1,10 @@
-"""The int8 item table: one row an item, 64 unsigned codes around 128 and one float32 scale.
+"""The int8 item table: one row an item, 64 unsigned codes around 128; one float32 step for the whole table.
 
-Row v stands for `(codes[v] − 128) · scales[v]`, item vector v in a rotated basis that whoever made the table chose, so
-that no value of a row, nor of a user vector, stands out: then int8 loses least. Encoder and scorer share the basis, and
-products of two rows are those of the item vectors. The encoder gathers rows of the table, the scorer multiplies with
-all of it, both from one file (`items.bin`: codes, then scales). Row 0 (padding) and the spare rows above V are zeros;
-spare rows let a later release add items without a new graph.
+Row v stands for `(codes[v] − 128) · scale`, item vector v in a rotated basis that whoever made the table chose, so that
+no value of a row, nor of a user vector, stands out: then int8 loses least, and rows of unit length need no steps of
+their own. Encoder and scorer share the basis, and products of two rows are those of the item vectors. The encoder
+gathers rows of the table, the scorer multiplies with all of it, both from one file (`items.bin`: codes, then the step).
+Row 0 (padding) and the spare rows above V are zeros; spare rows let a later release add items without a new graph.
 """
 
 from typing import NamedTuple
@@ -23,20 +23,23 @@ __all__ = [
     "items_layout",
     "pack_items",
     "quantize_rows",
-    "row_scales",
+    "table_scale",
 ]
 
 WIDTH = 64
 ZERO_POINT = 128
-_ROW_STEP = 64  # rows; keeps the scales aligned to 4,096 bytes and lets top-k cut the scores in equal strips
+_ROW_STEP = 64  # rows; keeps the step aligned to 4,096 bytes and lets top-k cut the scores in equal strips
 _SPARE = 32  # one spare row per this many items
+_LARGEST = 127
+_COVERED = 0.9999  # share of values inside the steps' range; steps for the largest of all would be a quarter coarser
+_SAMPLE = 65_536  # rows that the step is chosen from
 
 
 class ItemsLayout(NamedTuple):
     """Where things are in `items.bin`, in bytes."""
 
     codes_offset: int
-    scales_offset: int
+    scale_offset: int
     size: int
 
 
@@ -60,104 +63,100 @@ def items_layout(capacity: int) -> ItemsLayout:
         ConfigError: `capacity` is no multiple of 64.
 
     >>> items_layout(64)
-    ItemsLayout(codes_offset=0, scales_offset=4096, size=4352)
+    ItemsLayout(codes_offset=0, scale_offset=4096, size=4100)
     """
     if capacity < _ROW_STEP or capacity % _ROW_STEP:
         raise ConfigError(f"capacity is {capacity}; it must be a multiple of {_ROW_STEP}, as capacity_for() returns it")
-    return ItemsLayout(0, capacity * WIDTH, capacity * (WIDTH + 4))
+    return ItemsLayout(0, capacity * WIDTH, capacity * WIDTH + 4)
 
 
-def quantize_rows(rows: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Round every row to 255 levels, symmetric about zero, with a scale of its own.
+def quantize_rows(rows: NDArray[np.float32], scale: float) -> NDArray[np.uint8]:
+    """Round rows to the nearest of 255 levels, symmetric about zero.
 
     Args:
-        rows: Item vectors, shape (V, 64), finite. A row of zeros gets the scale 0.
+        rows: Item vectors, shape (V, 64), finite.
+        scale: The step, above 0.
 
     Returns:
-        Codes, uint8, shape (V, 64), and scales, float32, shape (V,). No value moves by more than half a scale, to
-        float32 rounding.
+        Codes, uint8, shape (V, 64). No value within 127 steps moves by more than half of one; others become ±127.
 
     Raises:
         ConfigError: The shape is not (V, 64), or a value is not finite.
 
-    >>> codes, scales = quantize_rows(np.full((1, 64), -0.5, np.float32))
-    >>> int(codes[0, 0]), round(float(scales[0]) * 127, 3)
-    (1, 0.5)
+    >>> int(quantize_rows(np.full((1, 64), -0.5, np.float32), 0.25)[0, 0])
+    126
     """
-    if rows.ndim != 2 or rows.shape[1] != WIDTH:
-        raise ConfigError(f"rows has shape {rows.shape}; it must be (items, {WIDTH})")
-    scales = row_scales(rows)
-    steps = np.divide(rows, scales[:, None], out=np.zeros(rows.shape, np.float32), where=scales[:, None] > 0)
+    _check(rows)
+    steps = rows / np.float32(scale)
     np.rint(steps, out=steps)
-    np.clip(steps, -127, 127, out=steps)
+    np.clip(steps, -_LARGEST, _LARGEST, out=steps)
     steps += ZERO_POINT
-    return steps.astype(np.uint8), scales
+    return steps.astype(np.uint8)
 
 
-def row_scales(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Scale of each row: its largest value is 127 steps.
+def table_scale(rows: NDArray[np.float32]) -> float:
+    """Choose the step of a table: 127 of them reach all but one in ten thousand values.
 
     Args:
-        rows: Shape (V, 64).
-
-    Returns:
-        Float32, shape (V,).
+        rows: Shape (V, 64); rows of zeros do not count.
 
     Raises:
-        ConfigError: A value is not finite.
+        ConfigError: The shape is not (V, 64), or a value is not finite.
 
-    >>> row_scales(np.array([[-254.0, 1.0]], np.float32))
-    array([2.], dtype=float32)
+    >>> table_scale(np.full((1, 64), -254.0, np.float32))
+    2.0
     """
-    largest = np.abs(rows).max(axis=1, initial=0.0)
-    if not np.isfinite(largest).all():
+    _check(rows)
+    known = np.flatnonzero(rows.any(axis=1))
+    if not len(known):
+        return 1.0
+    few = known[np.linspace(0, len(known) - 1, min(len(known), _SAMPLE)).astype(np.int64)]
+    return float(np.float32(np.quantile(np.abs(rows[few]), _COVERED, method="higher") / _LARGEST))
+
+
+def _check(rows: NDArray[np.float32]) -> None:
+    if rows.ndim != 2 or rows.shape[1] != WIDTH:
+        raise ConfigError(f"rows has shape {rows.shape}; it must be (items, {WIDTH})")
+    if not np.isfinite(rows).all():
         raise ConfigError("rows holds NaN or infinity; item vectors must be finite")
-    scales: NDArray[np.float32] = (largest / np.float32(127)).astype(np.float32)
-    return scales
 
 
-def dequantize_rows(codes: NDArray[np.uint8], scales: NDArray[np.float32]) -> NDArray[np.float32]:
+def dequantize_rows(codes: NDArray[np.uint8], scale: float) -> NDArray[np.float32]:
     """Undo `quantize_rows` up to its rounding.
 
     Args:
         codes: Shape (V, 64).
-        scales: Shape (V,).
+        scale: The step.
 
     Returns:
         Float32 rows, shape (V, 64).
 
-    >>> dequantize_rows(np.array([[129, 128]], np.uint8), np.array([0.5], np.float32))
+    >>> dequantize_rows(np.array([[129, 128]], np.uint8), 0.5)
     array([[0.5, 0. ]], dtype=float32)
     """
     rows = codes.astype(np.float32)
     rows -= ZERO_POINT
-    rows *= scales[:, None]
+    rows *= np.float32(scale)
     return rows
 
 
-def pack_items(codes: NDArray[np.uint8], scales: NDArray[np.float32], capacity: int) -> bytes:
+def pack_items(codes: NDArray[np.uint8], scale: float, capacity: int) -> bytes:
     """Write `items.bin`.
 
     Args:
         codes: Of row 0 (padding) and the items, shape (V + 1, 64).
-        scales: Shape (V + 1,).
+        scale: The step.
         capacity: Rows of the file, from `capacity_for`; those above V become zeros.
 
     Raises:
         ConfigError: The rows do not fit into `capacity`.
 
-    >>> len(pack_items(*quantize_rows(np.zeros((3, 64), np.float32)), 64))
-    4352
+    >>> len(pack_items(quantize_rows(np.zeros((3, 64), np.float32), 1.0), 1.0, 64))
+    4100
     """
     items_layout(capacity)
     spare = capacity - len(codes)
     if spare < 0:
         raise ConfigError(f"{len(codes)} rows do not fit into a capacity of {capacity}; build for a larger one")
-    return b"".join(
-        [
-            np.ascontiguousarray(codes).tobytes(),
-            bytes([ZERO_POINT]) * (spare * WIDTH),
-            np.ascontiguousarray(scales, "<f4").tobytes(),
-            bytes(spare * 4),
-        ]
-    )
+    parts = [np.ascontiguousarray(codes).tobytes(), bytes([ZERO_POINT]) * (spare * WIDTH)]
+    return b"".join([*parts, np.array([scale], "<f4").tobytes()])

@@ -46,16 +46,16 @@ def top_k(scores: Scores, k: int) -> tuple[Indexes, Scores]:
 def _candidates(scores: Scores, k: int) -> Indexes:
     """Indexes of the k largest scores and a few more, rising."""
     if not 0 < k < len(scores):
-        return (scores > -np.inf).nonzero()[0]
+        return np.flatnonzero(scores > -np.inf)
     strips = min(max(len(scores) // (_COLUMNS * k), 1), _STRIPS)
     columns = len(scores) // strips
     grid = scores[: strips * columns].reshape(strips, columns)
     maxima: Scores = np.maximum.reduce(grid, axis=0)
     bound = np.partition(maxima, columns - k)[columns - k]
     if bound == -np.inf:
-        return (scores > bound).nonzero()[0]
+        return np.flatnonzero(scores > bound)
     if len(scores) < _MANY:
-        return (scores >= bound).nonzero()[0]
+        return np.flatnonzero(scores >= bound)
     high = (maxima >= bound).nonzero()[0]  # what reaches the bound lies in these columns, or after the last strip
     strip, column = (grid[:, high] >= bound).nonzero()
     rest = (scores[strips * columns :] >= bound).nonzero()[0]

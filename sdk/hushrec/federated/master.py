@@ -21,7 +21,7 @@ from hushrec.bundle import Bundle
 from hushrec.federated.content import Content
 from hushrec.federated.layout import FEATURE_TABLES, ITEM_ROWS, PARAMS, ParameterLayout
 from hushrec.federated.start import Start
-from hushrec.tables import dequantize_rows, quantize_rows
+from hushrec.tables import dequantize_rows, quantize_rows, table_scale
 from hushrec.weights.encoder import EncoderWeights
 
 __all__ = ["SHORT", "Master"]
@@ -60,7 +60,7 @@ class Master:
         return cls(
             {name: array.copy() for name, array in start.encoder.items()},
             {name: bundle.array(name).copy() for name in FEATURE_TABLES if name in bundle.manifest.arrays},
-            dequantize_rows(start.codes[:rows], start.scales[:rows]),
+            dequantize_rows(start.codes[:rows], start.scale),
             start.lengths.copy(),
             start.rotation.copy(),
         )
@@ -109,7 +109,9 @@ class Master:
 
         For simulation: a release rounds so that products are kept, which takes longer.
         """
-        return Start(self.encoder, *quantize_rows(self.turned), self.rotation, self.lengths, offset)
+        scale = table_scale(self.turned)
+        codes = quantize_rows(self.turned, scale)
+        return Start(self.encoder, codes, scale, self.rotation, self.lengths, offset)
 
     def to_bytes(self) -> bytes:
         """Write it down, for the release store."""

@@ -17,7 +17,6 @@ from hushrec.bundle import Bundle, write_bundle
 from hushrec.federated.layout import PARAMS
 from hushrec.federated.master import Master
 from hushrec.federated.start import Start
-from hushrec.tables import dequantize_rows
 from hushrec.weights.packed import RoundedItems, round_encoder, round_items
 
 __all__ = ["CHANGED_FILES", "write_release"]
@@ -75,13 +74,12 @@ def _items(old: Bundle, master: Master) -> RoundedItems:
     start, rows = Start.of(old), old.manifest.model.items + 1
     if master.turned.shape != (rows, old.manifest.model.width):
         raise ConfigError(f"the master has {len(master.turned) - 1} items, the bundle {rows - 1}; use its own bundle")
-    codes, scales = start.codes[:rows], start.scales[:rows]
-    same = (master.turned == dequantize_rows(codes, scales)).all(axis=1)
-    if not same.all():
-        rounded = round_items(master.weights(), master.turned @ master.rotation.T, start.rotation)
-        codes = np.where(same[:, None], codes, rounded.codes)
-        scales = np.where(same, scales, rounded.scales)
-    return RoundedItems(codes, scales, start.rotation)
+    kept = RoundedItems(start.codes[:rows], start.scale, start.rotation)
+    same = (master.turned == kept.turned()).all(axis=1)
+    if same.all():
+        return kept
+    rounded = round_items(master.weights(), master.turned @ master.rotation.T, kept)
+    return rounded._replace(codes=np.where(same[:, None], kept.codes, rounded.codes))
 
 
 def _rewritten(old: Bundle, file: str, arrays: Mapping[str, NDArray[np.float32]]) -> bytes:

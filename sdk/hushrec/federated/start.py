@@ -27,7 +27,7 @@ class Start(NamedTuple):
     Attributes:
         encoder: Weights by the names of `EncoderWeights.arrays`.
         codes: Item table, uint8, at least V + 1 rows of 64.
-        scales: Of its rows.
+        scale: Its step.
         rotation: Basis of the table, shape (64, 64).
         lengths: Of item vectors before they were made unit length, shape (V + 1,).
         offset: Added to the score of each item, shape (V + 1,).
@@ -35,7 +35,7 @@ class Start(NamedTuple):
 
     encoder: Mapping[str, Floats]
     codes: NDArray[np.uint8]
-    scales: Floats
+    scale: float
     rotation: Floats
     lengths: Floats
     offset: Floats
@@ -52,12 +52,12 @@ class Start(NamedTuple):
             raise BundleError(f"{bundle.root}: has no train step; devices can only recommend with it")
         params = {name.removeprefix(PARAMS): bundle.array(name) for name in manifest.arrays if name.startswith(PARAMS)}
         rotation, lengths = params.pop("rotation"), params.pop("lengths")
-        codes, scales = bundle.array("items.codes"), bundle.array("items.scales")
-        return cls(params, codes, scales, rotation, lengths, popularity_offset(bundle))
+        codes, scale = bundle.array("items.codes"), float(bundle.array("items.scale")[0])
+        return cls(params, codes, scale, rotation, lengths, popularity_offset(bundle))
 
     def vectors(self, items: NDArray[np.int64]) -> Floats:
         """Vectors of some items in the basis of training, shape (n, 64): unit length, to rounding, or shorter."""
-        rows: Floats = dequantize_rows(self.codes[items], self.scales[items]) @ self.rotation.T
+        rows: Floats = dequantize_rows(self.codes[items], self.scale) @ self.rotation.T
         return rows
 
 

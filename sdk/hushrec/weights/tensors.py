@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hushrec.tables import ZERO_POINT
 from hushrec.weights.encoder import HEAD_WIDTH, INPUT_SCALE, WIDTH, EncoderWeights, LayerWeights
 from hushrec.weights.rounding import round_columns
 
@@ -61,7 +62,7 @@ def encoder_tensors(weights: EncoderWeights, precision: Precision = "int8", fit:
 
     Returns:
         Name to array, in file order. A matrix `m` is one array `m`, shape (inputs, outputs), in float32; in int8 it is
-        `m.codes` of that shape and `m.scales`, one a column.
+        `m.codes` of that shape, uint8 around 128, and `m.scales`, one a column.
     """
     tensors: dict[str, Array] = {}
     if weights.behaviors is not None:
@@ -143,5 +144,6 @@ def _stored(
 ) -> dict[str, Array]:
     if precision == "fp32":
         return {name: np.ascontiguousarray(matrix)}
-    codes, scales = round_columns(matrix, moments.get(name, np.eye(len(matrix))))
+    steps, scales = round_columns(matrix, moments.get(name, np.eye(len(matrix))))
+    codes = (steps.astype(np.int16) + ZERO_POINT).astype(np.uint8)  # signed ones overflow on processors without VNNI
     return {f"{name}.codes": codes, f"{name}.scales": scales}

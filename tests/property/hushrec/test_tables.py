@@ -16,10 +16,19 @@ some_rows = arrays(
 
 @given(rows=some_rows)
 def test_no_value_moves_by_more_than_half_a_step(rows: NDArray[np.float32]) -> None:
-    codes, scales = quantize_rows(rows)
-    moved = np.abs(dequantize_rows(codes, scales).astype(np.float64) - rows)
-    assert (moved <= scales.astype(np.float64)[:, None] * (0.5 + 1e-4)).all()
+    scale = float(np.float32(np.abs(rows).max(initial=1e-3) / 127))
+    codes = quantize_rows(rows, scale)
+    moved = np.abs(dequantize_rows(codes, scale).astype(np.float64) - rows)
+    assert (moved <= scale * (0.5 + 1e-4)).all()
     assert codes.min(initial=1) >= 1
+
+
+@given(rows=some_rows, scale=st.floats(1e-3, 1e3))
+def test_what_lies_outside_the_steps_becomes_the_last_one(rows: NDArray[np.float32], scale: float) -> None:
+    codes = quantize_rows(rows, scale).astype(np.int64) - 128
+    outside = np.abs(rows) > 127.6 * scale
+    assert (codes[outside] == 127 * np.sign(rows[outside])).all()
+    assert np.abs(codes).max(initial=0) <= 127
 
 
 @given(items=st.integers(1, 10**7))

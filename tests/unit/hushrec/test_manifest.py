@@ -21,7 +21,7 @@ from hushrec_privacy.errors import BundleError
 
 def manifest(**changes: object) -> Manifest:
     sha256 = "0" * 64
-    names = ("scorer.onnx", "items.bin", "encoder.onnx", "catalog.sqlite")
+    names = ("scorer.onnx", "items.bin", "encoder.onnx", "blocks.onnx", "catalog.sqlite")
     whole = Manifest(
         card={"name": "shop", "headline": NO_GUARANTEE, "users": 7},
         model=ModelInfo(
@@ -29,7 +29,7 @@ def manifest(**changes: object) -> Manifest:
         ),
         arrays={
             "popularity": ArrayInfo("items.bin", 128, "<f4", (4,)),
-            "items.scales": ArrayInfo("items.bin", 64, "<f4", (8,)),
+            "items.scale": ArrayInfo("items.bin", 64, "<f4", (1,)),
             "items.codes": ArrayInfo("items.bin", 0, "|u1", (8, 4)),
         },
         files={name: FileInfo(256, sha256, "private") for name in names},

@@ -4,15 +4,10 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hushrec import ort
-from hushrec.bundle import Bundle
-from hushrec.engine import Engine
-from hushrec_privacy.errors import BundleError
 
 from tests.tiny_bundle import tiny_bundle
 
@@ -100,24 +95,3 @@ print(os.environ.get("OPENBLAS_THREAD_TIMEOUT"))
 def test_loading_numpy_leaves_the_environment_as_it_was(tmp_path: Path) -> None:
     assert run(SPINNING, home=tmp_path).stdout == "None\n"
     assert run(SPINNING, home=tmp_path, OPENBLAS_THREAD_TIMEOUT="20").stdout == "20\n"
-
-
-def test_where_no_thread_can_be_started_graphs_are_opened_one_by_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    session = ort.open_aside(tiny_bundle(tmp_path) / "encoder.onnx")()
-    assert session.get_outputs()[0].name == "user"
-
-
-def test_no_thread_stays_behind_when_the_other_graph_cannot_be_opened(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bundle = Bundle.open(tiny_bundle(tmp_path))
-    monkeypatch.setattr(Bundle, "array", lambda *_: (_ for _ in ()).throw(BundleError("gone")))
-    with pytest.raises(BundleError, match="gone"):
-        Engine(bundle)
-    assert "hushrec-open" not in {thread.name for thread in threading.enumerate()}

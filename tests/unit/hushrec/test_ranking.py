@@ -1,9 +1,11 @@
 """The chain of stages gives exactly the best of what may be shown."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hushrec.batch import Histories
 from hushrec.bundle import Bundle
 from hushrec.counts import Blend
 from hushrec.engine import Engine
@@ -39,6 +41,14 @@ class FakeScorer:
         scores[0] = scores[ITEMS + 1 :] = 100
         return scores
 
+    def scores_many(self, histories: Histories, *, threads: int | None = None) -> Iterator[tuple[int, Scores]]:
+        assert threads == 2
+        pairs = list(histories)
+        for at in reversed(range(len(pairs))):
+            items, behaviors = pairs[at]
+            assert behaviors is not None
+            yield at, self.scores(items, behaviors)
+
 
 def request(
     items: list[int], k: int = 10, hidden: list[int] | None = None, allowed: list[int] | None = None
@@ -53,7 +63,17 @@ def request(
 
 def ranking(*parts: BlendPart) -> Ranking:
     blend = Blend(parts, {"popularity": POPULARITY})
-    return Ranking((Candidates(FakeScorer(), POPULARITY, MODEL), BlendCounts(blend), Rules(ITEMS)))
+    return Ranking(Candidates(FakeScorer(), POPULARITY, MODEL), (BlendCounts(blend), Rules(ITEMS)))
+
+
+def test_many_requests_are_ranked_as_each_alone() -> None:
+    asked = [request([3]), request([], k=2), request([1, 5], hidden=[5]), request([]), request([6], allowed=[2, 4])]
+    chain = ranking(BlendPart("own", 2, 0.5, 0.8, 0))
+    for many, request_ in zip(chain.rank_many(asked, threads=2), asked, strict=True):
+        one = chain.rank(request_)
+        assert many.items.tolist() == one.items.tolist()
+        assert many.scores.tolist() == one.scores.tolist()
+    assert chain.rank_many([], threads=2) == []
 
 
 def test_rows_that_are_no_items_never_show() -> None:
@@ -92,9 +112,9 @@ def test_stages_run_in_order() -> None:
     def add(_: Request, scores: Scores) -> Scores:
         return scores + 1
 
-    chain = (Candidates(FakeScorer(), POPULARITY, MODEL), Rules(ITEMS))
-    assert Ranking((*chain, double, add)).rank(request([], k=1)).scores.tolist() == [13]
-    assert Ranking((*chain, add, double)).rank(request([], k=1)).scores.tolist() == [14]
+    first, rules = Candidates(FakeScorer(), POPULARITY, MODEL), Rules(ITEMS)
+    assert Ranking(first, (rules, double, add)).rank(request([], k=1)).scores.tolist() == [13]
+    assert Ranking(first, (rules, add, double)).rank(request([], k=1)).scores.tolist() == [14]
 
 
 @given(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 ARRAYS: dict[str, NDArray[Any]] = {
     "popularity": np.zeros(6, np.float32),
     "items.codes": np.array([[128, 128], [138, 128], [128, 138], [0, 0], [0, 0], [137, 129]], np.uint8),
-    "items.scales": np.ones(6, np.float32),
+    "items.scale": np.ones(1, np.float32),
     "transitions.items": np.array([[0, 0], [3, 2], [3, 0], [0, 0], [0, 0], [0, 0]], np.uint32),
     "transitions.weights": np.array([[0, 0], [8, 1], [2, 0], [0, 0], [0, 0], [0, 0]], np.uint8),
     "transitions.scales": np.ones(6, np.float32),

@@ -79,15 +79,14 @@ class Graphs:
 
     def __init__(self, model: Model, folder: Path) -> None:
         build_graphs(encoder_weights(model), model.table().numpy(), precision="fp32").write(folder)
-        self.encoder, self.scorer = (ort.open_session(folder / f"{part}.onnx") for part in ("encoder", "scorer"))
+        self.session = ort.open_session(folder / "scorer.onnx")
         self.behaviors = model.encoder.behavior is not None
 
     def scores(self, items: list[int], behaviors: list[int]) -> NDArray[np.float32]:
         feed: dict[str, Any] = {"items": np.array([items])}
         if self.behaviors:
             feed["behaviors"] = np.array([behaviors])
-        (user,) = self.encoder.run(None, feed)
-        (scores,) = self.scorer.run(None, {"user": user})
+        (scores,) = self.session.run(None, feed)
         return np.asarray(scores[0, : ITEMS + 1])
 
 

@@ -69,7 +69,7 @@ def test_the_manifest_says_what_the_model_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize("listed", [True, False])
 def test_every_part_that_touched_the_log_is_private(tmp_path: Path, listed: bool) -> None:
     files = written(tmp_path / "shop.hush", all_known(ITEMS), public_catalog=listed).manifest.files
-    public = {"encoder.onnx", "scorer.onnx", "train_step.onnx", *(["catalog.sqlite"] if listed else [])}
+    public = {"encoder.onnx", "scorer.onnx", "blocks.onnx", "train_step.onnx", *(["catalog.sqlite"] if listed else [])}
     assert {name: file.origin for name, file in files.items()} == {
         name: "public" if name in public else "private" for name in (*public, "catalog.sqlite", *LEARNT)
     }
@@ -109,7 +109,7 @@ def test_what_devices_train_is_there_in_float32(tmp_path: Path) -> None:
         np.testing.assert_array_equal(bundle.array(f"params.{name}"), array)
     raw = model.items.raw().detach().numpy()
     np.testing.assert_allclose(bundle.array("params.lengths")[1:], np.linalg.norm(raw[1:], axis=1), rtol=1e-6)
-    rows = dequantize_rows(bundle.array("items.codes"), bundle.array("items.scales"))[: ITEMS + 1]
+    rows = dequantize_rows(bundle.array("items.codes"), float(bundle.array("items.scale")[0]))[: ITEMS + 1]
     vectors = rows @ bundle.array("params.rotation").T * bundle.array("params.lengths")[:, None]
     assert np.linalg.norm(vectors - raw, axis=1).max() < 0.05 * np.linalg.norm(raw, axis=1).max()
     assert bundle.path("train_step.onnx").read_bytes() == build_train_step(encoder_weights(model))

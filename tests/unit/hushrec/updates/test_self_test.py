@@ -54,12 +54,12 @@ def test_scores_that_are_no_numbers_fail(tmp_path: Path) -> None:
 
 
 def poison(bundle: Path, value: float) -> None:
-    """Put a value for every scale of the item table, and hash it all anew: authentic, and useless."""
+    """Put a value for the step of the item table, and hash it all anew: authentic, and useless."""
     import msgspec
     from hushrec.bundle import write_bundle
 
     opened = Bundle.open(bundle)
-    info = opened.manifest.arrays["items.scales"]
+    info = opened.manifest.arrays["items.scale"]
     files: dict[str, bytes | Path] = {name: opened.path(name).read_bytes() for name in opened.manifest.files}
     items = bytearray(files["items.bin"])  # type: ignore[arg-type]
     items[info.offset : info.offset + 4 * info.shape[0]] = np.full(info.shape, value, "<f4").tobytes()

@@ -16,13 +16,14 @@ def test_rounded_rows_are_near_the_vectors_in_a_basis_of_their_own() -> None:
     np.testing.assert_allclose(items.rotation @ items.rotation.T, np.eye(64), atol=1e-5)
     assert np.linalg.norm(items.rows() - ROWS, axis=1).max() < 0.05
     assert not items.rows()[0].any()
-    np.testing.assert_array_equal(items.turned(), dequantize_rows(items.codes, items.scales))
+    np.testing.assert_array_equal(items.turned(), dequantize_rows(items.codes, items.scale))
 
 
-def test_a_given_basis_is_kept() -> None:
+def test_basis_and_step_of_an_earlier_table_are_kept() -> None:
     basis = np.eye(64, dtype=np.float32)[::-1].copy()
-    items = round_items(WEIGHTS, ROWS, basis)
+    items = round_items(WEIGHTS, ROWS, RoundedItems(np.zeros((121, 64), np.uint8), 0.004, basis))
     np.testing.assert_array_equal(items.rotation, basis)
+    assert items.scale == 0.004
     assert np.linalg.norm(items.rows() - ROWS, axis=1).max() < 0.05
 
 
