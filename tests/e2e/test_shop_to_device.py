@@ -131,10 +131,15 @@ def test_something_that_is_no_bundle_is_not_overwritten(made: Made, tmp_path: Pa
     assert not (tmp_path / "shop.hush.html").exists()
 
 
-def test_the_three_lines_of_the_readme_run(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_code_of_the_readme_runs(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
-    code, _fleet = readme.split("```python\n")[1:]  # the second is tried with the page on deployment
+    code, many, _fleet = readme.split("```python\n")[1:]  # the third is tried with the page on deployment
     (tmp_path / "shop.hush").symlink_to(made.folder / "shop.hush")
     monkeypatch.chdir(tmp_path)
     exec(code.partition("```")[0], {})
     assert (tmp_path / "shopper.profile").exists()
+    capsys.readouterr()
+    exec(many.partition("```")[0], {})
+    assert [line.count("'") for line in capsys.readouterr().out.splitlines()] == [20, 20]
