@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from engine_process import K, Kind, serve
+from engine_process import K, Kind, serve, shop_size
 from memory_floor import WAYS, reader
 from numpy.typing import NDArray
 
@@ -68,7 +68,7 @@ class Graphs:
         folder: Where its files are in the shop's folder.
     """
 
-    imports: tuple[str, ...] = ("onnxruntime", "float_peers", "hushrec.topk")
+    imports: tuple[str, ...] = ("onnxruntime", "graph_peer", "hushrec.topk")
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
@@ -81,18 +81,17 @@ class Graphs:
         shop = open_shop(root)
         make = {"torch.onnx": float_peers.torch_file, "by hand": float_peers.plain_files}
         write = make.get(self._folder, float_peers.rearranged_files)
-        write(root / self._folder, EncoderWeights.of(shop.weights), np.array(shop.rows))
+        write(root / self._folder, EncoderWeights.of(shop.weights), shop.rows)
 
     def open(self, root: Path, variant: str) -> Sequence[Path]:
         return self._open(root, self._folder, variant)
 
     def _open(self, root: Path, folder: str, level: str) -> list[Path]:
-        from engine_shop import open_shop
-        from float_peers import GraphPeer
+        from graph_peer import GraphPeer
 
-        shop, found = open_shop(root), root / folder
+        (items, longest), found = shop_size(root), root / folder
         names = ["model.onnx"] if (found / "model.onnx").exists() else ["encoder.onnx", "scorer.onnx"]
-        self._peer = GraphPeer([found / name for name in names], shop.items + 1, shop.max_history, level)
+        self._peer = GraphPeer([found / name for name in names], items + 1, longest, level)
         return sorted(found.iterdir())
 
     def answer(self, history: Indexes) -> Indexes:
@@ -132,7 +131,7 @@ class Torch:
         from engine_shop import open_shop
 
         shop = open_shop(root)
-        arrays = {**shop.weights, "rows": np.array(shop.rows)}
+        arrays = {**shop.weights, "rows": shop.rows}
         torch.save({name: torch.from_numpy(array) for name, array in arrays.items()}, root / "torch.pt")
 
     def open(self, root: Path, variant: str) -> Sequence[Path]:
@@ -160,25 +159,25 @@ class Torch:
 class BehindEncoder:
     """The float32 encoder in ONNX Runtime, and something else that looks for the nearest rows."""
 
-    imports: tuple[str, ...] = ("onnxruntime", "float_peers")
+    imports: tuple[str, ...] = ("onnxruntime", "graph_peer")
 
     def write(self, root: Path) -> None:
         """Reads the files of hushrec's graph in float32."""
 
     def _open_encoder(self, root: Path) -> list[Path]:
-        from engine_shop import open_shop
-        from float_peers import GraphPeer
+        from graph_peer import GraphPeer
         from hushrec.tables import WIDTH
 
-        shop, encoder = open_shop(root), root / "rearranged" / "encoder.onnx"
-        self._encoder, self._items = GraphPeer([encoder], WIDTH, shop.max_history, ENCODER_LEVEL), shop.items
+        self._items, longest = shop_size(root)
+        encoder = root / "rearranged" / "encoder.onnx"
+        self._encoder = GraphPeer([encoder], WIDTH, longest, ENCODER_LEVEL)
         return [encoder, root / "rearranged" / "encoder.bin", root / TABLE]
 
 
 class NumPy(BehindEncoder):
     """A float32 product in NumPy; the table is the file that the encoder gathers from."""
 
-    imports: tuple[str, ...] = ("onnxruntime", "float_peers", "hushrec.topk")
+    imports: tuple[str, ...] = ("onnxruntime", "graph_peer", "hushrec.topk")
 
     def open(self, root: Path, variant: str) -> Sequence[Path]:
         from hushrec.tables import WIDTH
@@ -232,7 +231,7 @@ class Faiss(BehindEncoder):
         kinds: Names of the indexes to write.
     """
 
-    imports: tuple[str, ...] = ("onnxruntime", "float_peers", "faiss")
+    imports: tuple[str, ...] = ("onnxruntime", "graph_peer", "faiss")
 
     def __init__(self, kinds: Sequence[str]) -> None:
         self._kinds = kinds
@@ -242,7 +241,7 @@ class Faiss(BehindEncoder):
         from engine_shop import open_shop
         from hushrec.tables import WIDTH
 
-        rows = np.array(open_shop(root).rows[1:])
+        rows = open_shop(root).rows[1:]
         for kind in self._kinds:
             index = faiss.IndexFlatIP(WIDTH)
             if kind != "flat":
@@ -274,11 +273,8 @@ class USearch(BehindEncoder):
         kinds: How an index stores values.
     """
 
-    imports: tuple[str, ...] = (
-        "onnxruntime",
-        "float_peers",
-        "usearch.index",
-    )  # ONNX Runtime crashes if it is imported after usearch
+    # in this order: ONNX Runtime crashes if it is imported after usearch
+    imports: tuple[str, ...] = ("onnxruntime", "graph_peer", "usearch.index")
 
     def __init__(self, kinds: Sequence[str]) -> None:
         self._kinds = kinds
@@ -288,10 +284,10 @@ class USearch(BehindEncoder):
         from hushrec.tables import WIDTH
         from usearch.index import Index
 
-        rows = np.array(open_shop(root).rows[1:])
+        rows = open_shop(root).rows[1:]
         for kind in self._kinds:
             index = Index(ndim=WIDTH, metric="ip", dtype=kind, connectivity=2, expansion_add=2)
-            index.add(np.arange(1, len(rows) + 1), rows, threads=1)  # several threads were seen to crash it
+            index.add(np.arange(1, len(rows) + 1), rows)
             index.save(str(root / f"usearch.{kind}"))
 
     def open(self, root: Path, variant: str) -> Sequence[Path]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from engine_process import K, Kind, serve
+from engine_process import K, Kind, serve, shop_size
 from numpy.typing import NDArray
 
 __all__ = ["KINDS"]
@@ -42,7 +42,7 @@ class ExecuTorch:
         from executorch.runtime import Runtime
 
         torch.set_num_threads(1)
-        self._longest = _longest(root)
+        _, self._longest = shop_size(root)
         self._program = Runtime.get().load_program(root / "model.pte")  # the method does not keep it alive
         self._method = self._program.load_method("forward")
         return [root / "model.pte"]
@@ -76,7 +76,7 @@ class LiteRT:
         self._interpreter.allocate_tensors()
         self._input = self._interpreter.get_input_details()[0]["index"]
         self._output = self._interpreter.get_output_details()[0]["index"]
-        self._items = np.zeros((1, _longest(root)), np.int32)
+        self._items = np.zeros((1, shop_size(root)[1]), np.int32)
         return [root / "model.tflite"]
 
     def answer(self, history: Indexes) -> Indexes:
@@ -99,11 +99,6 @@ def _network(root: Path, *, padded: bool) -> tuple[Any, int]:
     with np.load(root / "weights.npz") as saved:
         weights = {name: saved[name] for name in saved.files}
     return Network(weights, np.load(root / "rows.npy"), padded=padded).eval(), weights["0.bias"].shape[1]
-
-
-def _longest(root: Path) -> int:
-    with np.load(root / "weights.npz") as saved:
-        return int(saved["0.bias"].shape[1])
 
 
 KINDS: dict[str, Kind] = {

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Candidate", "K", "Kind", "Peak", "Process", "serve"]
+__all__ = ["Candidate", "K", "Kind", "Peak", "Process", "serve", "shop_size"]
 
 Indexes = NDArray[np.int64]
 
@@ -146,6 +146,12 @@ class Process:
             )
         reply: dict[str, Any] = json.loads(line)
         return reply
+
+
+def shop_size(root: Path) -> tuple[int, int]:
+    """Items of a shop, and its longest history; reads nothing large, since opening is timed."""
+    size = json.loads((root / "shop.json").read_text(encoding="utf-8"))
+    return size["items"], size["max_history"]
 
 
 def serve(kinds: Mapping[str, Kind]) -> None:

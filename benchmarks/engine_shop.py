@@ -52,31 +52,15 @@ class Trained(NamedTuple):
 
 
 class Shop(NamedTuple):
-    """A written shop.
+    """What peers export.
 
     Attributes:
-        root: Its folder.
-        items: V, after enlarging.
         weights: The encoder's arrays by name.
-        rows: Shape (V + 1, 64), mapped.
-        histories: As in `Trained`.
+        rows: Shape (V + 1, 64).
     """
 
-    root: Path
-    items: int
     weights: dict[str, Floats]
     rows: Floats
-    histories: list[Indexes]
-
-    @property
-    def max_history(self) -> int:
-        """Lmax."""
-        return int(self.weights["0.bias"].shape[1])
-
-    @property
-    def bundle(self) -> Path:
-        """The bundle that hushrec opens."""
-        return self.root / "shop.hush"
 
 
 def load_trained(run: Path) -> Trained:
@@ -165,7 +149,8 @@ def write_shop(root: Path, trained: Trained, items: int) -> dict[str, Any]:
     np.savez(root / "weights.npz", **trained.weights.arrays())  # type: ignore[arg-type]
     np.save(root / "rows.npy", rows)
     np.savez(root / "histories.npz", item=np.concatenate(histories), stop=np.cumsum([len(h) for h in histories]))
-    (root / "shop.json").write_text(json.dumps({"items": items}), encoding="utf-8")
+    size = {"items": items, "max_history": trained.weights.max_history}
+    (root / "shop.json").write_text(json.dumps(size), encoding="utf-8")
     graphs = build_graphs(trained.weights, rows)
     tables = {name: enlarged_table(table, name, items) for name, table in trained.tables.items()}
     neighbours, arrays = pack_arrays(
@@ -197,11 +182,9 @@ def write_shop(root: Path, trained: Trained, items: int) -> dict[str, Any]:
 
 def open_shop(root: Path) -> Shop:
     """Read what `write_shop` wrote."""
-    items = json.loads((root / "shop.json").read_text(encoding="utf-8"))["items"]
-    with np.load(root / "weights.npz") as weights, np.load(root / "histories.npz") as histories:
+    with np.load(root / "weights.npz") as weights:
         arrays = {name: weights[name] for name in weights.files}
-        parts = np.split(histories["item"], histories["stop"][:-1])
-    return Shop(root, items, arrays, np.load(root / "rows.npy", mmap_mode="r"), parts)
+    return Shop(arrays, np.load(root / "rows.npy"))
 
 
 def _used() -> set[str]:
