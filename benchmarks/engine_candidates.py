@@ -18,9 +18,7 @@ __all__ = ["KINDS", "REFERENCES"]
 Floats = NDArray[np.float32]
 Indexes = NDArray[np.int64]
 
-ENCODER_LEVEL = (
-    "basic"  # of the encoder that NumPy, faiss and usearch stand behind: its graph is written as it should run
-)
+ENCODER_LEVEL = "basic"  # hushrec's graph is written as it should run; other levels are no faster
 TABLE = "rearranged/items.bin"
 
 
@@ -103,7 +101,7 @@ class Graphs:
 
 
 class QuantizedGraphs(Graphs):
-    """ONNX Runtime's quantize_dynamic over the exports; a variant is an export and how weights are scaled."""
+    """ONNX Runtime's quantize_dynamic over an export, as a whole; a variant is the export."""
 
     def __init__(self) -> None:
         super().__init__("quantized")
@@ -111,11 +109,9 @@ class QuantizedGraphs(Graphs):
     def write(self, root: Path) -> None:
         from float_peers import quantized_files
 
-        for variant in QUANTIZED:
-            source, scaled = variant.split(", ")
+        for source in QUANTIZED:
             names = ["model.onnx"] if source == "torch.onnx" else ["encoder.onnx", "scorer.onnx"]
-            graphs = [root / source / name for name in names]
-            quantized_files(graphs, root / f"{self._folder} {variant}", per_channel=scaled == "per channel")
+            quantized_files([root / source / name for name in names], root / f"{self._folder} {source}")
 
     def open(self, root: Path, variant: str) -> Sequence[Path]:
         return self._open(root, f"{self._folder} {variant}", "all")  # only then are its operators joined
@@ -185,7 +181,7 @@ class NumPy(BehindEncoder):
         best, reading = variant.split(", ")
         files = self._open_encoder(root)
         shape = (self._items + 1, WIDTH)
-        table = np.memmap(root / TABLE, np.float32, "r", shape=shape)
+        table = np.asarray(np.memmap(root / TABLE, np.float32, "r", shape=shape))
         self._table: Floats = table if reading == "mapped" else np.fromfile(root / TABLE, np.float32).reshape(shape)
         self._scores = np.empty(self._items + 1, np.float32)
         self._strips = best == "strips"
@@ -342,7 +338,7 @@ def _products(*settings: Sequence[str]) -> tuple[str, ...]:
 
 READING = ("mapped", "read")
 LEVELS = ("basic", "extended", "all")
-QUANTIZED = _products(("torch.onnx", "by hand"), ("per tensor", "per channel"))
+QUANTIZED = ("torch.onnx", "by hand")
 FAISS_ROUNDED = ("QT_8bit", "QT_8bit_uniform", "QT_fp16", "QT_bf16")
 USEARCH_ROUNDED = ("f16", "bf16", "i8")
 USEARCH = ("f32, matrix, mapped", *_products(("f32",), ("index",), READING))
