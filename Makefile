@@ -38,7 +38,7 @@ test-all: check  ## Check and every test, slow ones too.
 wheel: $(VENV)/.stamp-dev  ## Build the wheel once and try it in an empty environment.
 	$(BIN)/pytest -m wheel -s tests
 
-bench: $(VENV)/.stamp-dev  ## Measure what docs/benchmarks.md states.
+bench: $(VENV)/.stamp-bench  ## Measure what docs/benchmarks.md states.
 	test -d hushrec-demo/online_retail.hush || $(BIN)/hushrec demo
 	for part in machine engine cold_start reading accounting noise killed_rounds private_step training_audit quality private_quality train_step one_device releases secure_aggregation server_http big_round killed_server fuzz_server fleet federated_quality candidate_guard; do $(BIN)/python benchmarks/$$part.py || exit 1; done
 
@@ -55,6 +55,6 @@ $(VENV)/.stamp-venv:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/.stamp-all $(VENV)/.stamp-dev: $(VENV)/.stamp-%: $(VENV)/.stamp-venv pyproject.toml constraints.txt
+$(VENV)/.stamp-all $(VENV)/.stamp-dev $(VENV)/.stamp-bench: $(VENV)/.stamp-%: $(VENV)/.stamp-venv pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e ".[$*]"
 	@touch $@

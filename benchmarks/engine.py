@@ -1,207 +1,290 @@
-"""Time and memory of the engine: a history in, ten items out, one thread, a new event before every call.
+"""The engine against its peers: a history in, ten items out, one thread, a new event before every call.
 
-    python benchmarks/engine.py [--items 10000 100000 1000000] [--lengths 50 10] [--json]
+    python benchmarks/engine.py [--run FOLDER] [--items 10000 100000 1000000] [--second-env PYTHON ...]
+        [--quick] [--json]
 
-Weights and items are random: time does not depend on them, overlap does (benchmarks/quality.py has that of trained
-models). Beside int8 run three float32 exports of the same weights (`float_peers.py`), called the same way: by
-torch.onnx, by hand, and hushrec's own rearranged graph in float32. "warm": fifty calls of one, then of the next, caches
-full of its own weights. "cold": one call of each in turn, so that each finds the caches as another program left them.
-Memory is that of a process of its own that opens the int8 model and answers, watched every millisecond.
+The same trained weights for all, of hushrec's demo shop or of another run; its catalogue enlarged by perturbed copies
+and its own test histories (`engine_shop.py`). hushrec answers with its blend and without; the peers score alike, in
+float32 or in what they offer (`engine_candidates.py`, and in other environments `engine_exported.py`). Every candidate
+is a process of its own and is asked in turn with all others. "warm": blocks of calls of one, then of the next; "cold":
+one call of each in turn, so that each finds the caches as another program left them. Where a setting is a choice, the
+fastest is kept. The floor is the fastest of several ways to read the int8 table's bytes once.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+import engine_candidates
+import engine_exported
 import numpy as np
-from float_peers import FloatPeer, best_of, plain_files, rearranged_files, torch_file
-from hushrec import ort
-from hushrec.engine import Engine
-from hushrec.topk import top_k
-from hushrec_quantize.graphs import build_graphs
-from numpy.typing import NDArray
-from random_model import Folder, random_rows, random_weights
+from engine_goals import Row, check_goals, table
+from engine_process import K, Kind, Peak, Process
+from engine_shop import Trained, load_trained, write_shop
 
 __all__ = ["main"]
 
-SEED, K, BLOCK, MAX_HISTORY = 0, 10, 50, 50
-SHAPE = {"layers": 2, "heads": 2, "channels": 132}  # a quarter of the channels pruned
-PEERS: dict[str, Callable[..., list[Path]]] = {
-    "float32, torch.onnx": torch_file,
-    "float32, by hand": plain_files,
-    "float32, rearranged": rearranged_files,
-}
+DEMO = Path(__file__).resolve().parents[1] / "hushrec-demo" / "online_retail"
+EXACT, BLENDED = "NumPy", "hushrec, blend on"
+LEAST_CPU = 0.9  # processor time over time of calls that nothing disturbs is about 1
+LARGE_BLOCK, SMALL_BLOCK, SMALL_CATALOGUE = 10, 50, 50_000  # calls in a row, up to how many items it is the small one's
 
 
-class Scorer(Protocol):
-    """Anything that scores all rows after a history."""
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured.
 
-    def scores(self, items: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Shape (capacity,), may be written to."""
+    Attributes:
+        calls: Warm calls of each candidate at 10,000 items; a quarter as many cold.
+        least_calls: The same at least at larger sizes.
+        choosing: Calls by which a setting is chosen.
+        opens: Processes in which opening and memory are measured.
+        lists: Lists that the overlap is taken over.
+    """
+
+    calls: int = 2_000
+    least_calls: int = 200
+    choosing: int = 30
+    opens: int = 5
+    lists: int = 200
+
+
+QUICK = Effort(calls=300, least_calls=40, choosing=5, opens=2, lists=50)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a candidate runs.
+
+    Attributes:
+        kind: What it is.
+        script: Script of its process.
+        python: Its interpreter.
+    """
+
+    kind: Kind
+    script: Path
+    python: str | None = None
+
+    def start(self, name: str, root: Path, variant: str | None) -> Process:
+        """Start its process; without a variant it writes its files."""
+        return Process(self.script, name, root, variant, *(() if self.python is None else (self.python,)))
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A candidate that is asked.
+
+    Attributes:
+        process: Its process.
+        variant: Its setting.
+        open_ms: Median over several processes.
+        memory: The same.
+        disk_mb: Its files.
+    """
+
+    process: Process
+    variant: str
+    open_ms: float
+    memory: Peak
+    disk_mb: float
 
 
 def main() -> None:
-    """Measure and print, as a table or as one JSON object a line."""
-    parser = argparse.ArgumentParser(description="Time and memory of the engine.")
+    """Measure, print a table a size, and what of the goals is met; or all of it as one JSON object a line."""
+    parser = argparse.ArgumentParser(description="The engine against its peers.")
+    parser.add_argument("--run", type=Path, default=DEMO, help="folder of hushrec train; by default the demo's")
     parser.add_argument("--items", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--lengths", type=int, nargs="+", default=[50, 10])
-    parser.add_argument("--calls", type=int, default=2_000, help="per model and mode, at 10,000 items")
+    parser.add_argument(
+        "--second-env",
+        nargs="*",
+        default=os.environ.get("HUSHREC_SECOND_ENV", "").split(),
+        metavar="PYTHON",
+        help="interpreters of environments with ExecuTorch or LiteRT; default: $HUSHREC_SECOND_ENV",
+    )
+    parser.add_argument("--quick", action="store_true", help="few calls")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--watched", nargs=3, metavar=("FOLDER", "ITEMS", "CAPACITY"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.watched:
-        _answer_watched(Path(options.watched[0]), *map(int, options.watched[1:]))
-        return
+    if not options.run.is_dir():
+        raise SystemExit(f"{options.run}: no such folder; run hushrec demo first, or name another with --run")
+    trained, effort = load_trained(options.run), QUICK if options.quick else Effort()
+    places, left_out = _places(options.second_env)
+    say = _Printer(as_json=options.json)
+    for why in left_out:
+        say.note(why)
+    rows: list[Row] = []
     for items in options.items:
-        with tempfile.TemporaryDirectory() as name:
-            for line in _measure(Path(name), items, options.lengths, max(options.calls * 10_000 // items, 100)):
-                print(json.dumps(line) if options.json else _text(line), flush=True)
+        found = _measure(trained, items, places, effort, say)
+        say.rows(found)
+        rows += found
+        if min(row.cpu_over_wall for row in found) < LEAST_CPU:
+            say.note(
+                "other programs took the processor meanwhile: compare CPU µs, and measure again on a quiet machine"
+            )
+    say.goals(rows)
 
 
-def _measure(root: Path, items: int, lengths: list[int], calls: int) -> list[dict[str, Any]]:
-    weights, rows = random_weights(SEED, max_history=MAX_HISTORY, **SHAPE), random_rows(items, SEED)
-    graphs = build_graphs(weights, rows)
-    (folder := root / "int8").mkdir()
-    graphs.write(folder)
-    lines: list[dict[str, Any]] = [{"items": items, "memory": _memory(folder, items, graphs.capacity)}]
-    ort.load()
-    began = time.perf_counter()
-    models: dict[str, Scorer] = {"int8": Engine(Folder(folder, items, graphs.capacity, weights))}
-    open_ms = {"int8": (time.perf_counter() - began) * 1e3}
-    history = np.random.default_rng(SEED).integers(1, items + 1, 20_000)
-    for name, write in PEERS.items():
-        files = write(root / name, weights, rows, graphs.capacity)
-        open_one = partial(FloatPeer, files, graphs.capacity, MAX_HISTORY)
-        level, models[name] = best_of(open_one, history[: lengths[0]])
-        began = time.perf_counter()
-        open_one(level)
-        open_ms[name] = (time.perf_counter() - began) * 1e3
-    for length in lengths:
-        times = {"warm": _times(models, history, length, items, calls, BLOCK)}
-        times["cold"] = _times(models, history, length, items, calls, 1)
-        kept = {name: _overlap(models[name], models["float32, by hand"], history, length, items) for name in models}
-        lines.extend(
-            {
-                "items": items,
-                "length": length,
-                "model": name,
-                "open_ms": round(open_ms[name], 1),
-                "overlap": round(kept[name], 4),
-                **{
-                    f"{mode}_{q}_us": round(_percentile(times[mode][name], q), 1)
-                    for mode in times
-                    for q in ("p50", "p99")
-                },
-                **{f"{mode}_ratio": round(_ratio(times[mode], name), 3) for mode in times},
-            }
-            for name in models
+class _Printer:
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+
+    def note(self, text: str) -> None:
+        print(json.dumps({"note": text}) if self._as_json else text, flush=True)
+
+    def rows(self, rows: Sequence[Row]) -> None:
+        if self._as_json:
+            for row in rows:
+                print(json.dumps({**row._asdict(), "memory": row.memory._asdict()}), flush=True)
+        else:
+            print(f"\n{table(rows)}\n", flush=True)
+
+    def goals(self, rows: Sequence[Row]) -> None:
+        for goal in check_goals(rows):
+            print(json.dumps(goal._asdict()) if self._as_json else goal.line())
+
+
+def _places(second: Sequence[str]) -> tuple[dict[str, Place], list[str]]:
+    """Candidates that can run here, by name, and a sentence for each that cannot."""
+    found, left_out = {}, []
+    for name, kind in engine_candidates.KINDS.items():
+        if kind.needs and importlib.util.find_spec(kind.needs) is None:
+            left_out.append(f'left out, {kind.needs} is not installed (pip install -e ".[bench]"): {name}')
+        else:
+            found[name] = Place(kind, Path(engine_candidates.__file__))
+    for name, kind in engine_exported.KINDS.items():
+        pythons = [python for python in second if _has(python, kind.needs)]
+        if pythons:
+            found[name] = Place(kind, Path(engine_exported.__file__), pythons[0])
+        else:
+            left_out.append(f"left out, no --second-env has {kind.needs}: {name}")
+    return found, left_out
+
+
+def _has(python: str, package: str) -> bool:
+    code = f"import importlib.util; raise SystemExit(importlib.util.find_spec({package!r}) is None)"
+    return subprocess.run([python, "-c", code], check=False).returncode == 0
+
+
+def _measure(trained: Trained, items: int, places: dict[str, Place], effort: Effort, say: _Printer) -> list[Row]:
+    """All candidates at one size."""
+    with tempfile.TemporaryDirectory() as folder:
+        root, opened = Path(folder), dict[str, Opened]()
+        facts = write_shop(root, trained, items)
+        say.note(
+            f"{items:,} items: the catalogue {facts['copies']:.1f} times, a copy's cosine with its item "
+            f"{facts['cosine']:.2f}; median history {facts['median_history']:.0f} events"
         )
-    return lines
+        try:
+            for name, place in places.items():
+                try:
+                    opened[name] = _open(name, place, root, effort)
+                except RuntimeError as error:
+                    say.note(f"left out at {items:,} items: {error}")
+            overlaps = _overlaps(root, opened, effort.lists)
+            calls = max(effort.calls * 10_000 // items, effort.least_calls)
+            block = SMALL_BLOCK if items <= SMALL_CATALOGUE else LARGE_BLOCK
+            warm = _times(opened, calls, block)
+            cold = _times(opened, calls // 4, 1)
+        finally:
+            for one in opened.values():
+                one.process.end()
+    return [
+        _row(items, name, places[name].kind, opened[name], warm[name], cold[name], overlaps.get(name, 1.0))
+        for name in opened
+    ]
 
 
-def _answer(model: Scorer, history: NDArray[np.int64], items: int) -> NDArray[np.int64]:
-    scores = model.scores(history)
-    scores[0] = -np.inf
-    scores[items + 1 :] = -np.inf
-    return top_k(scores, K)[0]
+def _open(name: str, place: Place, root: Path, effort: Effort) -> Opened:
+    """Write its files, choose its setting, and open it several times; the last process is kept."""
+    place.start(name, root, None).end()
+    variants = place.kind.variants
+    if len(variants) > 1:
+        taken = {}
+        for variant in variants:
+            process = place.start(name, root, variant)
+            process.ask("open")
+            taken[variant] = float(np.median(process.ask(f"calls 200 {effort.choosing} 1")["s"]))
+            process.end()
+        variants = (min(taken, key=lambda variant: taken[variant]),)
+    replies, peaks = [], []
+    opens = 1 if place.kind.role == "floor" else effort.opens
+    for number in range(opens):
+        process = place.start(name, root, variants[0])
+        reply, peak = process.watch("open")
+        replies.append(reply)
+        peaks.append(peak)
+        if number < opens - 1:
+            process.end()
+    open_ms = float(np.median([reply["open_ms"] for reply in replies]))
+    memory = Peak(*np.median(peaks, axis=0).round(1).tolist())
+    return Opened(process, variants[0], open_ms, memory, replies[0]["bytes"] / 1e6)
 
 
-def _times(
-    models: Mapping[str, Scorer], history: NDArray[np.int64], length: int, items: int, calls: int, block: int
-) -> dict[str, list[float]]:
-    """Seconds of each call; the first of a block only warms up, if a block has more than one."""
-    times: dict[str, list[float]] = {name: [] for name in models}
-    for start in range(0, calls, block):
-        for name, model in models.items():
-            for call in range(start, start + block):
-                recent = history[call % 10_000 : call % 10_000 + length]
-                began = time.perf_counter()
-                _answer(model, recent, items)
-                if call > start or block == 1:
-                    times[name].append(time.perf_counter() - began)
-    return times
-
-
-def _percentile(times: list[float], which: str) -> float:
-    return float(np.percentile(times, int(which[1:]))) * 1e6
-
-
-def _ratio(times: Mapping[str, list[float]], name: str) -> float:
-    """Median of int8 over that of another."""
-    return float(np.median(times["int8"]) / np.median(times[name]))
-
-
-def _overlap(model: Scorer, exact: Scorer, history: NDArray[np.int64], length: int, items: int) -> float:
-    kept = 0
-    for start in range(0, 100 * length, length):
-        recent = history[start : start + length]
-        kept += len({*_answer(model, recent, items)} & {*_answer(exact, recent, items)})
-    return kept / (100 * K)
-
-
-def _memory(folder: Path, items: int, capacity: int) -> dict[str, float]:
-    """Peak RssAnon and RssFile of a process that opens the model and answers, and of its imports alone, in MB."""
-    command = [sys.executable, __file__, "--watched", str(folder), str(items), str(capacity)]
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
-    peak = {"RssAnon": 0.0, "RssFile": 0.0}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True, env=environment) as child:
-        assert child.stdout is not None
-        assert child.stdin is not None
-        child.stdout.readline()  # has imported
-        before = _resident(child.pid)
-        child.stdin.write("go\n")
-        child.stdin.flush()
-        while child.poll() is None:
-            now = _resident(child.pid)
-            peak = {key: max(peak[key], now.get(key, 0.0)) for key in peak}
-            time.sleep(0.001)
-    table = (folder / "items.bin").stat().st_size / 1e6
-    return {
-        "imports_anon_mb": round(before["RssAnon"], 1),
-        "peak_anon_mb": round(peak["RssAnon"], 1),
-        "peak_file_mb": round(peak["RssFile"], 1),
-        "table_mb": round(table, 1),
-        "anon_over_table": round((peak["RssAnon"] - before["RssAnon"]) / table, 3),
+def _overlaps(root: Path, opened: dict[str, Opened], lists: int) -> dict[str, float]:
+    """Share of the ten best of exact float32 scores that each candidate finds; with the blend, of float32 and blend."""
+    ((name, kind),) = engine_candidates.REFERENCES.items()
+    process = Process(Path(engine_candidates.__file__), name, root, kind.variants[0])
+    process.ask("open")
+    blended = process.ask(f"lists {lists}")["lists"]
+    process.end()
+    found = {
+        name: one.process.ask(f"lists {lists}")["lists"] for name, one in opened.items() if not name.startswith("floor")
     }
+    return {name: _overlap(answers, blended if name == BLENDED else found[EXACT]) for name, answers in found.items()}
 
 
-def _resident(pid: int) -> dict[str, float]:
-    """MB of anonymous and of file-mapped pages of a process; nothing once it has ended."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return {}
-    return {line.split(":")[0]: int(line.split()[1]) / 1e3 for line in lines if line.startswith(("RssAnon", "RssFile"))}
+def _overlap(answers: Sequence[Sequence[int]], exact: Sequence[Sequence[int]]) -> float:
+    return sum(len({*one} & {*other}) for one, other in zip(answers, exact, strict=True)) / (K * len(exact))
 
 
-def _answer_watched(folder: Path, items: int, capacity: int) -> None:
-    """Be the watched process."""
-    ort.load()
-    weights = random_weights(SEED, max_history=MAX_HISTORY, **SHAPE)
-    print("imported", flush=True)
-    sys.stdin.readline()
-    engine = Engine(Folder(folder, items, capacity, weights))
-    history = np.random.default_rng(SEED).integers(1, items + 1, 200)
-    for start in range(100):
-        _answer(engine, history[start : start + MAX_HISTORY], items)
+def _times(opened: dict[str, Opened], calls: int, block: int) -> dict[str, tuple[list[float], float]]:
+    """Seconds of each call, and processor seconds of all; the first of a block only warms up, if it has several."""
+    times: dict[str, list[float]] = {name: [] for name in opened}
+    cpu = dict.fromkeys(opened, 0.0)
+    for start in range(0, calls, block):
+        for name, one in opened.items():
+            reply: dict[str, Any] = one.process.ask(f"calls {start + 1} {block} {int(block > 1)}")
+            times[name] += reply["s"]
+            cpu[name] += reply["cpu_s"]
+    return {name: (times[name], cpu[name]) for name in opened}
 
 
-def _text(line: dict[str, Any]) -> str:
-    if "memory" in line:
-        return f"{line['items']:,} items: " + ", ".join(f"{key} {value}" for key, value in line["memory"].items())
-    return (
-        f"{line['items']:>9,} items  L={line['length']:<3} {line['model']:<20} "
-        f"warm p50 {line['warm_p50_us']:8.1f} p99 {line['warm_p99_us']:8.1f} µs  int8 takes {line['warm_ratio']:5.3f}  "
-        f"cold p50 {line['cold_p50_us']:8.1f} p99 {line['cold_p99_us']:8.1f} µs  int8 takes {line['cold_ratio']:5.3f}  "
-        f"overlap {line['overlap']:.3f}  open {line['open_ms']:.1f} ms"
+def _row(
+    items: int,
+    name: str,
+    kind: Kind,
+    one: Opened,
+    warm: tuple[list[float], float],
+    cold: tuple[list[float], float],
+    overlap: float,
+) -> Row:
+    p50, p99, cold_p50, cold_p99 = (
+        round(float(np.percentile(times, q)) * 1e6, 1) for times, _ in (warm, cold) for q in (50, 99)
+    )
+    times, cpu_s = warm
+    return Row(
+        items=items,
+        name=name,
+        role=kind.role,
+        family=kind.family,
+        setting=one.variant,
+        p50_us=p50,
+        p99_us=p99,
+        cold_p50_us=cold_p50,
+        cold_p99_us=cold_p99,
+        cpu_us=round(cpu_s / len(times) * 1e6, 1),
+        cpu_over_wall=round(cpu_s / sum(times), 3),
+        open_ms=round(one.open_ms, 1),
+        memory=one.memory,
+        disk_mb=round(one.disk_mb, 2),
+        overlap=round(overlap, 4),
     )
 
 

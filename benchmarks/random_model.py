@@ -1,15 +1,11 @@
 """A model with random weights, for measuring time and memory; its recommendations mean nothing."""
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
-from hushrec.manifest import Manifest, ModelInfo
-from hushrec.tables import WIDTH, items_layout
+from hushrec.tables import WIDTH
 from hushrec.weights.encoder import ADAPTER_RANK, HEAD_WIDTH, EncoderWeights, LayerWeights
 from numpy.typing import NDArray
 
-__all__ = ["Folder", "random_rows", "random_weights"]
+__all__ = ["random_rows", "random_weights"]
 
 Floats = NDArray[np.float32]
 
@@ -54,38 +50,3 @@ def random_rows(items: int, seed: int) -> Floats:
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     rows[0] = 0
     return rows
-
-
-class Folder:
-    """The engine's files in a folder, as an engine takes them.
-
-    Args:
-        root: Where encoder.onnx and the others are.
-        items: V.
-        capacity: Rows of the table.
-        weights: For its shape.
-    """
-
-    def __init__(self, root: Path, items: int, capacity: int, weights: EncoderWeights) -> None:
-        self._root, self._capacity = root, capacity
-        model = ModelInfo(
-            width=WIDTH,
-            layers=len(weights.layers),
-            max_history=weights.max_history,
-            items=items,
-            capacity=capacity,
-            filter_seen=False,
-            times=False,
-        )
-        self.manifest = Manifest(model=model, arrays={})
-
-    def path(self, name: str) -> Path:
-        """Path of a file."""
-        return self._root / name
-
-    def array(self, name: str) -> NDArray[Any]:
-        """A mapped array of the item table."""
-        layout, file = items_layout(self._capacity), self._root / "items.bin"
-        if name == "items.codes":
-            return np.memmap(file, np.uint8, "r", layout.codes_offset, (self._capacity, WIDTH))
-        return np.memmap(file, "<f4", "r", layout.scale_offset, (1,))
