@@ -10,7 +10,7 @@ from typing import Any
 
 from hushrec.tables import ZERO_POINT, items_layout
 from hushrec.weights.encoder import INPUT_SCALE, NORM_EPSILON, WIDTH, EncoderWeights
-from hushrec.weights.tensors import Precision, encoder_tensors, offsets
+from hushrec.weights.tensors import Precision, encoder_tensors, is_float, offsets
 from numpy.typing import NDArray
 
 from hushrec_quantize.builder import FLOAT, GraphBuilder
@@ -50,6 +50,7 @@ class Encoder:
         self._graph, self._weights, self._precision = graph, weights, precision
         self._tensors: Mapping[str, NDArray[Any]] = encoder_tensors(weights, precision)
         self._offsets = offsets(self._tensors)
+        self._rounded: dict[str, list[str]] = {}
         self.table = self.step = self.zero_point = ""
         if precision == "fp32":
             self.table = graph.external("table", "float32", [capacity, WIDTH], ITEMS_BIN, 0)
@@ -157,21 +158,18 @@ class Encoder:
         return self._graph.op("LayerNormalization", x, scale, bias, axis=-1, epsilon=NORM_EPSILON)
 
     def _linear(self, x: str, name: str) -> str:
-        """Multiply by a matrix of the encoder.
-
-        Measured on one thread: the int8 product takes half of float32's time where it has 50 rows, and more where it
-        has the one row of the last layer. There, and where the inputs have outliers that make one step size for all of
-        them too coarse (`down`, after the product of two activations), the matrix becomes float32 at opening.
-        """
+        """Multiply by a matrix of the encoder; `x` is rounded to int8 once, however many matrices it meets."""
         g = self._graph
         if self._precision == "fp32":
             return g.op("MatMul", x, self._weight(name))
         codes, scales = self._weight(f"{name}.codes"), self._weight(f"{name}.scales")
         layer, part = name.split(".")
-        if int(layer) < len(self._weights.layers) - 1 and part != "down":
-            return g.contrib("DynamicQuantizeMatMul", x, codes, scales, self.zero_point)
-        steps = g.op("Sub", g.op("Cast", codes, to=FLOAT), g.number("zero", ZERO_POINT))
-        return g.op("MatMul", x, g.op("Mul", steps, scales))
+        if is_float(part, last=int(layer) == len(self._weights.layers) - 1):
+            return g.op("MatMul", x, g.op("Mul", g.op("Cast", codes, to=FLOAT), scales))
+        if x not in self._rounded:
+            self._rounded[x] = g.op_many("DynamicQuantizeLinear", 3, x)
+        rounded, step, zero_point = self._rounded[x]
+        return g.contrib("MatMulIntegerToFloat", rounded, codes, step, scales, zero_point)
 
     def _weight(self, name: str) -> str:
         return self._graph.weight(name, self._tensors[name], ENCODER_BIN, self._offsets[name])

@@ -19,16 +19,16 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hushrec.tables import ZERO_POINT
 from hushrec.weights.encoder import HEAD_WIDTH, INPUT_SCALE, WIDTH, EncoderWeights, LayerWeights
-from hushrec.weights.rounding import round_columns
+from hushrec.weights.rounding import LARGEST, round_columns
 
-__all__ = ["Fit", "Precision", "align", "encoder_tensors", "offsets", "pack_encoder"]
+__all__ = ["Fit", "Precision", "align", "encoder_tensors", "is_float", "offsets", "pack_encoder"]
 
 Precision = Literal["int8", "fp32"]
 Array = NDArray[Any]
 
 _ALIGNMENT = 64  # bytes
+_NO_OVERFLOW = 63  # without VNNI two products of an unsigned and a signed byte meet in 16 bits: 2 · 255 · 63 fits
 
 
 class Fit(NamedTuple):
@@ -62,7 +62,7 @@ def encoder_tensors(weights: EncoderWeights, precision: Precision = "int8", fit:
 
     Returns:
         Name to array, in file order. A matrix `m` is one array `m`, shape (inputs, outputs), in float32; in int8 it is
-        `m.codes` of that shape, uint8 around 128, and `m.scales`, one a column.
+        `m.codes` of that shape, int8, and `m.scales`, one a column.
     """
     tensors: dict[str, Array] = {}
     if weights.behaviors is not None:
@@ -72,7 +72,8 @@ def encoder_tensors(weights: EncoderWeights, precision: Precision = "int8", fit:
         tensors[f"{number}.norm1.scale"], tensors[f"{number}.norm1.bias"] = layer.norm1_scale, layer.norm1_bias
         tensors[f"{number}.distance"] = _last_row(layer.bias) if last else _with_mask(layer.bias)
         for name, matrix in _parts(layer):
-            tensors.update(_stored(f"{number}.{name}", matrix, precision, fit.moments))
+            largest = LARGEST if is_float(name, last=last) else _NO_OVERFLOW
+            tensors.update(_stored(f"{number}.{name}", matrix, precision, fit.moments, largest))
         tensors[f"{number}.norm2.scale"], tensors[f"{number}.norm2.bias"] = layer.norm2_scale, layer.norm2_bias
     tensors["norm.scale"], tensors["norm.bias"] = weights.norm_scale, weights.norm_bias
     adapter = np.float32 if precision == "fp32" else np.float16
@@ -82,6 +83,16 @@ def encoder_tensors(weights: EncoderWeights, precision: Precision = "int8", fit:
     if precision == "int8":
         tensors["rotation"] = (INPUT_SCALE * fit.rotation).astype(np.float16)
     return tensors
+
+
+def is_float(part: str, *, last: bool) -> bool:
+    """Whether a matrix of a layer becomes float32 when a graph is opened, int8 only on disk.
+
+    Measured on one thread: the int8 product takes half of float32's time where it has 50 rows, and more where it has
+    the one row of the last layer. The inputs of `down`, a product of two activations, have outliers that make one step
+    size for all of them too coarse.
+    """
+    return last or part == "down"
 
 
 def offsets(tensors: Mapping[str, Array]) -> dict[str, int]:
@@ -140,10 +151,13 @@ def _last_row(bias: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _stored(
-    name: str, matrix: NDArray[np.float32], precision: Precision, moments: Mapping[str, NDArray[np.float64]]
+    name: str,
+    matrix: NDArray[np.float32],
+    precision: Precision,
+    moments: Mapping[str, NDArray[np.float64]],
+    largest: int,
 ) -> dict[str, Array]:
     if precision == "fp32":
         return {name: np.ascontiguousarray(matrix)}
-    steps, scales = round_columns(matrix, moments.get(name, np.eye(len(matrix))))
-    codes = (steps.astype(np.int16) + ZERO_POINT).astype(np.uint8)  # signed ones overflow on processors without VNNI
+    codes, scales = round_columns(matrix, moments.get(name, np.eye(len(matrix))), largest)
     return {f"{name}.codes": codes, f"{name}.scales": scales}
