@@ -24,6 +24,8 @@ ITEMS = 30
 PARTS = [
     BlendPart("own", 2.0, 0.1, 0.7, 0),
     BlendPart("transitions", 0.6, 0.01, 0.6, 3),
+    BlendPart("transitions", 0.3, 2.0, 0.6, 3),
+    BlendPart("successors", 0.5, 0.1, 0.1, 4),
     BlendPart("item_knn", 0.4, 1.0, 1.0, 5),
     BlendPart("popularity", 0.2, 3.0),
 ]
@@ -102,13 +104,12 @@ def test_shoppers_who_return_to_their_items_make_the_fit_keep_their_own_counts(
     assert scores["blend"] > 0.95 > scores["model"] + 0.2
 
 
-def test_an_order_of_items_makes_the_fit_keep_transitions(untrained: Model) -> None:
+def test_an_order_of_items_makes_the_fit_keep_successors(untrained: Model) -> None:
     rows = chain(60, ITEMS, 6)
     tables = count_tables(sequences(rows), ITEMS)
     asked = queries([row[:-1] for row in rows], [row[-1:] for row in rows])
     parts, scores = fit_blend(untrained, asked, tables, filter_seen=True)
-    assert "transitions" in names(parts)
-    assert not names(parts) & {"own", "popularity"}
+    assert names(parts) == {"successors"}
     assert scores["blend"] > 0.95 > 0.5 > scores["model"]
 
 
