@@ -34,7 +34,7 @@ NEIGHBOURS = 32
 """Entries of a row at least, however large the catalogue."""
 
 _MOST_NEIGHBOURS = 128
-_TABLE_BYTES = 4_000_000  # of a table, unless that were fewer than NEIGHBOURS a row
+_TABLE_BYTES = 2_000_000  # of a table, unless that were fewer than NEIGHBOURS a row
 _ENTRY_BYTES = 5
 WINDOW = 20  # events that a transition spans at most
 GAP_DECAY = 0.8  # weight of a pair one event further apart
@@ -73,10 +73,10 @@ def _without_empty_columns(table: Table) -> Table:
 
 
 def neighbours_a_row(items: int) -> int:
-    """Entries that a row of a table keeps at most: 4 MB for the table, but 32 to 128 a row.
+    """Entries that a row of a table keeps at most: 2 MB for the table, but 32 to 128 a row.
 
     >>> [neighbours_a_row(items) for items in (3_416, 12_101, 36_968)]
-    [128, 66, 32]
+    [117, 33, 32]
     """
     return int(np.clip(_TABLE_BYTES // (_ENTRY_BYTES * (items + 1)), NEIGHBOURS, _MOST_NEIGHBOURS))
 

@@ -122,7 +122,7 @@ def test_a_table_is_bounded_in_bytes_but_for_the_least_number_of_neighbours() ->
     for items in (10, 3_416, 12_101, 25_000, 1_000_000):
         kept = neighbours_a_row(items)
         assert 32 <= kept <= 128
-        assert kept == 32 or (items + 1) * kept * 5 <= 4_000_000
+        assert kept == 32 or (items + 1) * kept * 5 <= 2_000_000
     assert neighbours_a_row(12_101) > 32
 
 
