@@ -41,8 +41,8 @@ from hushrec_quantize.verify import (
 __all__ = ["QuantizeOptions", "QuantizeReport", "Step", "quantize"]
 
 DEFAULT_PRUNE = 0.25
-FINE_TUNE_EPOCHS = 3  # the best of them is kept; docs/design.md has what one to three give
-FINE_TUNE_RATE = 5e-4
+_FINE_TUNE_EPOCHS = 3  # the best of them is kept; docs/design.md has what one to three give
+_FINE_TUNE_RATE = 5e-4
 _SAMPLE = 5_000  # validation queries that steps are compared on
 
 
@@ -204,7 +204,7 @@ class _Quantization:
             found,
             overlap(trained.lists, found.lists),
         )
-        settings = replace(self.trained.settings, shape=shape, epochs=FINE_TUNE_EPOCHS, learning_rate=FINE_TUNE_RATE)
+        settings = replace(self.trained.settings, shape=shape, epochs=_FINE_TUNE_EPOCHS, learning_rate=_FINE_TUNE_RATE)
         start = copy.deepcopy(model)
         tuned = train_model(self.split, self.trained.features, settings, start=start, progress=self.progress).model
         after = self._alone(tuned)
