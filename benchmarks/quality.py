@@ -86,10 +86,14 @@ def report(results: list[dict[str, Any]]) -> None:
     head("set", "ranked by", "HR@10", "NDCG@10")
     for name, rows in grouped(results):
         line(name, "**int8 bundle**", *(f"{mean(rows, 'evaluate', metric):.4f}" for metric in METRICS))
-        for group, what in (("parts", " alone"), ("baselines", "")):
-            for key in rows[0]["evaluate"][group]:
+        for group, what in (("parts", " alone"), ("without", " left out of the blend"), ("baselines", "")):
+            for key in dict.fromkeys(key for row in rows for key in row["evaluate"][group]):
                 having = [row for row in rows if row["evaluate"][group].get(key)]
-                line("", key + what, *(f"{mean(having, 'evaluate', group, key, m):.4f}" for m in METRICS))
+                line(
+                    "",
+                    f"{key}{what}{'' if len(having) == len(rows) else f' ({len(having)} seeds)'}",
+                    *(f"{mean(having, 'evaluate', group, key, m):.4f}" for m in METRICS),
+                )
 
 
 def head(*cells: str) -> None:

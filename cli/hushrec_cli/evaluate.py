@@ -30,7 +30,9 @@ def evaluate(
     ] = None,
     test_from: TestFrom = None,
     column: Columns = None,
-    parts: Annotated[bool, typer.Option("--parts", help="Also evaluate each part of the blend alone.")] = False,
+    parts: Annotated[
+        bool, typer.Option("--parts", help="Also evaluate each part of the blend alone, and the blend without it.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Measure ranking quality beside every baseline.
@@ -63,7 +65,8 @@ def evaluate(
 
 
 def quality_rows(found: dict[str, Any], name: str) -> list[list[Cell]]:
-    """Rows of one evaluation: the model, each part of it alone, each baseline; a baseline that cannot exist is a dash.
+    """Rows of one evaluation: the model, each part of it alone, the model without each, each baseline; a baseline that
+    cannot exist is a dash.
 
     Args:
         found: What `hushrec evaluate --json` prints.
@@ -72,6 +75,8 @@ def quality_rows(found: dict[str, Any], name: str) -> list[list[Cell]]:
     rows: list[list[Cell]] = [[name, found["hr@10"], found["ndcg@10"]]]
     for part, scores in found.get("parts", {}).items():
         rows.append([f"  {part} alone", scores["hr@10"], scores["ndcg@10"]])
+    for part, scores in found.get("without", {}).items():
+        rows.append([f"  without {part}", scores["hr@10"], scores["ndcg@10"]])
     for key, scores in found["baselines"].items():
         rows.append([BASELINE_NAMES.get(key, key), *(scores[m] if scores else None for m in ("hr@10", "ndcg@10"))])
     return rows

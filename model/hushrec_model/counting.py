@@ -1,8 +1,8 @@
-"""Count tables from the training part of a log: transitions, item-kNN, popularity. Scoring with them is
+"""Count tables from the training part of a log: transitions, successors, item-kNN, popularity. Scoring with them is
 `hushrec.counts`.
 
-Every table is cut to the strongest `NEIGHBOURS` entries of a row and stored as uint8 steps of the row's largest
-weight, as it is shipped. The tables come straight from the log: whatever holds one is private.
+Every table is cut to the strongest entries of a row and stored as uint8 steps of the row's largest weight, as it is
+shipped. The tables come straight from the log: whatever holds one is private.
 """
 
 import numpy as np
@@ -20,18 +20,26 @@ __all__ = [
     "WINDOW",
     "count_tables",
     "item_knn",
+    "neighbours_a_row",
     "next_items",
     "popularity",
     "recent_popularity",
     "row_scaled",
     "strongest",
+    "successors",
     "transitions",
 ]
 
 NEIGHBOURS = 32
+"""Entries of a row at least, however large the catalogue."""
+
+_MOST_NEIGHBOURS = 128
+_TABLE_BYTES = 2_000_000  # of a table, unless that were fewer than NEIGHBOURS a row
+_ENTRY_BYTES = 5
 WINDOW = 20  # events that a transition spans at most
 GAP_DECAY = 0.8  # weight of a pair one event further apart
 REVERSE = 0.25  # share of a pair that its other direction gets
+_SOON = (1.0, 0.1, 0.01)  # weight of a successor one, two and three events later
 _ROW_POWER = 0.5
 _KNN_HISTORY = 200  # events of a sequence that item-kNN pairs up
 _KNN_ROWS = 4096  # rows of the co-occurrence matrix made at once
@@ -46,15 +54,31 @@ def count_tables(train: Sequences, items: int, *, min_shoppers: int = 1) -> Tabl
     Args:
         train: Training events.
         items: V.
-        min_shoppers: Pairs that fewer shoppers made are left out of both tables of pairs; no privacy guarantee.
+        min_shoppers: Pairs that fewer shoppers made are left out of all tables of pairs; no privacy guarantee.
 
     Returns:
-        `transitions.*` and `item_knn.*` (items, weights, scales) and `popularity`; rows 0 to V.
+        `transitions.*`, `successors.*` and `item_knn.*` (items, weights, scales) and `popularity`; rows 0 to V.
     """
     tables: Table = {"popularity": popularity(train, items)}
-    for name, count in (("transitions", transitions), ("item_knn", item_knn)):
-        tables |= {f"{name}.{field}": array for field, array in count(train, items, min_shoppers=min_shoppers).items()}
+    for name, count in (("transitions", transitions), ("successors", successors), ("item_knn", item_knn)):
+        table = _without_empty_columns(count(train, items, min_shoppers=min_shoppers))
+        tables |= {f"{name}.{field}": array for field, array in table.items()}
     return tables
+
+
+def _without_empty_columns(table: Table) -> Table:
+    """The same rows, as wide as the fullest of them, and one entry at least."""
+    width = max(1, int((table["weights"] != 0).sum(1).max(initial=0)))
+    return {field: array[:, :width].copy() if array.ndim > 1 else array for field, array in table.items()}
+
+
+def neighbours_a_row(items: int) -> int:
+    """Entries that a row of a table keeps at most: 2 MB for the table, but 32 to 128 a row.
+
+    >>> [neighbours_a_row(items) for items in (3_416, 12_101, 36_968)]
+    [117, 33, 32]
+    """
+    return int(np.clip(_TABLE_BYTES // (_ENTRY_BYTES * (items + 1)), NEIGHBOURS, _MOST_NEIGHBOURS))
 
 
 def popularity(train: Sequences, items: int) -> NDArray[np.float32]:
@@ -81,7 +105,16 @@ def transitions(train: Sequences, items: int, *, min_shoppers: int = 1) -> Table
     counts = nearby_pairs(train, items, weights, reverse=REVERSE, repeats=True)
     if min_shoppers > 1:
         counts = counts.multiply(shared_pairs(train, items, WINDOW, min_shoppers)).tocsr()
-    return strongest(row_scaled(counts))
+    return strongest(row_scaled(counts), neighbours_a_row(items))
+
+
+def successors(train: Sequences, items: int, *, min_shoppers: int = 1) -> Table:
+    """What follows soon after, in that order only: the next event counts 1, the one after it .1, the third .01; divided
+    by the root of the row sum. Where the order of items matters, `transitions` blur it."""
+    counts = nearby_pairs(train, items, np.array(_SOON), reverse=0.0, repeats=True)
+    if min_shoppers > 1:
+        counts = counts.multiply(shared_pairs(train, items, len(_SOON), min_shoppers)).tocsr()
+    return strongest(row_scaled(counts), neighbours_a_row(items))
 
 
 def row_scaled(counts: "sparse.csr_matrix") -> "sparse.csr_matrix":
@@ -114,7 +147,8 @@ def item_knn(train: Sequences, items: int, *, min_shoppers: int = 1) -> Table:
     blocks = []
     for first in range(0, items + 1, _KNN_ROWS):
         rows = _without_self(columns[first : first + _KNN_ROWS] @ has, first)
-        blocks.append(strongest(rows if kept is None else rows.multiply(kept[first : first + _KNN_ROWS])))
+        shared = rows if kept is None else rows.multiply(kept[first : first + _KNN_ROWS])
+        blocks.append(strongest(shared, neighbours_a_row(items)))
     return {field: np.concatenate([block[field] for block in blocks]) for field in blocks[0]}
 
 
@@ -131,8 +165,12 @@ def _without_self(rows: "sparse.csr_matrix", first: int) -> "sparse.csr_matrix":
     return sparse.csr_matrix((coo.data[keep], (coo.row[keep], coo.col[keep])), shape=rows.shape)
 
 
-def strongest(counts: "sparse.csr_matrix") -> Table:
-    """Keep the `NEIGHBOURS` strongest entries of each row of a matrix (V + 1, V + 1); ties go to the lower item.
+def strongest(counts: "sparse.csr_matrix", neighbours: int = NEIGHBOURS) -> Table:
+    """Keep the strongest entries of each row of a matrix (V + 1, V + 1); ties go to the lower item.
+
+    Args:
+        counts: At least 0.
+        neighbours: K, how many of a row to keep.
 
     Returns:
         `items`, `weights` and `scales`, as `hushrec.counts.Neighbours` takes them.
@@ -144,11 +182,11 @@ def strongest(counts: "sparse.csr_matrix") -> Table:
     row, column, value = row[order], column[order], value[order]
     first = np.searchsorted(row, np.arange(counts.shape[0]))
     rank = np.arange(len(row)) - first[row]
-    row, column, value, rank = (a[rank < NEIGHBOURS] for a in (row, column, value, rank))
+    row, column, value, rank = (a[rank < neighbours] for a in (row, column, value, rank))
     scales = np.zeros(counts.shape[0], np.float32)
     np.maximum.at(scales, row, value / 255)
-    near = np.zeros((counts.shape[0], NEIGHBOURS), np.uint32)
-    weights = np.zeros((counts.shape[0], NEIGHBOURS), np.uint8)
+    near = np.zeros((counts.shape[0], neighbours), np.uint32)
+    weights = np.zeros((counts.shape[0], neighbours), np.uint8)
     near[row, rank] = column
     weights[row, rank] = np.maximum(np.rint(value / scales[row]), 1)
     return {"items": near, "weights": weights, "scales": scales}

@@ -76,12 +76,12 @@ def evaluate_any(
         protocol: How to split; None: as it was trained.
         test_from: Where the test begins; None: as it was trained, if the protocol is the same.
         columns: Column of the file for each role, where the names do not say it.
-        parts: Also evaluate the Transformer and each part of the blend alone.
+        parts: Also evaluate the Transformer and each source of counts alone, and the blend without each.
         progress: Told of every scorer.
 
     Returns:
         JSON values: protocol, protocol_sha256, users, items, hr@10, ndcg@10, mrr, coverage@10, the cold slice,
-        baselines, and parts if asked.
+        baselines, and, if asked, parts and without.
 
     Raises:
         CheckpointError: `path` is neither.
@@ -102,12 +102,22 @@ def evaluate_any(
     scorers: dict[str, Scorer | None] = {"": subject.scorer(split.filter_seen, subject.blend)}
     if parts:
         scorers["parts/transformer"] = subject.scorer(split.filter_seen, ())
-        for part, source in zip(subject.blend, count_sources(subject.blend, subject.arrays), strict=True):
-            popular: Any = subject.arrays["popularity"]
-            scorers[f"parts/{part.name}"] = CountScorer(source, popular, filter_seen=split.filter_seen)
+        scorers |= _part_scorers(subject, split.filter_seen)
     scorers |= {f"baselines/{name}": scorer for name, scorer in baseline_scorers(split, tables).items()}
     known = _as_known(split.test, len(subject.items), _behavior_numbers(log.behaviors, subject.behaviors))
     return _results(split, known, scorers, progress)
+
+
+def _part_scorers(subject: _Subject, filter_seen: bool) -> dict[str, Scorer]:
+    """Each source of counts alone, with the decay of its heaviest part, and the blend without all parts of a source."""
+    popular: Any = subject.arrays["popularity"]
+    heaviest = {part.name: part for part in sorted(subject.blend, key=lambda part: part.weight)}
+    found: dict[str, Scorer] = {}
+    for name, part in heaviest.items():
+        (source,) = count_sources([part], subject.arrays)
+        found[f"parts/{name}"] = CountScorer(source, popular, filter_seen=filter_seen)
+        found[f"without/{name}"] = subject.scorer(filter_seen, [part for part in subject.blend if part.name != name])
+    return found
 
 
 def _results(split: Split, known: Queries, scorers: Mapping[str, Scorer | None], progress: Progress) -> dict[str, Any]:
@@ -121,7 +131,7 @@ def _results(split: Split, known: Queries, scorers: Mapping[str, Scorer | None],
             continue
         scores = None
         if scorer is not None:
-            asked = known if group == "parts" else split.test
+            asked = split.test if group == "baselines" else known
             found = evaluate(scorer, asked, len(split.items))
             scores = {"hr@10": found.hr, "ndcg@10": found.ndcg}
         result.setdefault(group, {})[key] = scores

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 __all__ = ["Blend", "CountSource", "Neighbours", "Own", "Part", "Popularity", "count_sources", "fading"]
 
-NEIGHBOUR_PARTS = ("transitions", "item_knn")
+NEIGHBOUR_PARTS = ("transitions", "successors", "item_knn")
 
 
 class Part(Protocol):
@@ -25,7 +25,7 @@ class Part(Protocol):
 
     @property
     def name(self) -> str:
-        """Which source: own, transitions, item_knn or popularity."""
+        """Which source: own, transitions, successors, item_knn or popularity."""
 
     @property
     def weight(self) -> float:
@@ -175,7 +175,13 @@ class Blend:
         self.sources = count_sources(self.parts, arrays)
         self._total = np.zeros(len(arrays["popularity"]), np.float32)
         popular: Any = arrays["popularity"]
-        self._fixed = [_gain(part, popular) if part.name == "popularity" else None for part in self.parts]
+        always = [_gain(part, popular) for part in self.parts if part.name == "popularity"]
+        self._fixed = np.sum(always, axis=0, dtype=np.float32) if always else None  # the same whatever the history
+        counted: dict[tuple[str, float, int], tuple[CountSource, list[Part]]] = {}
+        for part, source in zip(self.parts, self.sources, strict=True):
+            if part.name != "popularity":
+                counted.setdefault((part.name, part.decay, part.window), (source, []))[1].append(part)
+        self._counted = list(counted.values())  # parts that differ only in epsilon are counted once
 
     def add_to(self, scores: NDArray[np.float32], history: NDArray[np.int64]) -> None:
         """Add every part to the scores in place.
@@ -190,20 +196,21 @@ class Blend:
         if not len(history):
             return
         total = self._total
-        for part, source, fixed in zip(self.parts, self.sources, self._fixed, strict=True):
-            if fixed is not None:  # the same whatever the history
-                scores[: len(total)] += fixed
-                continue
+        if self._fixed is not None:
+            scores[: len(total)] += self._fixed
+        for source, parts in self._counted:
             try:
                 touched = source.add(total, history)
             except IndexError as error:
                 total[:] = 0  # the next call must not find half of this one
                 raise BundleError(
-                    f"the table {part.name!r} names items that do not exist; fetch the bundle again"
+                    f"the table {parts[0].name!r} names items that do not exist; fetch the bundle again"
                 ) from error
-            gain = _gain(part, total.take(touched))
-            gain += scores.take(touched)
-            scores[touched] = gain  # repeated indexes write the same value
+            counts = total.take(touched)
+            gained = scores.take(touched)
+            for part in parts:
+                gained += _gain(part, counts)
+            scores[touched] = gained  # repeated indexes write the same value
             total[touched] = 0
 
     def touched(self, source: int, history: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

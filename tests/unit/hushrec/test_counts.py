@@ -18,7 +18,7 @@ Arrays = dict[str, NDArray[np.generic]]
 def _arrays(seed: int = 0) -> Arrays:
     rng = np.random.default_rng(seed)
     arrays: Arrays = {"popularity": rng.integers(0, 9, ITEMS + 1).astype(np.float32)}
-    for name in ("transitions", "item_knn"):
+    for name in ("transitions", "successors", "item_knn"):
         arrays[f"{name}.items"] = rng.integers(0, ITEMS + 1, (ITEMS + 1, NEAR)).astype(np.uint32)
         arrays[f"{name}.weights"] = rng.integers(0, 256, (ITEMS + 1, NEAR)).astype(np.uint8)
         arrays[f"{name}.scales"] = rng.random(ITEMS + 1).astype(np.float32)
@@ -51,10 +51,14 @@ PARTS = [
     BlendPart("transitions", 0.6, 0.01, 0.6, 3),
     BlendPart("item_knn", 0.4, 1.0, 1.0, 5),
     BlendPart("popularity", 0.2, 3.0),
+    BlendPart("transitions", 0.9, 7.0, 0.6, 3),  # counted as the other one is
+    BlendPart("transitions", 0.3, 0.01, 0.2, 3),
+    BlendPart("successors", 0.7, 0.3, 0.1, 2),
+    BlendPart("popularity", 0.5, 1.0),
 ]
 
 
-@given(history=st.lists(st.integers(1, ITEMS), max_size=9), chosen=st.sets(st.integers(0, 3)), seed=st.integers(0, 99))
+@given(history=st.lists(st.integers(1, ITEMS), max_size=9), chosen=st.sets(st.integers(0, 7)), seed=st.integers(0, 99))
 def test_the_blend_equals_its_plain_definition(history: list[int], chosen: set[int], seed: int) -> None:
     arrays, parts = _arrays(seed), [PARTS[i] for i in sorted(chosen)]
     blend = Blend(parts, arrays)
@@ -63,6 +67,19 @@ def test_the_blend_equals_its_plain_definition(history: list[int], chosen: set[i
         wanted = _plain(parts, arrays, scores[: ITEMS + 1].tolist(), history)
         blend.add_to(scores, np.array(history, np.int64))
         np.testing.assert_allclose(scores[1 : ITEMS + 1], wanted[1:], rtol=1e-4, atol=1e-4)
+
+
+def test_parts_that_differ_only_in_epsilon_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[int] = []
+    add = Neighbours.add
+
+    def counting(self: Neighbours, total: NDArray[np.float32], history: NDArray[np.int64]) -> NDArray[np.integer]:
+        counted.append(1)
+        return add(self, total, history)
+
+    monkeypatch.setattr(Neighbours, "add", counting)
+    Blend([PARTS[1], PARTS[4], PARTS[5]], _arrays()).add_to(np.zeros(ITEMS + 1, np.float32), np.array([3]))
+    assert len(counted) == 2
 
 
 def test_a_table_that_names_items_outside_the_catalogue_is_refused_and_leaves_no_trace() -> None:

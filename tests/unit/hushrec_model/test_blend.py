@@ -8,9 +8,10 @@ import pytest
 import torch
 from hushrec.counts import Blend
 from hushrec.manifest import BlendPart
-from hushrec_model.blend import BlendScorer, fit_blend
+from hushrec_model.blend import BlendScorer, _Candidates, _fitted, fit_blend
 from hushrec_model.counting import count_tables
 from hushrec_model.evaluate import evaluate
+from hushrec_model.listwise import Chosen
 from hushrec_model.model import Model, ModelScorer
 from hushrec_model.sequences import Queries
 from hushrec_model.training import train_model
@@ -24,6 +25,8 @@ ITEMS = 30
 PARTS = [
     BlendPart("own", 2.0, 0.1, 0.7, 0),
     BlendPart("transitions", 0.6, 0.01, 0.6, 3),
+    BlendPart("transitions", 0.3, 2.0, 0.6, 3),
+    BlendPart("successors", 0.5, 0.1, 0.1, 4),
     BlendPart("item_knn", 0.4, 1.0, 1.0, 5),
     BlendPart("popularity", 0.2, 3.0),
 ]
@@ -102,13 +105,12 @@ def test_shoppers_who_return_to_their_items_make_the_fit_keep_their_own_counts(
     assert scores["blend"] > 0.95 > scores["model"] + 0.2
 
 
-def test_an_order_of_items_makes_the_fit_keep_transitions(untrained: Model) -> None:
+def test_an_order_of_items_makes_the_fit_keep_successors(untrained: Model) -> None:
     rows = chain(60, ITEMS, 6)
     tables = count_tables(sequences(rows), ITEMS)
     asked = queries([row[:-1] for row in rows], [row[-1:] for row in rows])
     parts, scores = fit_blend(untrained, asked, tables, filter_seen=True)
-    assert "transitions" in names(parts)
-    assert not names(parts) & {"own", "popularity"}
+    assert names(parts) == {"successors"}
     assert scores["blend"] > 0.95 > 0.5 > scores["model"]
 
 
@@ -177,3 +179,37 @@ def test_fitting_changes_neither_model_nor_tables_and_repeats(untrained: Model, 
     )
     assert all((arrays[name] == before[name]).all() for name in before)
     assert all((value == weights[name]).all() for name, value in untrained.state_dict().items())
+
+
+def returning(share: float) -> _Candidates:
+    """Some of the answers are one of two items that the shopper had, of which the Transformer thinks now much, now
+    little; the others are one of twelve of which it thinks much."""
+    rng, questions = np.random.default_rng(3), 600
+    model = rng.normal(size=(questions, 30)).astype(np.float32)
+    model[:, :12] += 14
+    model[:, -2:] = rng.normal(6, 6, (questions, 2))
+    place = np.where(rng.random(questions) < share, rng.integers(28, 30, questions), rng.integers(0, 12, questions))
+    owned = np.zeros_like(model)
+    owned[:, -2:] = rng.uniform(0.5, 1.5, (questions, 2))
+    counts = [(BlendPart("own", 1.0, 1.0, 0.7, 0), owned)]
+    one = np.ones(questions)
+    return _Candidates(
+        model, counts, Chosen(np.zeros_like(model), np.arange(questions), place, one.astype(np.float32)), one
+    )
+
+
+def test_own_counts_lead_where_that_ranks_better_though_it_is_less_likely(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = returning(0.4)
+    moved, scores = _fitted(found)
+    monkeypatch.setattr("hushrec_model.blend._MOVES", 0)
+    likely, before = _fitted(found)
+    assert found.ndcg(scores) > found.ndcg(before) + 0.005
+    assert sum(part.weight for part in moved) > sum(part.weight for part in likely)
+
+
+def test_a_step_by_the_ranking_must_gain_clearly(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = returning(0.4)
+    monkeypatch.setattr("hushrec_model.blend._GAIN", 10.0)
+    _, scores = _fitted(found)
+    monkeypatch.setattr("hushrec_model.blend._MOVES", 0)
+    np.testing.assert_array_equal(scores, _fitted(found)[1])

@@ -6,12 +6,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from hushrec_model.counting import (
-    NEIGHBOURS,
     count_tables,
     item_knn,
+    neighbours_a_row,
     next_items,
     popularity,
     recent_popularity,
+    successors,
     transitions,
 )
 from hushrec_model.sequences import Sequences
@@ -29,7 +30,7 @@ def sequences(*rows: list[int], time: list[int] | None = None) -> Sequences:
 def dense(table: dict[str, NDArray[np.generic]], items: int) -> NDArray[np.float64]:
     """A neighbour table as a full matrix."""
     matrix = np.zeros((items + 1, items + 1))
-    rows = np.repeat(np.arange(items + 1), NEIGHBOURS)
+    rows = np.repeat(np.arange(items + 1), table["items"].shape[1])
     values = table["weights"].astype(np.float64) * table["scales"].astype(np.float64)[:, None]
     np.add.at(matrix, (rows, table["items"].ravel().astype(int)), values.ravel())
     matrix[:, 0] = 0
@@ -101,7 +102,43 @@ def test_recent_popularity_counts_the_latest_tenth() -> None:
     assert recent_popularity(sequences([1, 2]), 2) is None
 
 
-def test_every_table_has_a_row_for_every_item_even_without_events() -> None:
-    tables = count_tables(sequences([1, 2]), 9)
-    assert tables["transitions.items"].shape == tables["item_knn.weights"].shape == (10, NEIGHBOURS)
+def test_successors_of_one_short_sequence_by_hand() -> None:
+    """1 2 3 4 5: 1 goes on to 2 at once, to 3 next and to 4 after it, and never to 5 or back."""
+    found = dense(successors(sequences([1, 2, 3, 4, 5]), 5), 5)
+    first = {2: Fraction(1), 3: Fraction(1, 10), 4: Fraction(1, 100)}
+    for item, count in first.items():
+        assert found[1, item] == pytest.approx(float(count) / float(sum(first.values())) ** 0.5, abs=0.005)
+    assert found[1, 5] == 0
+    assert found[5].sum() == 0
+
+
+def test_pairs_of_too_few_shoppers_are_no_successors() -> None:
+    found = dense(successors(sequences([1, 2], [1, 2], [1, 3]), 3, min_shoppers=2), 3)
+    assert found[1, 2] > 0
+    assert found[1, 3] == 0
+
+
+def test_a_table_is_bounded_in_bytes_but_for_the_least_number_of_neighbours() -> None:
+    for items in (10, 3_416, 12_101, 25_000, 1_000_000):
+        kept = neighbours_a_row(items)
+        assert 32 <= kept <= 128
+        assert kept == 32 or (items + 1) * kept * 5 <= 2_000_000
+    assert neighbours_a_row(12_101) > 32
+
+
+def test_a_row_of_a_small_catalogue_keeps_more_than_a_row_of_a_large_one() -> None:
+    rows = [[1, other] for other in range(2, 200)]
+    small = count_tables(sequences(*rows), 200)["successors.items"]
+    large = count_tables(sequences(*rows), 100_000)["successors.items"]
+    assert small.shape == (201, 128)
+    assert large.shape == (100_001, 32)
+    np.testing.assert_array_equal(small[1, :32], large[1])
+
+
+def test_every_table_has_a_row_for_every_item_and_no_column_that_no_row_fills() -> None:
+    tables = count_tables(sequences([1, 2], [1, 3]), 9)
+    assert tables["transitions.items"].shape == tables["item_knn.weights"].shape == (10, 2)
     assert tables["popularity"].shape == (10,)
+    empty = count_tables(sequences([1], [2]), 9)
+    assert empty["successors.items"].shape == empty["successors.weights"].shape == (10, 1)
+    assert empty["successors.scales"].shape == (10,)

@@ -56,8 +56,9 @@ def test_the_keys_that_others_rely_on_are_there(shop: Path, model: str) -> None:
     for scores in (*found["baselines"].values(), *found["parts"].values()):
         assert list(scores) == ["hr@10", "ndcg@10"]
     assert next(iter(found["parts"])) == "transformer"
-    assert "transitions" in found["parts"]
-    assert "parts" not in evaluate_any(shop / model, shop / "events.csv")
+    assert "successors" in found["parts"]
+    assert list(found["without"]) == list(found["parts"])[1:]
+    assert not {"parts", "without"} & set(evaluate_any(shop / model, shop / "events.csv"))
 
 
 def test_folder_and_bundle_are_asked_the_same_and_answer_alike(shop: Path) -> None:
