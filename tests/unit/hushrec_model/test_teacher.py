@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hushrec_model import training
 from hushrec_model.evaluate import evaluate
 from hushrec_model.model import Model, ModelScorer
 from hushrec_model.progress import Progress
@@ -141,7 +140,7 @@ def test_a_time_limit_holds_for_both_together(monkeypatch: pytest.MonkeyPatch) -
         return step(optimizer, *rest)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", spy)
-    monkeypatch.setattr(training.time, "monotonic", lambda: float(steps[0]))
+    monkeypatch.setattr("hushrec_model.training.time.monotonic", lambda: float(steps[0]))
     settings = replace(SETTINGS, tokens=7, epochs=8, teacher_epochs=8, patience=8)
     found = train_taught(SPLIT, KNOWN, settings, max_minutes=5)
     assert 0.7 * 300 < steps[0] == found.seconds <= 300
