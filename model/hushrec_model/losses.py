@@ -17,7 +17,7 @@ __all__ = ["FULL_SOFTMAX_ITEMS", "TEACHER_SHARE", "Lesson", "full_softmax", "pro
 FULL_SOFTMAX_ITEMS = 50_000
 _CHUNK_ROWS = 128  # users whose logits are held at once; more leave the cache (3,416 items: 58 against 190 ms a batch)
 _NEVER = -1e4  # logit of what is no candidate; minus infinity times a teacher's 0 would be no number
-TEACHER_SHARE = 0.7  # of what a student is pulled to; the target that came next keeps the rest
+TEACHER_SHARE = 0.5  # of what a student is pulled to; the target that came next keeps the rest
 
 
 @dataclass(frozen=True)
