@@ -12,14 +12,15 @@ from torch.nn import functional
 from hushrec_model.batches import Batch
 from hushrec_model.features import ItemFeatures
 from hushrec_model.item_table import ItemTable
-from hushrec_model.losses import FULL_SOFTMAX_ITEMS, full_softmax, sampled_softmax
+from hushrec_model.losses import FULL_SOFTMAX_ITEMS, Lesson, full_softmax, sampled_softmax
 from hushrec_model.network import Encoder, EncoderShape
 from hushrec_model.splits import Queries
 
-__all__ = ["Model", "ModelScorer", "best_items"]
+__all__ = ["Model", "ModelScorer", "Teacher", "best_items"]
 
 _NEGATIVES = 2048
 _SCORES_AT_ONCE = 4_000_000
+_POSITIONS_AT_ONCE = 4_000  # of histories; 1,170 of 200 events at once leave the cache and take 4 times as long
 
 
 class Model(nn.Module):
@@ -55,27 +56,48 @@ class Model(nn.Module):
         self.register_buffer("chance", torch.from_numpy(chance.astype(np.float32)), persistent=False)
         self.register_buffer("log_q", torch.from_numpy(np.log(chance).astype(np.float32)), persistent=False)
 
-    def loss(self, batch: Batch, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
+    def loss(
+        self, batch: Batch, generator: torch.Generator, dtype: torch.dtype, teacher: "Teacher | None" = None
+    ) -> Tensor:
         """Mean cross-entropy of a batch's targets, in nats.
 
         Args:
             batch: Windows and targets.
             generator: Source of ID dropout and negatives.
             dtype: Type of the products in the softmax.
+            teacher: Gives the loss its lesson; None: the targets alone do.
         """
         table = self.items(generator)
         hidden = self.encoder(functional.embedding(batch.items, table), batch.behaviors)
         users = hidden.flatten(0, 1)[batch.positions]
+        lesson = None if teacher is None else teacher.lesson(batch)
         if self.items.items <= FULL_SOFTMAX_ITEMS:
-            return full_softmax(users, table[1:], batch.targets - 1, dtype)
+            return full_softmax(users, table[1:], batch.targets - 1, dtype, lesson)
         negatives = torch.multinomial(self.chance.cpu(), _NEGATIVES, replacement=True, generator=generator)
-        return sampled_softmax(users, table[1:], batch.targets - 1, negatives.to(users.device), self.log_q)
+        return sampled_softmax(users, table[1:], batch.targets - 1, negatives.to(users.device), self.log_q, lesson)
 
     @torch.no_grad()
     def table(self) -> Tensor:
         """Item vectors as they are shipped, shape (V + 1, D)."""
         vectors: Tensor = self.items()
         return vectors
+
+
+class Teacher:
+    """A trained model that says what it makes of the histories of others' batches.
+
+    Args:
+        model: Of the same items; set to evaluation mode.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self._encoder, self._table = model.eval().encoder, model.table()
+
+    @torch.no_grad()
+    def lesson(self, batch: Batch) -> Lesson:
+        """Its user vectors at the positions of a batch that have a target, and its items."""
+        hidden = self._encoder(functional.embedding(batch.items, self._table), batch.behaviors)
+        return Lesson(hidden.flatten(0, 1)[batch.positions], self._table[1:])
 
 
 class ModelScorer:
@@ -119,10 +141,13 @@ class ModelScorer:
         stops = before[queries.stop[index]]
         lengths = np.minimum(stops - before[queries.start[index]], longest)
         order = np.argsort(lengths, kind="stable")
-        step = max(1, _SCORES_AT_ONCE // len(self._table))
-        for first in range(0, len(order), step):
-            rows = order[first : first + step]
-            length = max(1, int(lengths[rows].max()))
+        most = max(1, _SCORES_AT_ONCE // len(self._table))
+        first = 0
+        while first < len(order):
+            length = max(1, int(lengths[order[first : first + most][-1]]))
+            rows = order[first : first + max(1, min(most, _POSITIONS_AT_ONCE // length))]
+            first += len(rows)
+            length = max(1, int(lengths[rows[-1]]))
             at = (stops - lengths)[rows][:, None] + np.arange(length)[None, :]
             valid = np.arange(length)[None, :] < lengths[rows][:, None]
             at = np.where(valid, at, 0)

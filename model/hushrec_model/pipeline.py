@@ -34,7 +34,8 @@ from hushrec_model.run_folder import PREPARED, begin_run, save_run, split_featur
 from hushrec_model.settings import decide
 from hushrec_model.splits import TIMED, Split, split_log
 from hushrec_model.table_files import open_table
-from hushrec_model.training import Trained, train_model
+from hushrec_model.teacher import teacher_checkpoint, train_taught
+from hushrec_model.training import Trained
 
 __all__ = ["TrainOptions", "TrainReport", "train"]
 
@@ -53,6 +54,7 @@ class TrainOptions:
         columns: Column of the files for each role, where the names do not say it.
         attributes: Further item columns to learn from.
         device: A torch device.
+        teacher: Train a teacher first, whom the model that ships learns from; None: unless training is private.
         min_shoppers: Pairs of items that fewer shoppers made are left out of the count tables; no privacy guarantee.
         epsilon: Train under user-level differential privacy with this budget, tables included; None: without.
         delta: Of that budget; None: N^-1.1.
@@ -67,6 +69,7 @@ class TrainOptions:
     columns: Mapping[str, str] = field(default_factory=dict)
     attributes: tuple[str, ...] = ()
     device: str = "cpu"
+    teacher: bool | None = None
     min_shoppers: int = 1
     epsilon: float | None = None
     delta: float | None = None
@@ -151,7 +154,7 @@ def train(
         return _train_privately(log, known, warnings, out, options, progress)
     split = split_log(log, options.protocol, test_from=options.test_from)
     features = split_features(split, known)
-    settings, decisions = decide(split, len(log.behaviors), options.seed)
+    settings, decisions = decide(split, len(log.behaviors), options.seed, teacher=options.teacher is not False)
     if options.min_shoppers > 1:
         decisions.append(f"count tables: only pairs of items that at least {options.min_shoppers} shoppers made")
     begin_run(out)
@@ -160,7 +163,7 @@ def train(
         progress("decide", 0, 1, line)
     left = None if options.max_minutes is None else options.max_minutes - (time.monotonic() - began) / 60
     state = out / "training.pt"
-    trained = train_model(
+    trained = train_taught(
         split, features, settings, checkpoint=state, max_minutes=left, device=options.device, progress=progress
     )
     tables = count_tables(split.train, len(split.items), min_shoppers=options.min_shoppers)
@@ -183,7 +186,8 @@ def train(
         "report": report.to_dict(),
     }
     save_run(out, trained.model, settings, parts, facts)
-    state.unlink(missing_ok=True)
+    for done in (state, teacher_checkpoint(state)):
+        done.unlink(missing_ok=True)
     return report
 
 
@@ -288,6 +292,11 @@ def _check_private(options: TrainOptions) -> None:
     if options.min_shoppers > 1:
         raise ConfigError(
             "min_shoppers is for count tables without privacy; with epsilon, noise and a threshold protect the pairs"
+        )
+    if options.teacher:
+        raise ConfigError(
+            "teacher: what a teacher learns from the log is not noised, and the model would learn it from the teacher; "
+            "leave teacher out with epsilon"
         )
     if options.max_minutes is not None:
         raise ConfigError("max_minutes would make the number of steps depend on the machine; leave it out with epsilon")

@@ -4,7 +4,7 @@ run.json       protocol, settings, blend, scores, and the path and sha256 of the
 model.pt       weights of the best epoch
 ledger.db, private.json, counts.npz, private.pt   of a private run: what was spent, its options, its tables, its state
 prepared/      the events as they were read: pseudonyms instead of user ids
-training.pt    state after the last finished epoch; only while training runs
+training.pt    state after the last finished epoch, and teacher.pt, that of its teacher; only while training runs
 pseudonym.key  the key behind the pseudonyms; it never leaves the shop
 """
 
@@ -144,7 +144,7 @@ def load_run(folder: Path) -> Run:
         if facts.get("privacy"):
             check_private_folder(folder, LEDGER, facts["made"], facts["privacy"])
     except FileNotFoundError as error:
-        unfinished = any((folder / name).exists() for name in ("training.pt", "private.pt"))
+        unfinished = any((folder / name).exists() for name in ("teacher.pt", "training.pt", "private.pt"))
         hint = "training was interrupted: run the same train command again" if unfinished else "run hushrec train first"
         raise CheckpointError(f"{folder}: holds no finished run ({_RUN} is missing); {hint}") from error
     except (OSError, ValueError, KeyError, TypeError, ConfigError, msgspec.MsgspecError) as error:

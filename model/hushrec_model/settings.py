@@ -30,6 +30,7 @@ class Settings:
         id_dropout: Share of ID rows that a step does without.
         seed: Of initial weights, order and dropout; never of anything that protects a shopper.
         patience: Epochs without a better validation NDCG@10 before training stops.
+        teacher_epochs: Passes over the data of the teacher that is trained first; 0: no teacher.
     """
 
     shape: EncoderShape
@@ -41,15 +42,17 @@ class Settings:
     id_dropout: float = 0.3
     seed: int = 0
     patience: int = 3
+    teacher_epochs: int = 0
 
 
-def decide(split: Split, behaviors: int, seed: int = 0) -> tuple[Settings, list[str]]:
+def decide(split: Split, behaviors: int, seed: int = 0, *, teacher: bool = True) -> tuple[Settings, list[str]]:
     """Choose what differs between shops from the training data.
 
     Args:
         split: The shop's data.
         behaviors: How many behaviours it knows.
         seed: Passed on.
+        teacher: Train a teacher first.
 
     Returns:
         The settings, and one line for each choice that says why.
@@ -68,8 +71,9 @@ def decide(split: Split, behaviors: int, seed: int = 0) -> tuple[Settings, list[
         learning_rate=4e-3 if long else 5e-3,
         dropout=0.1 if long else 0.2,
         seed=seed,
+        teacher_epochs=epochs if teacher else 0,
     )
-    return settings, [
+    lines = [
         f"history {settings.shape.max_history}: the median training sequence has {median:.0f} events "
         f"({'at least' if long else 'under'} {_LONG_MEDIAN}); with it come dropout {settings.dropout} "
         f"and batches of {tokens} positions",
@@ -77,3 +81,6 @@ def decide(split: Split, behaviors: int, seed: int = 0) -> tuple[Settings, list[
         f"({'at least' if layers > 1 else 'under'} {_SMALL_SHOP:,})",
         f"{epochs} epochs: about {_STEPS[long]:,} steps, but {_EPOCHS[0]} to {_EPOCHS[1]} epochs",
     ]
+    if teacher:
+        lines.append(f"a teacher of the same size is trained first, {settings.teacher_epochs} epochs")
+    return settings, lines

@@ -21,7 +21,7 @@ from hushrec_model.checkpoint import fingerprint, load_state, save_state
 from hushrec_model.evaluate import evaluate
 from hushrec_model.features import ItemFeatures
 from hushrec_model.losses import product_dtype
-from hushrec_model.model import Model, ModelScorer
+from hushrec_model.model import Model, ModelScorer, Teacher
 from hushrec_model.progress import Progress, silent
 from hushrec_model.settings import Settings
 from hushrec_model.splits import Queries, Split
@@ -105,6 +105,7 @@ def train_model(
     settings: Settings,
     *,
     start: Model | None = None,
+    teacher: Model | None = None,
     checkpoint: Path | None = None,
     max_minutes: float | None = None,
     device: str = "cpu",
@@ -117,6 +118,8 @@ def train_model(
         features: Content of the split's items.
         settings: How to train.
         start: A model to go on from, changed in place; None builds one and starts its ID table from co-occurrence.
+        teacher: A trained model of the same items, whose softmax over the catalogue takes the place of a share of each
+            target; of any size, left as it is.
         checkpoint: File written after every epoch and read at the start if it exists.
         max_minutes: Shortens the schedule so that it fits, to a part of one epoch if need be but not below 20 steps.
             The learning rate falls to 0 all the same, unless validating takes longer than half an epoch.
@@ -127,9 +130,9 @@ def train_model(
         The model of the best epoch.
 
     Raises:
-        CheckpointError: `checkpoint` belongs to other data or settings.
+        CheckpointError: `checkpoint` belongs to other data, settings, or another teacher.
     """
-    return _Run(split, features, settings, start, checkpoint, max_minutes, device, progress).run()
+    return _Run(split, features, settings, start, teacher, checkpoint, max_minutes, device, progress).run()
 
 
 class _Run:
@@ -139,6 +142,7 @@ class _Run:
         features: ItemFeatures,
         settings: Settings,
         start: Model | None,
+        teacher: Model | None,
         checkpoint: Path | None,
         max_minutes: float | None,
         device: str,
@@ -151,6 +155,7 @@ class _Run:
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.model = start or self._fresh(features)
         self.model.to(device)
+        self.teacher = None if teacher is None else Teacher(teacher.to(device))
         decayed = [p for p in self.model.parameters() if p.requires_grad and p.dim() == 2]
         plain = [p for p in self.model.parameters() if p.requires_grad and p.dim() != 2]
         groups = [{"params": decayed, "weight_decay": _WEIGHT_DECAY}, {"params": plain, "weight_decay": 0.0}]
@@ -160,6 +165,8 @@ class _Run:
         self.sample = validation_sample(split.valid)
         self.state, self.best_weights = _State(epochs=settings.epochs), dict[str, Tensor]()
         self.identity = {"settings": asdict(settings), "data": _data_identity(split, features)}
+        if teacher is not None:
+            self.identity["teacher"] = fingerprint(*(weight.cpu().numpy() for weight in teacher.state_dict().values()))
 
     def _fresh(self, features: ItemFeatures) -> Model:
         model = build_model(self.split, features, self.settings)
@@ -205,7 +212,7 @@ class _Run:
             batch = self.windows.batch(group, self.rng).to(self.device)
             if not len(batch.targets):
                 continue
-            loss = self.model.loss(batch, self.generator, dtype)
+            loss = self.model.loss(batch, self.generator, dtype, self.teacher)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(self.trainable, _CLIP)

@@ -191,7 +191,8 @@ class _Quantization:
         return fit_blend(model, self.split.valid, self.tables, filter_seen=seen, progress=self.progress)[0]
 
     def _pruned(self, trained: Measured) -> Model:
-        """Prune and fine-tune, and keep the better of the two; the trained model itself if nothing is to be removed."""
+        """Prune and fine-tune with the trained model as the teacher, and keep the better of the two; the trained model
+        itself if nothing is to be removed."""
         if not self.share:
             return self.trained.model
         self.progress("prune", 0, 1)
@@ -206,7 +207,14 @@ class _Quantization:
         )
         settings = replace(self.trained.settings, shape=shape, epochs=_FINE_TUNE_EPOCHS, learning_rate=_FINE_TUNE_RATE)
         start = copy.deepcopy(model)
-        tuned = train_model(self.split, self.trained.features, settings, start=start, progress=self.progress).model
+        tuned = train_model(
+            self.split,
+            self.trained.features,
+            settings,
+            start=start,
+            teacher=self.trained.model,
+            progress=self.progress,
+        ).model
         after = self._alone(tuned)
         self._step("fine-tuned", tuned, after, overlap(trained.lists, after.lists))
         return tuned if after.ndcg >= found.ndcg else model

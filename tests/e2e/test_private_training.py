@@ -119,6 +119,7 @@ def test_evaluation_takes_a_private_run(trained: Path, shop: tuple[Path, Path]) 
         (("--epsilon", 1, "--max-grad-norm", 0), "max_grad_norm"),
         (("--epsilon", 1, "--min-shoppers", 5), "min_shoppers"),
         (("--epsilon", 1, "--max-minutes", 5), "max_minutes"),
+        (("--epsilon", 1, "--teacher"), "teacher"),
         (("--epsilon", 4, "--max-grad-norm", 1e308), "max_grad_norm"),
         (("--epsilon", 4, "--protocol", "temporal"), "name a day with --test-from"),
         (("--delta", 1e-5), "epsilon"),

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from hushrec_model import losses
-from hushrec_model.losses import full_softmax, product_dtype, sampled_softmax
+from hushrec_model.losses import TEACHER_SHARE, Lesson, full_softmax, product_dtype, sampled_softmax
 from torch import Tensor
 
 
@@ -62,3 +62,33 @@ def test_the_correction_undoes_frequent_sampling() -> None:
 
 def test_products_are_bfloat16_only_where_the_processor_has_it() -> None:
     assert product_dtype("cpu") in (torch.bfloat16, torch.float32)
+
+
+def _lesson(users: Tensor, table: Tensor) -> Lesson:
+    """A teacher of another width."""
+    generator = torch.Generator().manual_seed(4)
+    return Lesson(torch.randn(len(users), 16, generator=generator), torch.randn(len(table), 16, generator=generator))
+
+
+@pytest.mark.parametrize("rows", [10, 500])
+def test_a_lesson_turns_the_gradient_and_leaves_the_value(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(losses, "_CHUNK_ROWS", rows)
+    users, table, target = _problem()
+    lesson = _lesson(users, table)
+    taught = torch.softmax(lesson.users @ lesson.items.t(), 1)
+    mixed = (1 - TEACHER_SHARE) * torch.nn.functional.one_hot(target, len(table)) + TEACHER_SHARE * taught
+    wanted = torch.autograd.grad(torch.nn.functional.cross_entropy(users @ table.t(), mixed), (users, table))
+    loss = full_softmax(users, table, target, lesson=lesson)
+    torch.testing.assert_close(loss, full_softmax(users, table, target))
+    for ours, theirs in zip(torch.autograd.grad(loss, (users, table)), wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-4)
+
+
+def test_a_lesson_on_every_item_sampled_evenly_is_the_full_one() -> None:
+    users, table, target = _problem()
+    lesson = _lesson(users, table)
+    every, even = torch.arange(len(table)), torch.full((len(table),), 0.5)
+    sampled = torch.autograd.grad(sampled_softmax(users, table, target, every, even, lesson), (users, table))
+    wanted = torch.autograd.grad(full_softmax(users, table, target, lesson=lesson), (users, table))
+    for ours, theirs in zip(sampled, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-4)

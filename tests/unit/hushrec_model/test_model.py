@@ -37,15 +37,18 @@ def alone(model: Model, history: list[int], behaviors: list[int]) -> NDArray[np.
     return np.asarray(torch.mv(table, user), np.float32)
 
 
-@pytest.mark.parametrize("at_once", [10**6, 1])
+@pytest.mark.parametrize(("scores", "positions"), [(10**6, 10**6), (1, 10**6), (10**6, 1), (10**6, 7)])
 def test_every_query_is_answered_as_if_it_were_alone(
-    model: Model, at_once: int, monkeypatch: pytest.MonkeyPatch
+    model: Model, scores: int, positions: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hushrec_model.model._SCORES_AT_ONCE", at_once)
+    monkeypatch.setattr("hushrec_model.model._SCORES_AT_ONCE", scores)
+    monkeypatch.setattr("hushrec_model.model._POSITIONS_AT_ONCE", positions)
     found = np.zeros((len(HISTORIES), ITEMS + 1), np.float32)
     index = np.arange(len(HISTORIES))[::-1].copy()
-    for rows, scores in ModelScorer(model, filter_seen=False).score_blocks(asked(HISTORIES), index):
-        found[index[rows]] = scores.numpy()
+    for rows, block in ModelScorer(model, filter_seen=False).score_blocks(asked(HISTORIES), index):
+        assert len(rows) <= max(1, scores // (ITEMS + 1))
+        assert len(rows) == 1 or len(rows) * max(len(HISTORIES[index[row]]) for row in rows) <= positions
+        found[index[rows]] = block.numpy()
     for row, history in zip(found, HISTORIES, strict=True):
         wanted = alone(model, history, [at % 2 for at in range(len(history))])
         assert row[0] == -np.inf

@@ -118,7 +118,9 @@ def killer(where: str, moment: float) -> Progress:
     return progress
 
 
-@pytest.mark.parametrize(("stage", "moment"), [("decide", 0), ("train", 0.5), ("train", 3.5), ("blend", 1)])
+@pytest.mark.parametrize(
+    ("stage", "moment"), [("decide", 0), ("teach", 0.5), ("train", 0.5), ("train", 3.5), ("blend", 1)]
+)
 def test_an_interrupted_run_is_no_run_until_it_is_finished(
     shop: Path, stage: str, moment: float, tmp_path: Path
 ) -> None:

@@ -40,3 +40,12 @@ def test_epochs_aim_at_a_number_of_steps_within_bounds() -> None:
 def test_behaviours_and_seed_are_passed_on() -> None:
     settings, _ = decide(SPLIT, 3, seed=17)
     assert (settings.shape.behaviors, settings.seed) == (3, 17)
+
+
+def test_a_teacher_is_announced_unless_there_is_none() -> None:
+    taught, lines = decide(SPLIT, 1)
+    alone, fewer = decide(SPLIT, 1, teacher=False)
+    assert taught.teacher_epochs > 0 == alone.teacher_epochs
+    assert replace(taught, teacher_epochs=0) == alone
+    assert f"a teacher of the same size is trained first, {taught.teacher_epochs} epochs" in lines[-1]
+    assert fewer == lines[:-1]
