@@ -24,6 +24,16 @@ _Anchor = Annotated[
         help="With --epsilon: a file elsewhere that keeps the ledger's head, or a head; refuses an older folder.",
     ),
 ]
+_Teacher = Annotated[
+    bool | None,
+    typer.Option(
+        "--teacher/--no-teacher",
+        help="Train a teacher first that the model learns from: better, in about twice the time. Default: yes, but "
+        "not with --epsilon.",
+        show_default=False,
+    ),
+]
+_MaxMinutes = Annotated[float | None, typer.Option(help="Time limit; the training schedule is shortened to fit.")]
 _QUALITY = ("scores", "validation NDCG@10", "test HR@10", "test NDCG@10")
 
 
@@ -41,15 +51,7 @@ def train(
     attributes: Annotated[
         str, typer.Option(metavar="NAME,NAME,...", help="Further columns of the items file to learn from.")
     ] = "",
-    teacher: Annotated[
-        bool | None,
-        typer.Option(
-            "--teacher/--no-teacher",
-            help="Train a teacher first that the model learns from: better, in about twice the time. Default: yes, but "
-            "not with --epsilon.",
-            show_default=False,
-        ),
-    ] = None,
+    teacher: _Teacher = None,
     min_shoppers: Annotated[
         int, typer.Option(help="Leave pairs of items that fewer shoppers made out of the tables. No privacy guarantee.")
     ] = 1,
@@ -62,9 +64,7 @@ def train(
     ] = None,
     anchor: _Anchor = None,
     seed: Annotated[int, typer.Option(help="The same seed, data and machine give the same model.")] = 0,
-    max_minutes: Annotated[
-        float | None, typer.Option(help="Time limit; the training schedule is shortened to fit.")
-    ] = None,
+    max_minutes: _MaxMinutes = None,
     device: Annotated[str, typer.Option(help="A PyTorch device: cpu, cuda, mps.")] = "cpu",
     as_json: Json = False,
 ) -> None:

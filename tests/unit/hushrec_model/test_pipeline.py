@@ -194,7 +194,7 @@ def test_what_is_tested_on_changes_neither_weights_nor_blend(tmp_path: Path) -> 
     one, two = load_run(tmp_path / "one" / "run"), load_run(tmp_path / "two" / "run")
     assert one.blend
     assert one.facts["report"]["test"]["blend"]["hr@10"] > 0.9
-    assert two.facts["report"]["test"]["blend"]["hr@10"] < 0.1
+    assert two.facts["report"]["test"]["blend"]["hr@10"] < 0.6  # one of 40 items, which nobody ever had
     assert_same_run(tmp_path / "one" / "run", tmp_path / "two" / "run")
     assert one.facts["report"]["validation"] == two.facts["report"]["validation"]
 
