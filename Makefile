@@ -11,7 +11,7 @@ JOBS ?= 2
 # Small matrices and forked test workers: one thread each is faster than all of them fighting.
 test test-all: export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo check test test-all wheel bench docs clean
+.PHONY: help demo check test test-all wheel bench bench-quick bench-privacy docs clean
 
 help:  ## Show this list.
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,9 +38,19 @@ test-all: check  ## Check and every test, slow ones too.
 wheel: $(VENV)/.stamp-dev  ## Build the wheel once and try it in an empty environment.
 	$(BIN)/pytest -m wheel -s tests
 
-bench: $(VENV)/.stamp-bench  ## Measure what docs/benchmarks.md states.
-	test -d hushrec-demo/online_retail.hush || $(BIN)/hushrec demo
-	for part in machine engine cold_start reading accounting noise killed_rounds private_step training_audit quality private_quality train_step one_device releases secure_aggregation server_http big_round killed_server fuzz_server fleet federated_quality candidate_guard; do $(BIN)/python benchmarks/$$part.py || exit 1; done
+bench: $(VENV)/.stamp-bench  ## Measure speed and quality as docs/benchmarks.md states them.
+	for part in machine quality engine cold_start reading; do $(BIN)/python benchmarks/$$part.py || exit 1; done
+
+bench-quick: $(VENV)/.stamp-bench  ## The same with few calls, and one seed of a shop in the box.
+	$(BIN)/python benchmarks/machine.py
+	$(BIN)/python benchmarks/quality.py --sets online_retail --seeds 0
+	$(BIN)/python benchmarks/engine.py --quick --items 10000 100000
+
+bench-privacy: $(VENV)/.stamp-bench hushrec-demo/online_retail.hush  ## Measure privacy and learning together, for hours.
+	for part in accounting noise killed_rounds private_step training_audit private_quality train_step one_device releases secure_aggregation server_http big_round killed_server fuzz_server fleet federated_quality candidate_guard; do $(BIN)/python benchmarks/$$part.py || exit 1; done
+
+hushrec-demo/online_retail.hush:
+	$(BIN)/hushrec demo
 
 docs: $(VENV)/.stamp-dev  ## Write the generated pages anew.
 	$(BIN)/python -m hushrec_cli.reference docs/cli.md
