@@ -113,9 +113,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if not options.run.is_dir():
-        raise SystemExit(
-            f"{options.run}: no such folder; run python benchmarks/quality.py --sets online_retail --seeds 0 first, or name another with --run"
-        )
+        first = "python benchmarks/quality.py --sets online_retail --seeds 0"
+        raise SystemExit(f"{options.run}: no such folder; run {first} first, or name another with --run")
     trained, effort = load_trained(options.run), QUICK if options.quick else Effort()
     places, left_out = _places(options.second_env)
     say = _Printer(as_json=options.json)
