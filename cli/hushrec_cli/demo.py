@@ -65,7 +65,7 @@ def demo(
 ) -> None:
     """Try everything on a real shop's log.
 
-    Takes about seven minutes on two cores. Reads a log that ships with hushrec, trains, prunes, quantizes, packs a
+    Takes about ten minutes on two cores. Reads a log that ships with hushrec, trains, prunes, quantizes, packs a
     bundle, measures it beside simple baselines, and opens it in a second process without PyTorch, as a shopper's device
     would. Then a server and six device processes learn together on this machine, and a new release reaches them. Fails
     if no round is published, or if no release, feature or budget comes of it.
