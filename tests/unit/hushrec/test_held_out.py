@@ -350,8 +350,8 @@ def test_the_gain_of_real_bundles_is_the_difference_of_two_plain_evaluations(
 def test_both_bundles_are_asked_through_the_scorer_that_the_app_uses(release: Bundle, candidate: Bundle) -> None:
     """Two scorers round differently: what differs must be the models."""
     with profile("item-4", "item-9") as kept:
-        for scorer in ("plain", "packed"):
-            kept.put(f"scorer/onnxruntime-{ort.version()}", scorer.encode())
+        for scorer in ("plain", "product"):
+            kept.put(f"scorer/{release.manifest.model.capacity}/onnxruntime-{ort.version()}", scorer.encode())
             engines: list[str] = []
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr("hushrec.ranking.bundle_ranking", lambda _bundle, engine: noted(engine, engines))  # noqa: B023
