@@ -10,7 +10,8 @@ catalogue after padding, too, and leaves those scores out of its loss. Here they
 loss, the same gradients. `--as-it-comes` trains with the library's own step.
 
 Writes into a folder `default.npy` and `stopped.npy`, lists of ten items for the test queries, shape (Q, 10), 0 where
-there are no more; and `facts.json`, whose `finished` says whether training has ended.
+there are no more; and `facts.json`, whose `finished` says whether training has ended. An interrupted run goes on after
+its last whole epoch, to the same result.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from hushrec_model import metrics
 from numpy.typing import NDArray
 from pytorch_lightning import seed_everything
@@ -39,6 +41,7 @@ __all__ = ["main"]
 
 K = 10
 PATIENCE, MOST_EPOCHS = 5, 100  # of the library's "advanced training guide"
+STATE = "state.pt"
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -56,10 +59,14 @@ def main() -> None:
     with np.load(options.split) as file:
         split = dict(file)
     seed_everything(options.seed)
-    chosen: dict[str, Any] = {} if options.as_it_comes else {"lightning_module_type": OnlyTargets}
+    chosen: dict[str, Any] = {"epochs": MOST_EPOCHS}  # a bound for going on; fit_partial is told how many to run
+    if not options.as_it_comes:
+        chosen["lightning_module_type"] = OnlyTargets
     if options.width is not None:
         chosen |= {"n_factors": options.width, "session_max_len": int(split["history"])}
-    train(SASRecModel(**chosen), split, options.out)
+    kept = options.out / STATE
+    state = torch.load(kept, weights_only=False) if kept.exists() else {"model": SASRecModel(**chosen), "epochs": []}
+    train(state, split, options.out)
 
 
 class OnlyTargets(TransformerLightningModule):  # type: ignore[misc]
@@ -77,11 +84,12 @@ class OnlyTargets(TransformerLightningModule):  # type: ignore[misc]
         return loss
 
 
-def train(model: SASRecModel, split: Arrays, out: Path) -> None:
-    """Train until validation no longer improves."""
+def train(state: dict[str, Any], split: Arrays, out: Path) -> None:
+    """Train until validation no longer improves; the state after each epoch is kept, and gone on with."""
+    model, epochs, best = state["model"], state["epochs"], state.get("best", {})
+    if "random" in state:
+        torch.set_rng_state(state["random"])
     events = dataset(split["train_offsets"], split["train_item"])
-    epochs: list[dict[str, float]] = []
-    best: dict[str, Any] = {}
     while len(epochs) < MOST_EPOCHS and len(epochs) - best.get("epoch", 0) < PATIENCE:
         began, spent = time.perf_counter(), time.process_time()
         model.fit_partial(events, min_epochs=1, max_epochs=1)
@@ -91,13 +99,16 @@ def train(model: SASRecModel, split: Arrays, out: Path) -> None:
         if score > best.get("ndcg", -1.0):
             weights = copy.deepcopy(model.torch_model.state_dict())
             best = {"epoch": len(epochs), "ndcg": score, "weights": weights}
-        if len(epochs) == model.epochs:
+        if len(epochs) == SASRecModel().epochs:
             np.save(out / "default.npy", lists(model, split, "test"))
         print(f"epoch {len(epochs)}, {took['seconds']:.0f} s, validation {score:.4f}", file=sys.stderr, flush=True)
         write_facts(model, epochs, best["epoch"], out, finished=False)
+        torch.save({"model": model, "epochs": epochs, "best": best, "random": torch.get_rng_state()}, out / "part")
+        (out / "part").replace(out / STATE)
     model.torch_model.load_state_dict(best["weights"])
     np.save(out / "stopped.npy", lists(model, split, "test"))
     write_facts(model, epochs, best["epoch"], out, finished=True)
+    (out / STATE).unlink(missing_ok=True)
 
 
 def dataset(offsets: NDArray[np.int64], item: NDArray[np.int32]) -> Dataset:
@@ -116,7 +127,7 @@ def lists(model: SASRecModel, split: Arrays, part: str) -> NDArray[np.int32]:
     rows = model.recommend(users, asked, K, bool(split["filter_seen"]), on_unsupported_targets="ignore")
     popular = np.argsort(-np.bincount(split["train_item"])[1:], kind="stable")[:K] + 1
     found = np.tile(popular.astype(np.int32), (len(split[f"{part}_offsets"]) - 1, 1))
-    found[users] = 0
+    found[np.unique(rows[Columns.User])] = 0
     found[rows[Columns.User], rows[Columns.Rank] - 1] = rows[Columns.Item]
     return found
 
@@ -137,16 +148,15 @@ def write_facts(
         "library": f"RecTools {version('rectools')}",
         "width": model.n_factors,
         "history": model.session_max_len,
-        "default_epochs": model.epochs,
+        "default_epochs": SASRecModel().epochs,
         "parameters": sum(values.numel() for values in parameters),
         "bytes": sum(values.numel() * values.element_size() for values in parameters),
         "epochs": epochs,
         "best_epoch": best_epoch,
         "finished": finished,
     }
-    part = out / "facts.json.part"
-    part.write_text(json.dumps(facts), encoding="utf-8")
-    part.replace(out / "facts.json")
+    (out / "part").write_text(json.dumps(facts), encoding="utf-8")
+    (out / "part").replace(out / "facts.json")
 
 
 if __name__ == "__main__":
