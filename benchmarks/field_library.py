@@ -1,13 +1,14 @@
 """A library of the field beside hushrec, on the very same splits: RecTools' SASRec, trained and ranked here.
 
     python benchmarks/field_library.py [--second-env PYTHON] [--sets beauty,ml-1m,...] [--models default,d64]
-        [--work DIR]
+        [--work DIR] [--quality DIR]
 
 For every set: the library gets our training events, stops on our validation queries and ranks the whole catalogue for
 our test histories; its lists of ten are counted by the code that counts ours. "default" is the library as it comes;
 "d64" is as wide as hushrec's model and reads as long a history. Of each there are two rows: after the library's default
 number of epochs, and stopped early as its guide recommends (`field_sasrec.py`). The protocol's hash is that of
 `hushrec evaluate`: equal hashes, the same test. Training is one process with one thread; validating is not counted.
+Above them are the rows of hushrec, of what `quality.py` kept in its own folder, if it was run.
 
 The library has an environment of its own. What is done is kept in DIR and not run again, so an interrupted benchmark
 goes on with the model it was at. The sets are read from HUSHREC_EVAL_DATA (see datasets.py).
@@ -31,7 +32,7 @@ from hushrec_model.settings import decide
 from hushrec_model.splits import Split, split_log
 from hushrec_model.training import validation_sample
 from numpy.typing import NDArray
-from quality import SETS, head, line
+from quality import METRICS, SETS, head, line, mean
 
 __all__ = ["main"]
 
@@ -74,6 +75,7 @@ def main() -> None:
     parser.add_argument("--sets", default=",".join(SETS))
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--work", type=Path, default=Path("runs/field_library"))
+    parser.add_argument("--quality", type=Path, default=Path("runs/quality"), help="what quality.py kept, for our rows")
     options = parser.parse_args()
     pythons = [python for python in options.second_env if has_rectools(python)]
     if not pythons:
@@ -94,31 +96,42 @@ def has_rectools(python: str) -> bool:
 
 
 def run(name: str, options: argparse.Namespace, python: str) -> list[tuple[str, ...]]:
-    """All models of one set: two rows of the table each."""
+    """All rows of one set: hushrec's, then two of each model."""
     split, history = read_split(name, options.work / name)
     file = options.work / name / "split.npz"
     save(file, exported(split, history))
-    rows = []
+    rows = ours(options.quality / name, split.protocol_sha256)
     for model in comma_list(options.models):
         out = options.work / name / model
         facts = trained(file, out, python, MODELS[model])
         which = f"{facts['library']} SASRec, d={facts['width']}, history {facts['history']}"
-        for kept, epochs in (("default", facts["default_epochs"]), ("stopped", len(facts["epochs"]))):
-            found = evaluate(Lists(np.load(out / f"{kept}.npy")), split.test, len(split.items))
+        size = (f"{facts['parameters']:,}", f"{facts['bytes'] / 1e6:.1f}")
+        last, best = len(facts["epochs"]), facts["best_epoch"]
+        for lists, epochs, which_epochs in (
+            ("default.npy", facts["default_epochs"], f"{facts['default_epochs']}"),
+            ("stopped.npy", last, f"{best} of {last}"),
+        ):
+            found = evaluate(Lists(np.load(out / lists)), split.test, len(split.items))
             done = facts["epochs"][:epochs]
-            rows.append(
-                (
-                    name,
-                    split.protocol_sha256[:16],
-                    which,
-                    f"{epochs}" if kept == "default" else f"{epochs}, best {facts['best_epoch']}",
-                    f"{found.hr:.4f}",
-                    f"{found.ndcg:.4f}",
-                    f"{facts['parameters']:,}",
-                    f"{facts['bytes'] / 1e6:.1f}",
-                    *(f"{sum(epoch[key] for epoch in done):,.0f}" for key in ("seconds", "cpu_seconds")),
-                )
-            )
+            took = [f"{sum(epoch[key] for epoch in done):,.0f}" for key in ("seconds", "cpu_seconds")]
+            rows.append((which, which_epochs, f"{found.hr:.4f}", f"{found.ndcg:.4f}", *size, *took))
+    return [(name, split.protocol_sha256[:16], *row) for row in rows]
+
+
+def ours(folder: Path, sha256: str) -> list[tuple[str, ...]]:
+    """What quality.py kept of a set, mean over its seeds: the int8 bundle, and its Transformer alone."""
+    found = [json.loads(file.read_text(encoding="utf-8"))[0] for file in sorted(folder.glob("evaluate-*.json"))]
+    if any(one["protocol_sha256"] != sha256 for one in found):
+        raise SystemExit(f"{folder}: holds results of another test; run quality.py anew, or name another --quality")
+    trained_in = [json.loads(file.read_text(encoding="utf-8"))[0]["seconds"] for file in folder.glob("train-*.json")]
+    if not found:
+        return []
+    took = f"{sum(trained_in) / len(trained_in):,.0f}"
+    alone = [one["parts"]["transformer"] for one in found]
+    rows: list[tuple[str, ...]] = []
+    for what, scored in (("int8 bundle", found), ("its Transformer alone", alone)):
+        scores = [f"{mean(scored, metric):.4f}" for metric in METRICS]
+        rows.append((f"hushrec, {what}, {len(found)} seeds", "", *scores, "", "", took, ""))
     return rows
 
 

@@ -76,6 +76,19 @@ def test_its_lists_are_counted_as_those_of_any_scorer(script: ModuleType, split:
     assert (found.hr, found.ndcg) == (1 / 2, 1 / (2 * math.log2(4)))
 
 
+def test_our_rows_are_means_over_the_seeds_of_the_same_test(script: ModuleType, tmp_path: Path) -> None:
+    assert script.ours(tmp_path, "a") == []
+    for seed, hr in (("0", 0.25), ("1", 0.75)):
+        alone = {"transformer": {"hr@10": hr / 2, "ndcg@10": 0.125}}
+        found = {"protocol_sha256": "a", "hr@10": hr, "ndcg@10": 0.25, "parts": alone}
+        (tmp_path / f"evaluate-{seed}.json").write_text(json.dumps([found, 9.0]))
+        (tmp_path / f"train-{seed}.json").write_text(json.dumps([{"seconds": 100 * hr}, 99.0]))
+    bundle, alone_row = script.ours(tmp_path, "a")
+    assert (bundle[2:4], alone_row[2:4], bundle[6]) == (("0.5000", "0.2500"), ("0.2500", "0.1250"), "50")
+    with pytest.raises(SystemExit, match="results of another test"):
+        script.ours(tmp_path, "b")
+
+
 def test_lists_of_another_split_are_refused(script: ModuleType, split: Split) -> None:
     with pytest.raises(ValueError, match="3 lists for 2 queries"):
         evaluate(script.Lists(np.zeros((3, 10), np.int32)), split.test, 4)
