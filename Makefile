@@ -11,7 +11,7 @@ JOBS ?= 2
 # Small matrices and forked test workers: one thread each is faster than all of them fighting.
 test test-all: export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo check test test-all wheel bench bench-quick bench-privacy docs clean
+.PHONY: help demo check test test-all wheel bench bench-quick bench-privacy bench-library docs clean
 
 help:  ## Show this list.
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,6 +48,9 @@ bench-quick: $(VENV)/.stamp-bench  ## The same with few calls, and one seed of a
 
 bench-privacy: $(VENV)/.stamp-bench hushrec-demo/online_retail.hush  ## Measure privacy and learning together, for hours.
 	for part in accounting noise killed_rounds private_step training_audit private_quality train_step one_device releases secure_aggregation server_http big_round killed_server fuzz_server fleet federated_quality candidate_guard; do $(BIN)/python benchmarks/$$part.py || exit 1; done
+
+bench-library: $(VENV)/.stamp-bench  ## Measure a library of the field beside ours, in an environment of its own, for hours.
+	for part in field_library; do $(BIN)/python benchmarks/$$part.py || exit 1; done
 
 hushrec-demo/online_retail.hush:
 	$(BIN)/hushrec demo
