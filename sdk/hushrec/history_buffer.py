@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hushrec_privacy.errors import ConfigError
+from hushrec_privacy.errors import BundleError, ConfigError
 from numpy.typing import NDArray
 
 from hushrec import ort
@@ -32,7 +32,11 @@ class TableFile:
         self._offset, self._rows = offset, dict[int, bytes]()
 
     def rows(self, items: Indexes) -> NDArray[np.uint8]:
-        """Codes of some rows, shape (n, 64); those of the last call are still at hand."""
+        """Codes of some rows, shape (n, 64); those of the last call are still at hand.
+
+        Raises:
+            BundleError: The file has become shorter.
+        """
         numbers = items.tolist()
         known = self._rows
         self._rows = {item: known.get(item) or self._read(item) for item in numbers}
@@ -40,7 +44,10 @@ class TableFile:
 
     def _read(self, item: int) -> bytes:
         os.lseek(self._file, self._offset + item * WIDTH, os.SEEK_SET)
-        return os.read(self._file, WIDTH)
+        row = os.read(self._file, WIDTH)
+        if len(row) < WIDTH:
+            raise BundleError("items.bin ended while it was read; fetch the bundle again")
+        return row
 
 
 class HistoryBuffer:

@@ -11,6 +11,7 @@ from hushrec import ort
 from hushrec.batch import BatchScorer
 from hushrec.bundle import Bundle
 from hushrec.engine import Engine
+from hushrec.history_buffer import TableFile
 from hushrec.scorer import PlainScorer, Scorer, ScorerName, fastest
 from hushrec.tables import dequantize_rows
 from hushrec_privacy.errors import BundleError, ConfigError
@@ -230,6 +231,14 @@ def test_the_plain_scorer_reads_tables_of_any_length() -> None:
     PlainScorer(Nothing(), user, codes, 0.5, scores).score()
     expected = dequantize_rows(codes, 0.5).astype(np.float64) @ user[0]
     np.testing.assert_allclose(scores[0], expected, rtol=1e-4, atol=2e-2)
+
+
+def test_a_table_that_was_cut_off_while_it_is_used_is_a_bundle_error(tmp_path: Path) -> None:
+    (tmp_path / "items.bin").write_bytes(bytes(range(64)) * 3)
+    table = TableFile(tmp_path / "items.bin", 64)
+    assert table.rows(np.array([1, 0])).tolist() == [list(range(64))] * 2
+    with pytest.raises(BundleError, match=r"items\.bin ended"):
+        table.rows(np.array([1, 2]))
 
 
 def test_a_broken_graph_is_a_bundle_error(tmp_path: Path) -> None:
