@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from hushrec_privacy.errors import BundleError
+from hushrec_privacy.checks import at_least, one_of
+from hushrec_privacy.errors import BundleError, ConfigError
 from numpy.typing import NDArray
 
 from hushrec import ort
@@ -66,6 +67,7 @@ class Engine:
 
     Raises:
         BundleError: ONNX Runtime cannot open a graph.
+        ConfigError: There is no scorer of that name.
 
     Attributes:
         scorer: Which scorer this machine uses: "product", "blocks" or "plain".
@@ -82,6 +84,8 @@ class Engine:
             "product": self._product,
             "blocks": self._blocks,
         }
+        if scorer:
+            one_of(tuple(ways), scorer=scorer)
         self.scorer, self._scorer = (scorer, ways[scorer]()) if scorer else self._choose(ways, memory)
 
     def scores(self, items: Indexes, behaviors: Indexes | None = None) -> Scores:
@@ -142,19 +146,24 @@ class Engine:
             threads: See `scores_many`.
 
         Returns:
-            Item indexes, shape (N, k), best first, 0 where there are no more; and scores, float32, minus infinity
-            there.
+            Item indexes, shape (N, K), best first, 0 where there are no more; and scores, float32, minus infinity
+            there. K is k, or the size of the catalogue if that is less.
 
         Raises:
-            ConfigError: As for `scores`.
+            ConfigError: As for `scores`; or `k` is no number of items, or behaviours are of another number of
+                histories.
         """
+        at_least(0, k=k)
+        if behaviors is not None and len(behaviors) != len(histories):
+            raise ConfigError(f"{len(histories)} histories but behaviours of {len(behaviors)}; give each its own")
         pairs = [(items, None if behaviors is None else behaviors[at]) for at, items in enumerate(histories)]
         hide = self._filter_seen if exclude_seen is None else exclude_seen
-        best, values = np.zeros((len(pairs), k), np.int64), np.full((len(pairs), k), -np.inf, np.float32)
+        shape = len(pairs), min(k, self._items)
+        best, values = np.zeros(shape, np.int64), np.full(shape, -np.inf, np.float32)
         for at, scores in self.scores_many(pairs, threads=threads):
             scores[0] = scores[self._items + 1 :] = -np.inf
             if hide:
-                seen = histories[at]
+                seen = np.asarray(histories[at])
                 scores[seen[(seen > 0) & (seen <= self._items)]] = -np.inf
             found, reached = top_k(scores, k)
             best[at, : len(found)], values[at, : len(found)] = found, reached

@@ -290,6 +290,22 @@ def test_many_histories_with_a_wrong_one_are_refused(bundle: Bundle) -> None:
         engine.recommend_many([np.array([1]), np.array([], np.int64)])
     with pytest.raises(ConfigError, match="threads is 0"):
         engine.recommend_many([np.array([1])], threads=0)
+    for wrong in (-1, 1.5):
+        with pytest.raises(ConfigError, match="k is"):
+            engine.recommend_many([np.array([1])], wrong)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="2 histories but behaviours of 1"):
+        engine.recommend_many([np.array([1])] * 2, behaviors=[np.array([0])])
+
+
+def test_a_list_is_never_longer_than_the_catalogue(bundle: Bundle) -> None:
+    best, scores = Engine(bundle).recommend_many([np.array([1])], 10**9, exclude_seen=False)
+    assert sorted(best[0].tolist()) == list(range(1, V + 1))
+    assert scores.shape == (1, V)
+
+
+def test_a_scorer_that_does_not_exist_is_refused(bundle: Bundle) -> None:
+    with pytest.raises(ConfigError, match="packed"):
+        Engine(bundle, scorer="packed")  # type: ignore[arg-type]
 
 
 def test_a_batch_that_scores_otherwise_than_the_engine_is_not_believed(
