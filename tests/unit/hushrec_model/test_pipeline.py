@@ -10,11 +10,11 @@ import polars as pl
 import pytest
 import torch
 from hushrec_model.pipeline import TrainOptions, TrainReport, train
-from hushrec_model.progress import Progress
 from hushrec_model.pseudonyms import pseudonym
 from hushrec_model.run_folder import load_run
 from hushrec_privacy.errors import CheckpointError, ConfigError, DataError
 
+from tests.killed_training import KilledError, killer
 from tests.shop_files import user_id, write_shop_files
 
 OPTIONS = TrainOptions(attributes=("colour",))
@@ -104,18 +104,6 @@ def test_the_same_seed_gives_the_same_folder_under_another_key(shop: Path) -> No
     train_in(shop, "again")
     assert_same_run(shop / "again", shop / "run")
     assert (shop / "again" / "pseudonym.key").read_bytes() != (shop / "run" / "pseudonym.key").read_bytes()
-
-
-class KilledError(Exception):
-    """What the kill of the process stands for."""
-
-
-def killer(where: str, moment: float) -> Progress:
-    def progress(stage: str, done: float, total: float, note: str = "") -> None:  # noqa: ARG001
-        if stage == where and done >= moment:
-            raise KilledError
-
-    return progress
 
 
 @pytest.mark.parametrize(

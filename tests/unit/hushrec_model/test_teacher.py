@@ -9,32 +9,18 @@ import pytest
 import torch
 from hushrec_model.evaluate import evaluate
 from hushrec_model.model import Model, ModelScorer
-from hushrec_model.progress import Progress
 from hushrec_model.settings import Settings
 from hushrec_model.teacher import teacher_checkpoint, train_taught
 from hushrec_model.training import Trained, train_model
 from hushrec_privacy.errors import CheckpointError
 
+from tests.killed_training import KilledError, killer
 from tests.planted import SETTINGS, chain, nothing_known, split_of
 
 ITEMS = 12
 SPLIT = split_of(chain(40, ITEMS, 9))
 KNOWN = nothing_known(ITEMS)
 TAUGHT = replace(SETTINGS, teacher_epochs=2)
-
-
-class KilledError(Exception):
-    """What the kill of the process stands for."""
-
-
-def killer(where: str, moment: float) -> Progress:
-    """Progress that raises once a stage has come this far, in epochs."""
-
-    def progress(stage: str, done: float, total: float, note: str = "") -> None:  # noqa: ARG001
-        if stage == where and done >= moment:
-            raise KilledError
-
-    return progress
 
 
 def same_weights(one: Model, other: Model) -> bool:
