@@ -7,18 +7,18 @@ import numpy as np
 import onnx
 from hushrec.tables import WIDTH
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["FLOAT", "GraphBuilder"]
+__all__ = ["FLOAT", "INT8", "GraphBuilder"]
 
 _CONTRIB = "com.microsoft"
-FLOAT = TensorProto.FLOAT
-_OPSET = 17
+FLOAT, INT8 = TensorProto.FLOAT, TensorProto.INT8
+_OPSET = 18
 _IR_VERSION = 8
 _TYPES = {
     "float32": FLOAT,
     "float16": TensorProto.FLOAT16,
-    "int8": TensorProto.INT8,
+    "int8": INT8,
     "uint8": TensorProto.UINT8,
     "int64": TensorProto.INT64,
 }
@@ -84,6 +84,11 @@ class GraphBuilder:
     def filled(self, name: str, value: float, length: int) -> str:
         """Return a float32 vector of one value."""
         self._initializers[name] = helper.make_tensor(name, FLOAT, [length], [value] * length)
+        return name
+
+    def array(self, name: str, values: NDArray[Any]) -> str:
+        """Return a small array, stored in the graph."""
+        self._initializers[name] = numpy_helper.from_array(values, name)
         return name
 
     def external(self, name: str, dtype: str, shape: Sequence[int], file: str, offset: int) -> str:

@@ -18,7 +18,7 @@ from hushrec.weights.tensors import Precision, pack_encoder
 from hushrec_privacy.errors import ConfigError
 from numpy.typing import NDArray
 
-from hushrec_quantize.builder import GraphBuilder
+from hushrec_quantize.builder import FLOAT, INT8, GraphBuilder
 from hushrec_quantize.encoder_graph import ENCODER_BIN, ITEMS_BIN, Encoder
 
 __all__ = ["BLOCK_ROWS", "ENCODER_BIN", "ITEMS_BIN", "Graphs", "build_graphs"]
@@ -108,16 +108,26 @@ def _encoder(weights: EncoderWeights, capacity: int, precision: Precision) -> by
 
 def _scorer(weights: EncoderWeights, capacity: int, precision: Precision) -> bytes:
     """`scorer.onnx`, with the output `scores`, float32 [B, capacity]. Row 0 and spare rows score 0: whoever ranks
-    leaves them out."""
+    leaves them out.
+
+    The table's codes become signed and are turned when the graph is opened: bytes of unlike sign are what processors
+    multiply fastest. Without VNNI a sum of two such products can leave its 16 bits. The output `largest_sum`, in int8
+    only, is such a sum made by this processor; `hushrec.scorer` knows what it should be.
+    """
     graph = GraphBuilder("scorer")
     encoder = Encoder(graph, weights, capacity, precision)
     user = encoder.build()
+    outputs: dict[str, list[int | str]] = {"scores": ["B", capacity]}
     if precision == "fp32":
         graph.op("Gemm", user, encoder.table, name="scores", transB=1)
-    else:  # transposed once, when the graph is opened
-        columns = graph.op("Transpose", encoder.table, perm=[1, 0])
-        graph.contrib("DynamicQuantizeMatMul", user, columns, encoder.step, encoder.zero_point, name="scores")
-    return graph.model({"scores": ["B", capacity]})
+        return graph.model(outputs)
+    signed = graph.op("Cast", graph.op("BitwiseXor", encoder.table, encoder.zero_point), to=INT8)  # code - 128
+    columns = graph.op("Transpose", signed, perm=[1, 0])
+    graph.contrib("DynamicQuantizeMatMul", user, columns, encoder.step, name="scores")
+    largest = graph.array("largest_user", np.full((1, WIDTH), 255, np.uint8))
+    table = graph.array("largest_codes", np.full((WIDTH, 16), 127, np.int8))
+    graph.op("Cast", graph.op("MatMulInteger", largest, table), name="largest_sum", to=FLOAT)
+    return graph.model(outputs | {"largest_sum": [1, 16]})
 
 
 def _blocks(weights: EncoderWeights, capacity: int) -> bytes:

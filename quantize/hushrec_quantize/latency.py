@@ -42,7 +42,7 @@ def graph_answer(graphs: Graphs, folder: Path, queries: Queries, max_history: in
         feed = {"items": queries.events.item[None, span].astype(np.int64)}
         if behaviors > 1:
             feed["behaviors"] = queries.events.behavior[None, span].astype(np.int64)
-        (scores,) = session.run(None, feed)
+        (scores,) = session.run(["scores"], feed)
         return top_k(scores[0], 10)
 
     return answer

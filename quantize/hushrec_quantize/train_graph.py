@@ -125,7 +125,7 @@ class _TrainStep:
     def _unit_rows(self) -> tuple[str, str, str]:
         """The rows, made unit length; which of them were; and what they were divided by."""
         g = self._graph
-        length = g.op("ReduceL2", "rows", axes=[1])
+        length = g.op("ReduceL2", "rows", g.constant(1))
         long = g.op("Greater", length, g.number("short", _SHORT))
         length = g.op("Where", long, length, self._one)
         return g.op("Div", "rows", length), long, length
@@ -254,7 +254,7 @@ class _TrainStep:
         norm = self._norm(x, "norm")
         down = g.op("MatMul", norm.output, "adapter_down")
         raw = g.op("Add", norm.output, g.op("MatMul", down, "adapter_up"))
-        size = g.op("Max", g.op("ReduceL2", raw, axes=[1]), g.number("tiny", _TINY))
+        size = g.op("Max", g.op("ReduceL2", raw, g.constant(1)), g.number("tiny", _TINY))
         direction = g.op("Div", raw, size)
         d_user, d_candidates, d_targets = self._loss(g.op("Mul", direction, "scale"), unit)
         along = self._sum(g.op("Mul", d_user, direction), 1)
@@ -310,8 +310,8 @@ class _TrainStep:
         self._sum(g.op("Mul", d_output, kept.normal), 0, name=f"d.{kept.name}_scale", keep=False)
         self._sum(d_output, 0, name=f"d.{kept.name}_bias", keep=False)
         d_normal = g.op("Mul", d_output, f"{kept.name}_scale")
-        mean = g.op("ReduceMean", d_normal, axes=[1])
-        along = g.op("Mul", kept.normal, g.op("ReduceMean", g.op("Mul", d_normal, kept.normal), axes=[1]))
+        mean = g.op("ReduceMean", d_normal, g.constant(1))
+        along = g.op("Mul", kept.normal, g.op("ReduceMean", g.op("Mul", d_normal, kept.normal), g.constant(1)))
         return g.op("Mul", g.op("Sub", g.op("Sub", d_normal, mean), along), kept.deviation)
 
     def _linear_back(self, d_output: str, x: str, name: str) -> str:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from hushrec import ort
 from hushrec.history_buffer import HistoryBuffer
 from hushrec.manifest import Manifest
+from hushrec.scorer import open_product
 
 __all__ = ["BatchScorer", "Histories"]
 
@@ -59,8 +60,8 @@ class BatchScorer:
         self._model, self._single, self._checked = bundle.manifest.model, single, False
         self._session: Any = None
         try:
-            self._session = ort.open_session(bundle.path("scorer.onnx"))
-        except BundleError:  # an older ONNX Runtime without its operators
+            self._session = open_product(bundle.path("scorer.onnx"))
+        except BundleError:  # an older ONNX Runtime without its operators, or a processor without VNNI
             self._checked = True
 
     def scores(self, histories: Histories, threads: int | None = None) -> Iterator[tuple[int, Scores]]:

@@ -19,7 +19,7 @@ from hushrec.batch import BatchScorer, Histories
 from hushrec.history_buffer import HistoryBuffer, TableFile
 from hushrec.huge_pages import huge_pages
 from hushrec.manifest import Manifest
-from hushrec.scorer import GraphScorer, PlainScorer, Scorer, ScorerName, block_views, fastest
+from hushrec.scorer import GraphScorer, PlainScorer, Scorer, ScorerName, block_views, fastest, open_product
 from hushrec.tables import WIDTH, items_layout
 from hushrec.topk import top_k
 
@@ -29,7 +29,6 @@ Indexes = NDArray[np.int64]
 Scores = NDArray[np.float32]
 
 _FITS = 131_072  # rows; a larger table leaves the caches, and "product" is slower then than "blocks" everywhere seen
-_SMALL = 32_768  # rows; up to here "blocks" never wins
 _SEED = 20
 
 
@@ -180,7 +179,7 @@ class Engine:
             if name == known:
                 with contextlib.suppress(BundleError):  # measured with another ONNX Runtime of this version
                     return name, make()
-        left_out = {"product"} if capacity > _FITS else {"blocks"} if capacity <= _SMALL else set()
+        left_out = {"product"} if capacity > _FITS else set()
         self._history.hold(np.random.default_rng(_SEED).integers(1, self._items + 1, 50))
         name, scorer = fastest({name: make for name, make in ways.items() if name not in left_out}, self._scores)
         if name != "blocks":
@@ -196,7 +195,7 @@ class Engine:
         return PlainScorer(GraphScorer(session, self._history, {"user": user}), user, codes, scale, self._scores)
 
     def _product(self) -> Scorer:
-        session = ort.open_session(self._bundle.path("scorer.onnx"))
+        session = open_product(self._bundle.path("scorer.onnx"))
         return GraphScorer(session, self._history, {"scores": self._scores})
 
     def _blocks(self) -> Scorer:

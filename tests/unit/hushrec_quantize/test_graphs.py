@@ -33,7 +33,7 @@ def run(folder: Path, graphs: Graphs, items: NDArray[np.int64], behaviors: NDArr
     folder.mkdir(exist_ok=True)
     graphs.write(folder)
     feed = {"items": items} if behaviors is None else {"items": items, "behaviors": behaviors}
-    (scores,) = ort.open_session(folder / "scorer.onnx").run(None, feed)
+    (scores,) = ort.open_session(folder / "scorer.onnx").run(["scores"], feed)
     return np.asarray(scores)
 
 
