@@ -40,6 +40,7 @@ from hushrec.federated.trainer import LocalTrainer, TrainSettings
 from hushrec_model.counting import count_tables
 from hushrec_model.items import Items
 from hushrec_model.model import Model
+from hushrec_model.network import HEAD_WIDTH
 from hushrec_model.splits import Queries
 from hushrec_privacy.mechanisms.clipping import clip_update
 from hushrec_privacy.mechanisms.toeplitz import FRACTION_BITS, fixed_point_coefficients
@@ -252,8 +253,11 @@ def load(model: Model, master: Master) -> None:
             for name, module in (("norm1", block.norm1), ("norm2", block.norm2)):
                 module.weight.copy_(arrays[f"{number}.{name}_scale"])
                 module.bias.copy_(arrays[f"{number}.{name}_bias"])
-            matrices = {"w1": block.project, "wo": block.merge, "w2": block.expand, "w3": block.contract}
-            for name, linear in matrices.items():
+            inner = HEAD_WIDTH * block.heads
+            query, key_value, gate = torch.split(arrays[f"{number}.w1"].t(), [inner, 2 * inner, encoder.shape.width])
+            block.query_gate.weight.copy_(torch.cat([query, gate]))
+            block.key_value.weight.copy_(key_value)
+            for name, linear in {"wo": block.merge, "w2": block.expand, "w3": block.contract}.items():
                 linear.weight.copy_(arrays[f"{number}.{name}"].t())
             block.distance.weight.copy_(arrays[f"{number}.bias"].t())
         encoder.norm.weight.copy_(arrays["norm_scale"])

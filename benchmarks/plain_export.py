@@ -1,8 +1,7 @@
 """The peer of the engine benchmark: the same weights in float32, as an exporter writes them down.
 
 Standard ONNX operators only, attention with its own queries, keys and values, scores by a product with the transposed
-table. Like the int8 graphs it computes the last layer for the last position only, and it keeps the masked position bias
-as a constant instead of making it anew in each call, which an exporter would.
+table. Like the int8 graphs it computes the last position only.
 """
 
 import numpy as np
@@ -38,28 +37,24 @@ class _Export:
         g, w = self._graph, self._weights
         items = g.input("items", "int64", ["B", "L"])
         table = g.external("table", "float32", [self._capacity, WIDTH], "items.bin", 0)
-        x = g.op("Mul", g.op("Gather", table, items), self._constant("input_scale", np.float32(INPUT_SCALE)))
+        events = g.op("Mul", g.op("Gather", table, items), self._constant("input_scale", np.float32(INPUT_SCALE)))
+        x = g.op("Gather", events, g.constant(-1), axis=1)
         length = g.op("Slice", g.op("Shape", items), g.constant(1), g.constant(2), g.constant(0))
         for number, layer in enumerate(w.layers):
-            x = self._layer(x, length, layer, f"layer{number}", last=number == len(w.layers) - 1)
+            x = self._layer(x, events, length, layer, f"layer{number}")
         h = self._norm(x, w.norm_scale, w.norm_bias, "norm")
         u = g.op("Add", h, self._linear(self._linear(h, w.adapter_down, "down"), w.adapter_up, "up"))
         u = g.op("LpNormalization", g.op("Squeeze", u, g.constant(1)), axis=-1, p=2)
         g.op("Mul", u, self._constant("length", np.float32(w.scale)), name="user")
         return g.model({"user": ["B", WIDTH]}), bytes(self._content)
 
-    def _layer(self, x: str, length: str, layer: LayerWeights, name: str, *, last: bool) -> str:
+    def _layer(self, x: str, events: str, length: str, layer: LayerWeights, name: str) -> str:
         g, inner = self._graph, HEAD_WIDTH * layer.heads
         n = self._norm(x, layer.norm1_scale, layer.norm1_bias, f"{name}.norm1")
         wq, wk, wv, wg = np.split(layer.w1, [inner, 2 * inner, 3 * inner], axis=1)
-        if last:  # queries and gate of the last position, keys and values of all
-            end = g.constant(-1)
-            x, n_query = g.op("Gather", x, end, axis=1), g.op("Gather", n, end, axis=1)
-            q, gate = self._split(n_query, np.concatenate([wq, wg], axis=1), (inner, WIDTH), f"{name}.w1q")
-            k, v = self._split(n, np.concatenate([wk, wv], axis=1), (inner, inner), f"{name}.w1kv")
-        else:
-            q, k, v, gate = self._split(n, layer.w1, (inner, inner, inner, WIDTH), f"{name}.w1")
-        mixed = self._attention(q, k, v, self._bias(layer, length, name, last=last), layer.heads)
+        q, gate = self._split(n, np.concatenate([wq, wg], axis=1), (inner, WIDTH), f"{name}.w1q")
+        k, v = self._split(events, np.concatenate([wk, wv], axis=1), (inner, inner), f"{name}.w1kv")
+        mixed = self._attention(q, k, v, self._bias(layer, length, name), layer.heads)
         x = self._gated(x, gate, self._linear(mixed, layer.wo, f"{name}.wo"))
         n = self._norm(x, layer.norm2_scale, layer.norm2_bias, f"{name}.norm2")
         a, b, gate = self._split(n, layer.w2, (layer.channels, layer.channels, WIDTH), f"{name}.w2")
@@ -76,15 +71,10 @@ class _Export:
         mixed = g.op("Transpose", g.op("MatMul", weights, v), perm=[0, 2, 1, 3])
         return g.op("Reshape", mixed, g.constant(0, -1, heads * HEAD_WIDTH))
 
-    def _bias(self, layer: LayerWeights, length: str, name: str, *, last: bool) -> str:
+    def _bias(self, layer: LayerWeights, length: str, name: str) -> str:
         g, longest = self._graph, self._weights.max_history
-        if last:
-            row = self._constant(f"{name}.bias", np.ascontiguousarray(layer.bias[:, None, ::-1]))
-            return g.op("Slice", row, g.op("Neg", length), g.constant(longest), g.constant(2))
-        gap = np.arange(longest)[:, None] - np.arange(longest)
-        table = np.where(gap >= 0, layer.bias[:, np.maximum(gap, 0)], -np.inf).astype(np.float32)
-        ends = g.op("Concat", length, length, axis=0)
-        return g.op("Slice", self._constant(f"{name}.bias", table), g.constant(0, 0), ends, g.constant(1, 2))
+        row = self._constant(f"{name}.bias", np.ascontiguousarray(layer.bias[:, None, ::-1]))
+        return g.op("Slice", row, g.op("Neg", length), g.constant(longest), g.constant(2))
 
     def _gated(self, x: str, gate: str, branch: str) -> str:
         g = self._graph

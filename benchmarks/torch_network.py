@@ -1,7 +1,7 @@
 """The network in plain torch, float32: what a user of torch would write, for torch eager and for every exporter.
 
-The last layer is computed for the last position only, and what does not depend on the history (joined matrices, masked
-position bias) is made once. Knows torch and NumPy, not hushrec: other environments export it, too.
+Only the last position is computed, and what does not depend on the history (joined matrices) is made once. Knows torch
+and NumPy, not hushrec: other environments export it, too.
 
 Shapes: L events of a history, V items (row 0 of the table is padding).
 """
@@ -41,9 +41,7 @@ class Network(nn.Module):
         self.table: Tensor
         self.scale = float(weights["scale"][0])
         count = 1 + max(int(name.split(".")[0]) for name in weights if name[0].isdigit())
-        self.layers: Any = nn.ModuleList(
-            _Layer(_of_layer(weights, number), last=number == count - 1, fused=fused) for number in range(count)
-        )
+        self.layers: Any = nn.ModuleList(_Layer(_of_layer(weights, number), fused=fused) for number in range(count))
         for name in ("norm_scale", "norm_bias", "adapter_down", "adapter_up"):
             self.register_buffer(name, torch.from_numpy(weights[name]))
         self.norm_scale: Tensor
@@ -53,11 +51,12 @@ class Network(nn.Module):
 
     def user(self, items: Tensor) -> Tensor:
         """The user vector after a history, shape (1, 64)."""
-        x = functional.embedding(items, self.table) * INPUT_SCALE
+        events = functional.embedding(items, self.table) * INPUT_SCALE
         mask = (items == 0)[:, None, None, :] * PADDING if self.padded else None
+        x = events[:, -1:]
         for layer in self.layers:
-            x = layer(x, mask)
-        h = functional.layer_norm(x[:, -1], (x.shape[-1],), self.norm_scale, self.norm_bias)
+            x = layer(x, events, mask)
+        h = functional.layer_norm(x[:, 0], (x.shape[-1],), self.norm_scale, self.norm_bias)
         u = h + (h @ self.adapter_down) @ self.adapter_up
         return functional.normalize(u, dim=-1) * self.scale
 
@@ -67,7 +66,6 @@ class Network(nn.Module):
 
 
 class _Layer(nn.Module):
-    w1: Tensor
     w1_query: Tensor
     w1_keys: Tensor
     wo: Tensor
@@ -79,35 +77,25 @@ class _Layer(nn.Module):
     w2: Tensor
     w3: Tensor
 
-    def __init__(self, weights: Mapping[str, Floats], *, last: bool, fused: bool) -> None:
+    def __init__(self, weights: Mapping[str, Floats], *, fused: bool) -> None:
         super().__init__()
-        self.last, self.fused = last, fused
+        self.fused = fused
         self.width = weights["w3"].shape[1]
         self.heads, longest = weights["bias"].shape
         self.rows = longest + 1  # one more than is ever used: a slice of all of it would bind an export to that length
         self.inner, self.channels = weights["wo"].shape[0], weights["w3"].shape[0]
-        arrays = dict(weights)
+        arrays = {name: array for name, array in weights.items() if name != "w1"}
         query, keys, gate = np.split(weights["w1"], [self.inner, 3 * self.inner], axis=1)
-        if last:
-            arrays |= {"w1_query": np.concatenate([query, gate], axis=1), "w1_keys": np.ascontiguousarray(keys)}
-            arrays["bias"] = np.pad(weights["bias"][:, None, ::-1], ((0, 0), (0, 0), (1, 0)))
-        else:
-            gap = np.arange(self.rows)[:, None] - np.arange(self.rows)
-            bias = weights["bias"][:, np.clip(gap, 0, longest - 1)]
-            arrays["bias"] = np.where(gap >= 0, bias, np.float32(-np.inf))
+        arrays |= {"w1_query": np.concatenate([query, gate], axis=1), "w1_keys": np.ascontiguousarray(keys)}
+        arrays["bias"] = np.pad(weights["bias"][:, None, ::-1], ((0, 0), (0, 0), (1, 0)))
         for name, array in arrays.items():
             self.register_buffer(name, torch.from_numpy(array))
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        length = x.shape[1]
+    def forward(self, x: Tensor, events: Tensor, mask: Tensor | None) -> Tensor:
         n = functional.layer_norm(x, (self.width,), self.norm1_scale, self.norm1_bias)
-        if self.last:
-            q, gate = torch.split(n[:, -1:] @ self.w1_query, [self.inner, self.width], -1)
-            k, v = torch.split(n @ self.w1_keys, [self.inner, self.inner], -1)
-            x, bias = x[:, -1:], self.bias[:, :, self.rows - length :]
-        else:
-            q, k, v, gate = torch.split(n @ self.w1, [self.inner, self.inner, self.inner, self.width], -1)
-            bias = self.bias[:, :length, :length]
+        q, gate = torch.split(n @ self.w1_query, [self.inner, self.width], -1)
+        k, v = torch.split(events @ self.w1_keys, [self.inner, self.inner], -1)
+        bias = self.bias[:, :, self.rows - events.shape[1] :]
         if mask is not None:
             bias = bias + mask
         x = x + torch.sigmoid(gate) * (self._attend(q, k, v, bias) @ self.wo)

@@ -72,17 +72,19 @@ def reference_user(
     if weights.behaviors is not None:
         kinds = behaviors or [0] * len(items)
         stream = [x + weights.behaviors[kind] for x, kind in zip(stream, kinds, strict=True)]
+    events = stream
     for layer in weights.layers:
-        stream = [_feed_forward(layer, x) for x in _attend(layer, stream)]
+        stream = [_feed_forward(layer, x) for x in _attend(layer, stream, events)]
     h = _norm(stream[-1], weights.norm_scale, weights.norm_bias)
     user = h + (h @ weights.adapter_down) @ weights.adapter_up
     return np.asarray(weights.scale * user / np.linalg.norm(user))
 
 
-def _attend(layer: LayerWeights, stream: list[Doubles]) -> list[Doubles]:
+def _attend(layer: LayerWeights, stream: list[Doubles], events: list[Doubles]) -> list[Doubles]:
     inner = HEAD_WIDTH * layer.heads
-    parts = [np.split(_norm(x, layer.norm1_scale, layer.norm1_bias) @ layer.w1, [inner, 2 * inner, 3 * inner])
-             for x in stream]  # fmt: skip
+    wq, wk, wv, wg = np.split(layer.w1, [inner, 2 * inner, 3 * inner], axis=1)
+    asked = [_norm(x, layer.norm1_scale, layer.norm1_bias) for x in stream]
+    parts = [(n @ wq, event @ wk, event @ wv, n @ wg) for n, event in zip(asked, events, strict=True)]
     after = []
     for i, x in enumerate(stream):
         mixed = np.zeros(inner)

@@ -42,14 +42,15 @@ class EncoderShape:
 
 
 class Block(nn.Module):
-    """One layer: gated causal attention, then a gated SwiGLU feed-forward."""
+    """One layer: gated causal attention to the events, then a gated SwiGLU feed-forward."""
 
     def __init__(self, shape: EncoderShape, layer: int, dropout: float, attention_dropout: float) -> None:
         super().__init__()
         self.heads, self.channels, width = shape.heads[layer], shape.channels[layer], shape.width
         inner = self.heads * HEAD_WIDTH
         self.norm1 = nn.LayerNorm(width)
-        self.project = nn.Linear(width, 3 * inner + width, bias=False)  # queries, keys, values, gate
+        self.query_gate = nn.Linear(width, inner + width, bias=False)
+        self.key_value = nn.Linear(width, 2 * inner, bias=False)
         self.distance = nn.Embedding(shape.max_history, self.heads)
         self.merge = nn.Linear(inner, width, bias=False)
         self.norm2 = nn.LayerNorm(width)
@@ -58,11 +59,13 @@ class Block(nn.Module):
         self.dropout, self.attention_dropout = nn.Dropout(dropout), nn.Dropout(attention_dropout)
         nn.init.zeros_(self.distance.weight)
 
-    def forward(self, x: Tensor, distances: Tensor, future: Tensor) -> Tensor:
-        """Shape (B, L, D) to (B, L, D); `distances`, (L, L) or (B, L, L), and `future`, (L, L, bool), go with L."""
+    def forward(self, x: Tensor, events: Tensor, distances: Tensor, future: Tensor) -> Tensor:
+        """Shape (B, L, D) to (B, L, D); `events` are what `x` was before the first layer; `distances`, (L, L) or
+        (B, L, L), and `future`, (L, L, bool), go with L."""
         batch, length, width = x.shape
         inner = self.heads * HEAD_WIDTH
-        q, k, v, gate = self.project(self.norm1(x)).split((inner, inner, inner, width), dim=-1)
+        q, gate = self.query_gate(self.norm1(x)).split((inner, width), dim=-1)
+        k, v = self.key_value(events).split((inner, inner), dim=-1)
         q, k, v = (t.view(batch, length, self.heads, HEAD_WIDTH).transpose(1, 2) for t in (q, k, v))
         bias = self.distance(distances).movedim(-1, -3).masked_fill(future, float("-inf"))
         weights = torch.softmax(torch.matmul(q * HEAD_WIDTH**-0.5, k.transpose(2, 3)) + bias, dim=-1)
@@ -135,8 +138,9 @@ class Encoder(nn.Module):
         distances = gap.clamp(min=0)
         if self.hooked:
             distances = distances.expand(len(x), -1, -1)
+        events = x
         for block in self.layers:
-            x = block(x, distances, gap < 0)
+            x = block(x, events, distances, gap < 0)
         hidden = self.norm(x)
         user: Tensor = hidden + self.adapter_up(self.adapter_down(hidden))
         scaled: Tensor = self.scale(functional.normalize(user, dim=-1))

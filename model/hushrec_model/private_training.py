@@ -140,8 +140,8 @@ def _start_as_mean(encoder: Encoder) -> None:
     for block in encoder.layers:
         block.merge.weight.zero_()
         block.contract.weight.zero_()
-    queries, keys, values, _ = torch.split(first.project.weight, [inner, inner, inner, encoder.shape.width])
-    queries.mul_(0.1)
+    keys, values = torch.split(first.key_value.weight, inner)
+    first.query_gate.weight[:inner].mul_(0.1)
     keys.mul_(0.1)
     values.copy_(torch.eye(inner, encoder.shape.width))
     first.merge.weight.copy_(2 * torch.eye(encoder.shape.width, inner))

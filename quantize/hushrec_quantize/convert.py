@@ -1,7 +1,8 @@
 """From the trained torch model to the plain arrays that the graphs are built from."""
 
 import numpy as np
-from hushrec.weights.encoder import EncoderWeights, LayerWeights
+import torch
+from hushrec.weights.encoder import HEAD_WIDTH, EncoderWeights, LayerWeights
 from hushrec_model.model import Model
 from hushrec_model.network import Block
 from numpy.typing import NDArray
@@ -29,10 +30,11 @@ def encoder_weights(model: Model) -> EncoderWeights:
 
 
 def _layer(block: Block) -> LayerWeights:
+    query, gate = torch.split(block.query_gate.weight, [HEAD_WIDTH * block.heads, block.merge.weight.shape[0]])
     return LayerWeights(
         norm1_scale=_array(block.norm1.weight),
         norm1_bias=_array(block.norm1.bias),
-        w1=_array(block.project.weight.t()),
+        w1=_array(torch.cat([query, block.key_value.weight, gate]).t()),
         wo=_array(block.merge.weight.t()),
         bias=_array(block.distance.weight.t()),
         norm2_scale=_array(block.norm2.weight),

@@ -2,7 +2,8 @@
 
 Inputs `items` int64 [B, L] and, if the data has several behaviours, `behaviors` int64 [B, L], oldest event first,
 1 ≤ L ≤ Lmax, never padded; the result is float32 [B, 64]. The arrays come from `tensors.py`, which says how they were
-rearranged. The last layer answers the last position only.
+rearranged. Every layer looks at the events as they are gathered, so only the last position is computed; on one row
+int8 products gain nothing, so the matrices become float32 when a graph is opened.
 """
 
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from typing import Any
 
 from hushrec.tables import ZERO_POINT, items_layout
 from hushrec.weights.encoder import INPUT_SCALE, NORM_EPSILON, WIDTH, EncoderWeights
-from hushrec.weights.tensors import Precision, encoder_tensors, is_float, offsets
+from hushrec.weights.tensors import Precision, encoder_tensors, offsets
 from numpy.typing import NDArray
 
 from hushrec_quantize.builder import FLOAT, GraphBuilder
@@ -50,7 +51,7 @@ class Encoder:
         self._graph, self._weights, self._precision = graph, weights, precision
         self._tensors: Mapping[str, NDArray[Any]] = encoder_tensors(weights, precision)
         self._offsets = offsets(self._tensors)
-        self._rounded: dict[str, list[str]] = {}
+        self._oldest = ""
         self.table = self.step = self.zero_point = ""
         if precision == "fp32":
             self.table = graph.external("table", "float32", [capacity, WIDTH], ITEMS_BIN, 0)
@@ -63,73 +64,48 @@ class Encoder:
 
     def build(self, name: str = "") -> str:
         """Add the whole network and return the name of its result, the one given or a new one."""
-        x = self._embed()
-        n = self._norm(x, "0.norm1")
-        distances = self._distances() if len(self._weights.layers) > 1 else ""
+        events = self._events()
+        x = self._last(events)
         for number, layer in enumerate(self._weights.layers):
-            last = number == len(self._weights.layers) - 1
-            if last:
-                x, n = self._attend_last(x, n, number, layer.heads)
-            else:
-                x, n = self._attend_all(x, n, number, layer.heads, distances)
+            n = self._norm(x, f"{number}.norm1")
+            x = self._add(x, self._attend(n, events, number, layer.heads), f"{number}.gate1", n)
+            n = self._norm(x, f"{number}.norm2")
             x = self._add(x, self._feed_forward(n, number), f"{number}.gate2", n)
-            n = self._norm(x, "norm" if last else f"{number + 1}.norm1")
+        n = self._norm(x, "norm")
         return self._answer(n, name)
 
-    def _embed(self) -> str:
+    def _events(self) -> str:
+        """The events in the basis of the item table, of unit length, [B, L, 64]."""
         g = self._graph
         if self.table:
-            rows = g.op("Gather", self.table, g.input("items", "int64", ["B", "L"]))
+            x = g.op("Gather", self.table, g.input("items", "int64", ["B", "L"]))
         else:
-            rows = g.input("codes", "uint8", ["B", "L", WIDTH])
-        if self._precision == "fp32":
-            x = g.op("Mul", rows, g.number("gain", INPUT_SCALE))
-        else:
-            step = g.op("Squeeze", self.step)
-            x = g.op("DequantizeLinear", rows, step, self.zero_point)
-            x = g.op("MatMul", x, g.op("Transpose", self._rotation()))
+            x = g.input("codes", "uint8", ["B", "L", WIDTH])
+        if self._precision == "int8":
+            x = g.op("DequantizeLinear", x, g.op("Squeeze", self.step), self.zero_point)
         if self._weights.behaviors is not None:
             behaviors = g.input("behaviors", "int64", ["B", "L"])
             x = g.op("Add", x, g.op("Gather", self._weight("behavior.rows"), behaviors))
+        self._oldest = g.op("Neg", g.op("Shape", x, start=1, end=2))
         return x
 
-    def _distances(self) -> str:
-        """Index of (query i, key j) into a row of biases: i − j, or Lmax where j is after i; [Lmax, Lmax].
-
-        Constants only: ONNX Runtime folds it when it opens the graph, so the file holds the short rows.
-        """
-        g, longest = self._graph, self._weights.max_history
-        steps = g.op("Range", g.constant(0, scalar=True), g.constant(longest, scalar=True), g.constant(1, scalar=True))
-        distance = g.op("Sub", g.op("Unsqueeze", steps, g.constant(1)), steps)
-        past = g.op("GreaterOrEqual", distance, g.constant(0, scalar=True))
-        return g.op("Where", past, distance, g.constant(longest, scalar=True))
-
-    def _attend_all(self, x: str, n: str, number: int, heads: int, distances: str) -> tuple[str, str]:
-        """Every position attends: the queries of all heads are rows of one [B, L·H, 64] matrix, the events keys."""
-        g, longest = self._graph, self._weights.max_history
-        bias = g.op("Transpose", g.op("Gather", self._weight(f"{number}.distance"), distances, axis=1), perm=[1, 0, 2])
-        bias = g.op("Reshape", bias, g.constant(longest * heads, longest))
-        query = g.op("Reshape", self._linear(n, f"{number}.query"), g.constant(0, -1, WIDTH))
-        scores = g.contrib("FusedMatMul", query, n, transB=1)
-        bias = g.op("Slice", bias, g.constant(0, 0), g.op("Shape", scores, start=1, end=3))
-        mixed = g.op("MatMul", g.op("Softmax", g.op("Add", scores, bias), axis=-1), n)
-        mixed = g.op("Reshape", mixed, g.constant(0, -1, WIDTH * heads))
-        x = self._add(x, self._linear(mixed, f"{number}.mix"), f"{number}.gate1", n)
-        return x, self._norm(x, f"{number}.norm2")
-
-    def _attend_last(self, x: str, n: str, number: int, heads: int) -> tuple[str, str]:
-        """Only the last position attends; from here on there is one row a history."""
+    def _last(self, events: str) -> str:
+        """The last event as it enters the residual stream, [B, 64]."""
         g = self._graph
-        stop, end = g.constant(self._weights.max_history), g.constant(-1, scalar=True)
-        start = g.op("Neg", g.op("Shape", n, start=1, end=2))
-        bias = g.op("Slice", self._weight(f"{number}.distance"), start, stop, g.constant(1))
-        x, n_last = g.op("Gather", x, end, axis=1), g.op("Gather", n, end, axis=1)
-        query = g.op("Reshape", self._linear(n_last, f"{number}.query"), g.constant(-1, heads, WIDTH))
-        scores = g.contrib("FusedMatMul", query, n, transB=1)
-        mixed = g.op("MatMul", g.op("Softmax", g.op("Add", scores, bias), axis=-1), n)
-        mixed = g.op("Reshape", mixed, g.constant(-1, WIDTH * heads))
-        x = self._add(x, self._linear(mixed, f"{number}.mix"), f"{number}.gate1", n_last)
-        return x, self._norm(x, f"{number}.norm2")
+        last = g.op("Gather", events, g.constant(-1, scalar=True), axis=1)
+        if self._precision == "fp32":
+            return g.op("Mul", last, g.number("gain", INPUT_SCALE))
+        return g.op("MatMul", last, g.op("Transpose", self._rotation()))
+
+    def _attend(self, n: str, events: str, number: int, heads: int) -> str:
+        """The queries of all heads are rows of one [B, H, 64] matrix; the events are keys and values."""
+        g = self._graph
+        stop = g.constant(self._weights.max_history)
+        bias = g.op("Slice", self._weight(f"{number}.distance"), self._oldest, stop, g.constant(1))
+        query = g.op("Reshape", self._linear(n, f"{number}.query"), g.constant(-1, heads, WIDTH))
+        scores = g.contrib("FusedMatMul", query, events, transB=1)
+        mixed = g.op("MatMul", g.op("Softmax", g.op("Add", scores, bias), axis=-1), events)
+        return self._linear(g.op("Reshape", mixed, g.constant(-1, WIDTH * heads)), f"{number}.mix")
 
     def _feed_forward(self, n: str, number: int) -> str:
         silu = self._graph.contrib("QuickGelu", self._linear(n, f"{number}.silu"), alpha=1.0)
@@ -158,18 +134,12 @@ class Encoder:
         return self._graph.op("LayerNormalization", x, scale, bias, axis=-1, epsilon=NORM_EPSILON)
 
     def _linear(self, x: str, name: str) -> str:
-        """Multiply by a matrix of the encoder; `x` is rounded to int8 once, however many matrices it meets."""
+        """Multiply by a matrix of the encoder."""
         g = self._graph
         if self._precision == "fp32":
             return g.op("MatMul", x, self._weight(name))
         codes, scales = self._weight(f"{name}.codes"), self._weight(f"{name}.scales")
-        layer, part = name.split(".")
-        if is_float(part, last=int(layer) == len(self._weights.layers) - 1):
-            return g.op("MatMul", x, g.op("Mul", g.op("Cast", codes, to=FLOAT), scales))
-        if x not in self._rounded:
-            self._rounded[x] = g.op_many("DynamicQuantizeLinear", 3, x)
-        rounded, step, zero_point = self._rounded[x]
-        return g.contrib("MatMulIntegerToFloat", rounded, codes, step, scales, zero_point)
+        return g.op("MatMul", x, g.op("Mul", g.op("Cast", codes, to=FLOAT), scales))
 
     def _weight(self, name: str) -> str:
         return self._graph.weight(name, self._tensors[name], ENCODER_BIN, self._offsets[name])

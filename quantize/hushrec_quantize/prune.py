@@ -137,8 +137,8 @@ def _shrink(block: Block, heads: list[int], channels: list[int]) -> None:
     inner = block.heads * HEAD_WIDTH
     rows = torch.tensor([h * HEAD_WIDTH + i for h in heads for i in range(HEAD_WIDTH)])
     width = block.merge.weight.shape[0]
-    gate = torch.arange(3 * inner, 3 * inner + width)
-    _keep(block.project, torch.cat([rows, rows + inner, rows + 2 * inner, gate]), 0)
+    _keep(block.query_gate, torch.cat([rows, torch.arange(inner, inner + width)]), 0)
+    _keep(block.key_value, torch.cat([rows, rows + inner]), 0)
     _keep(block.merge, rows, 1)
     block.distance.weight = nn.Parameter(block.distance.weight.detach()[:, heads].clone())
     block.distance.embedding_dim = len(heads)

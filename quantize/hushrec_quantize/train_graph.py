@@ -51,9 +51,11 @@ class _Norm(NamedTuple):
 
 
 class _Attention(NamedTuple):
-    """The same of gated attention."""
+    """The same of gated attention, and its matrices."""
 
     norm: _Norm
+    asking: str
+    reading: str
     heads: int
     query: str
     key: str
@@ -103,19 +105,21 @@ class _TrainStep:
 
     def build(self) -> bytes:
         unit, long, length = self._unit_rows()
-        x = self._embed(unit)
+        events = x = self._embed(unit)
         distances, past = self._distances()
         kept = []
         for number, layer in enumerate(self._weights.layers):
-            x, attention = self._attend(x, number, layer.heads, distances, past)
+            x, attention = self._attend(x, events, number, layer.heads, distances, past)
             x, feed = self._feed(x, number, layer.channels)
             kept.append((attention, feed))
         dx, d_candidates, d_targets = self._answer(x, unit)
+        d_events = []
         for number in reversed(range(len(kept))):
             attention, feed = kept[number]
             dx = self._feed_back(dx, number, feed)
-            dx = self._attend_back(dx, number, attention, distances)
-        self._embed_back(dx, d_candidates, d_targets, long)
+            dx, read = self._attend_back(dx, events, number, attention, distances)
+            d_events.append(read)
+        self._embed_back(self._graph.op("Sum", dx, *d_events), d_candidates, d_targets, long)
         self._rows_back(unit, long, length)
         shapes = {f"d.{name}": array.shape for name, array in self._arrays.items()}
         return self._graph.model({"loss": [1], "d.rows": ["R", WIDTH], **shapes})
@@ -170,22 +174,30 @@ class _TrainStep:
         zero = g.constant(0, scalar=True)
         return g.op("Max", gap, zero), g.op("GreaterOrEqual", gap, zero)
 
-    def _attend(self, x: str, number: int, heads: int, distances: str, past: str) -> tuple[str, _Attention]:
+    def _attend(
+        self, x: str, events: str, number: int, heads: int, distances: str, past: str
+    ) -> tuple[str, _Attention]:
         g, inner = self._graph, heads * HEAD_WIDTH
         norm = self._norm(x, f"{number}.norm1")
-        parts = self._split(g.op("MatMul", norm.output, f"{number}.w1"), inner, inner, inner, WIDTH)
-        query, key, value = (self._by_head(part, heads) for part in parts[:3])
+        first, reading, last = self._split(f"{number}.w1", inner, 2 * inner, WIDTH)
+        asking = g.op("Concat", first, last, axis=1)
+        parts = [
+            *self._split(g.op("MatMul", norm.output, asking), inner, WIDTH),
+            *self._split(g.op("MatMul", events, reading), inner, inner),
+        ]
+        query, key, value = (self._by_head(parts[part], heads) for part in (0, 2, 3))
         bias = g.op("Where", past, g.op("Gather", f"{number}.bias", distances, axis=1), self._never)
         scores = g.contrib("FusedMatMul", query, key, transB=1, alpha=HEAD_WIDTH**-0.5)
         chance = g.op("Softmax", g.op("Add", scores, bias), axis=-1)
         mixed = g.op("MatMul", chance, value)
         rows = self._by_event(mixed, inner)
         merged = g.op("MatMul", rows, f"{number}.wo")
-        gate = g.op("Sigmoid", parts[3])
+        gate = g.op("Sigmoid", parts[1])
         x = g.op("Add", x, g.op("Mul", gate, merged))
-        return x, _Attention(norm, heads, query, key, value, chance, mixed, rows, merged, gate)
+        return x, _Attention(norm, asking, reading, heads, query, key, value, chance, mixed, rows, merged, gate)
 
-    def _attend_back(self, dx: str, number: int, kept: _Attention, distances: str) -> str:
+    def _attend_back(self, dx: str, events: str, number: int, kept: _Attention, distances: str) -> tuple[str, str]:
+        """Gradients of the residual stream and of the events."""
         g, inner = self._graph, kept.heads * HEAD_WIDTH
         d_merged, d_gate = self._gate_back(dx, kept.gate, kept.merged)
         d_mixed = self._by_head(self._linear_back(d_merged, kept.rows, f"{number}.wo"), kept.heads)
@@ -196,11 +208,14 @@ class _TrainStep:
         d_query = g.contrib("FusedMatMul", d_scores, kept.key, alpha=HEAD_WIDTH**-0.5)
         d_key = g.contrib("FusedMatMul", d_scores, kept.query, transA=1, alpha=HEAD_WIDTH**-0.5)
         self._bias_back(d_scores, number, kept.heads, distances)
-        parts = (self._by_event(part, inner) for part in (d_query, d_key, d_value))
-        d_projected = g.op("Concat", *parts, d_gate, axis=1)
-        return g.op(
-            "Add", dx, self._norm_back(self._linear_back(d_projected, kept.norm.output, f"{number}.w1"), kept.norm)
-        )
+        d_query, d_key, d_value = (self._by_event(part, inner) for part in (d_query, d_key, d_value))
+        d_asked, d_read = g.op("Concat", d_query, d_gate, axis=1), g.op("Concat", d_key, d_value, axis=1)
+        first, last = self._split(g.contrib("FusedMatMul", kept.norm.output, d_asked, transA=1), inner, WIDTH)
+        middle = g.contrib("FusedMatMul", events, d_read, transA=1)
+        g.op("Concat", first, middle, last, name=f"d.{number}.w1", axis=1)
+        d_norm = g.contrib("FusedMatMul", d_asked, kept.asking, transB=1)
+        d_events = g.contrib("FusedMatMul", d_read, kept.reading, transB=1)
+        return g.op("Add", dx, self._norm_back(d_norm, kept.norm)), d_events
 
     def _bias_back(self, d_scores: str, number: int, heads: int, distances: str) -> None:
         """Add up every diagonal; above them all gradients are zero."""

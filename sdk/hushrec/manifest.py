@@ -33,7 +33,7 @@ __all__ = [
     "unguaranteed",
 ]
 
-FORMAT = "2.0"
+FORMAT = "3.0"
 """Written format version, "major.minor": a reader refuses another major and ignores fields of a newer minor."""
 
 MANIFEST_NAME = "manifest.json"

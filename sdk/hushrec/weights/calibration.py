@@ -1,8 +1,8 @@
 """What encoder and item table are multiplied with, so that rounding can be fitted to it.
 
 Histories come from the caller, or the encoder makes them itself: it starts at random items and draws each next one from
-its own scores. Then calibration reads nothing but the weights, and a bundle's guarantee stays what it was. The last
-layer's inputs are taken at every position, since every position is the last of some history.
+its own scores. Then calibration reads nothing but the weights, and a bundle's guarantee stays what it was. Inputs
+are taken at every position, since every position is the last of some history.
 """
 
 from collections.abc import Iterable, Iterator
@@ -48,7 +48,8 @@ def fit_rounding(
         few = np.linspace(1, len(rows) - 1, min(len(users), len(rows) - 1)).astype(np.int64)
         rotation = flattening_rotation(np.concatenate([users, rows[few]]))
     turned = users @ rotation
-    moments = encoder.moments()
+    turn = rotation.astype(np.float64)
+    moments = {name: _turned(moment, turn) if name.endswith(".mix") else moment for name, moment in encoder.moments()}
     moments["user"] = (turned.T @ turned).astype(np.float64) / len(turned)
     return Fit(moments, rotation)
 
@@ -95,17 +96,18 @@ class _Encoder:
         self._sums: dict[str, NDArray[np.float64]] = {}
         self._counts: dict[str, int] = {}
 
-    def moments(self) -> dict[str, NDArray[np.float64]]:
-        return {name: total / self._counts[name] for name, total in self._sums.items()}
+    def moments(self) -> Iterator[tuple[str, NDArray[np.float64]]]:
+        return ((name, total / self._counts[name]) for name, total in self._sums.items())
 
     def run(self, vectors: Floats) -> Floats:
         """Item vectors (B, L, 64) to user vectors (B, L, 64)."""
-        x = vectors * np.float32(INPUT_SCALE)
+        events = vectors
         if "behavior.rows" in self._tensors:
-            x = x + self._tensors["behavior.rows"][0]
+            events = events + self._tensors["behavior.rows"][0]
+        x = events * np.float32(INPUT_SCALE)
         for number, heads in enumerate(self._heads):
             n = self._norm(x, f"{number}.norm1")
-            mixed = self._mixed(n, number, heads)
+            mixed = self._mixed(n, events, number, heads)
             x = x + _sigmoid(self._linear(n, f"{number}.gate1")) * self._linear(mixed, f"{number}.mix")
             n = self._norm(x, f"{number}.norm2")
             a = self._linear(n, f"{number}.silu")
@@ -117,16 +119,16 @@ class _Encoder:
         users: Floats = (u * (self._tensors["length"] / size)).astype(np.float32)
         return users
 
-    def _mixed(self, n: Floats, number: int, heads: int) -> Floats:
+    def _mixed(self, n: Floats, events: Floats, number: int, heads: int) -> Floats:
         batch, length, _ = n.shape
         query = self._linear(n, f"{number}.query").reshape(batch, length, heads, WIDTH)
         gap = np.arange(length)[:, None] - np.arange(length)
         bias = np.where(gap >= 0, self._bias[number][:, np.maximum(gap, 0)], -np.inf)
-        scores = np.einsum("bihd,bjd->bhij", query, n, optimize=True) + bias.astype(np.float32)
+        scores = np.einsum("bihd,bjd->bhij", query, events, optimize=True) + bias.astype(np.float32)
         weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
         weights /= weights.sum(axis=-1, keepdims=True)
-        mixed: Floats = np.einsum("bhij,bjd->bihd", weights, n, optimize=True).reshape(batch, length, heads * WIDTH)
-        return mixed
+        mixed: Floats = np.einsum("bhij,bjd->bihd", weights, events, optimize=True)
+        return mixed.reshape(batch, length, heads * WIDTH)
 
     def _norm(self, x: Floats, name: str) -> Floats:
         centred = x - x.mean(axis=-1, keepdims=True)
@@ -145,6 +147,14 @@ class _Encoder:
         flat = x.reshape(-1, x.shape[-1])
         self._sums[name] = self._sums.get(name, 0.0) + (flat.T @ flat).astype(np.float64)
         self._counts[name] = self._counts.get(name, 0) + len(flat)
+
+
+def _turned(moment: NDArray[np.float64], rotation: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The moment of the same inputs, one event after the other, each in the basis of the table."""
+    events = len(moment) // WIDTH
+    parts = moment.reshape(events, WIDTH, events, WIDTH)
+    turned: NDArray[np.float64] = np.einsum("ip,aibj,jq->apbq", rotation, parts, rotation, optimize=True)
+    return turned.reshape(moment.shape)
 
 
 def _sigmoid(x: Floats) -> Floats:

@@ -2,11 +2,14 @@
 
 The mathematics (D = 64 width, heads of 32, H heads and F feed-forward channels of one layer, both free per layer):
 
-    x  = 8 E[item] + behaviors[behavior]
-    n  = LayerNorm(x; norm1);  q, k, v, g = split(n @ w1);  a = softmax(q kᵀ / √32 + bias[h, i − j]), causal
-    x += sigmoid(g) · (concat(a v) @ wo)
+    e  = 8 E[item] + behaviors[behavior];  x = e
+    n  = LayerNorm(x; norm1);  q, _, _, g = split(n @ w1);  _, k, v, _ = split(e @ w1)
+    a  = softmax(q kᵀ / √32 + bias[h, i − j]), causal;      x += sigmoid(g) · (concat(a v) @ wo)
     n  = LayerNorm(x; norm2);  a, b, g = split(n @ w2);     x += sigmoid(g) · ((silu(a) · b) @ w3)
     h  = LayerNorm(x_last; norm);  u = h + (h @ adapter_down) @ adapter_up;  user = scale · u / |u|
+
+Every layer looks at the events e as they came in and not at what earlier layers made of them (hops: Sukhbaatar et al.
+2015, arXiv:1503.08895, section 2.2). So whoever wants the last user vector only computes the last position only.
 
 Holds no item table and knows neither torch nor onnx.
 """
@@ -43,7 +46,7 @@ class LayerWeights:
     Attributes:
         norm1_scale: Shape (64,).
         norm1_bias: Shape (64,).
-        w1: Query, key, value, gate, in this order; shape (64, 3·32·H + 64).
+        w1: Query, key, value, gate, in this order; shape (64, 3·32·H + 64). Keys and values are of events.
         wo: Shape (32·H, 64).
         bias: Relative position bias; entry [h, d] is for a key d events before the query; shape (H, Lmax).
         norm2_scale: Shape (64,).

@@ -12,26 +12,22 @@ brings them nearest to the corners of a cube (ITQ: Gong and Lazebnik 2011, doi:1
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LARGEST", "flattening_rotation", "round_columns", "round_rows"]
+__all__ = ["flattening_rotation", "round_columns", "round_rows"]
 
 _DAMPING = 0.01  # of the mean second moment: directions that calibration never saw still cost something
-LARGEST = 127
-"""Steps of int8 in either direction."""
+_LARGEST = 127  # steps of int8 in either direction
 
 _CHUNK = 1 << 16  # rows
 _ROUNDS = 50
 
 
-def round_rows(
-    rows: NDArray[np.float32], scales: NDArray[np.float32], moment: NDArray[np.float64], largest: int = LARGEST
-) -> NDArray[np.int8]:
+def round_rows(rows: NDArray[np.float32], scales: NDArray[np.float32], moment: NDArray[np.float64]) -> NDArray[np.int8]:
     """Round rows to steps of their scales.
 
     Args:
         rows: Shape (N, K).
         scales: Size of a step of each row, shape (N,); a row of zeros may have 0.
         moment: Second moment C of what the rows are multiplied with, shape (K, K).
-        largest: The most steps there are in either direction.
 
     Returns:
         Steps, int8, shape (N, K).
@@ -41,26 +37,25 @@ def round_rows(
     for start in range(0, len(rows), _CHUNK):
         chunk = slice(start, start + _CHUNK)
         size = np.where(scales[chunk] > 0, scales[chunk], 1)[:, None]
-        steps[chunk] = _round((rows[chunk] / size).astype(np.float32), spread, largest)
+        steps[chunk] = _round((rows[chunk] / size).astype(np.float32), spread)
     return steps
 
 
 def round_columns(
-    matrix: NDArray[np.float32], moment: NDArray[np.float64], largest: int = LARGEST
+    matrix: NDArray[np.float32], moment: NDArray[np.float64]
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Round a matrix to int8 with one scale a column.
 
     Args:
         matrix: Shape (inputs, outputs).
         moment: Second moment of the inputs, shape (inputs, inputs).
-        largest: The most steps there are in either direction; a column's largest value takes as many.
 
     Returns:
         Steps, int8, shape (inputs, outputs), and scales, float32, shape (outputs,).
     """
     values = np.abs(matrix).max(axis=0)
-    scales = np.where(values > 0, values / np.float32(largest), np.float32(1)).astype(np.float32)
-    return np.ascontiguousarray(round_rows(matrix.T, scales, moment, largest).T), scales
+    scales = np.where(values > 0, values / np.float32(_LARGEST), np.float32(1)).astype(np.float32)
+    return np.ascontiguousarray(round_rows(matrix.T, scales, moment).T), scales
 
 
 def flattening_rotation(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -98,11 +93,11 @@ def _spread(moment: NDArray[np.float64]) -> NDArray[np.float32]:
     return spread
 
 
-def _round(values: NDArray[np.float32], spread: NDArray[np.float32], largest: int) -> NDArray[np.int8]:
+def _round(values: NDArray[np.float32], spread: NDArray[np.float32]) -> NDArray[np.int8]:
     columns = np.ascontiguousarray(values.T, dtype=np.float32)  # one value of all rows is contiguous
     steps = np.empty(columns.shape, np.int8)
     for place, column in enumerate(columns):
-        rounded = np.clip(np.rint(column), -largest, largest)
+        rounded = np.clip(np.rint(column), -_LARGEST, _LARGEST)
         steps[place] = rounded
         columns[place + 1 :] -= spread[place, place + 1 :, None] * (column - rounded)
     rounded_rows: NDArray[np.int8] = steps.T

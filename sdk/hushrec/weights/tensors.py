@@ -3,11 +3,11 @@
 Three rearrangements change nothing but rounding:
 
 * Query and key meet only as q·k, value and output only as a product, so each head h gets two 64 × 64 matrices instead
-  of four of 64 × 32: `query_h = Wq_h Wk_hᵀ / √32` and `mix_h = Wv_h Wo_h`. Keys and values are then the normalised
-  events themselves: the last layer never projects the L − 1 positions that it does not answer, and nothing is ever
-  transposed.
-* The user vector leaves in the basis of the item table, and gathered rows are brought back from it: `rotation`, times
-  8, which at the input is the factor that item vectors get there, and which the last norm takes out of user vectors.
+  of four of 64 × 32: `query_h = Wq_h Wk_hᵀ / √32` and `mix_h = Wv_h Wo_h`. Keys and values are then the events
+  themselves, and no event is ever multiplied with a matrix.
+* Events stay in the basis of the item table, of unit length, as they are gathered: the way back from it, `rotation`, 8
+  times as long, is part of `query_h` and of `mix_h`, and the last event alone is turned. User vectors leave in it, too;
+  the last norm takes the 8 out of them.
 * The final scale becomes the weight of an RMS norm: `scale · u / |u| = (scale / 8) · u / rms(u)` at width 64.
 
 NumPy only: a release that brings new weights rewrites `encoder.bin` by `pack_encoder` and leaves the graph alone.
@@ -20,15 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hushrec.weights.encoder import HEAD_WIDTH, INPUT_SCALE, WIDTH, EncoderWeights, LayerWeights
-from hushrec.weights.rounding import LARGEST, round_columns
+from hushrec.weights.rounding import round_columns
 
-__all__ = ["Fit", "Precision", "align", "encoder_tensors", "is_float", "offsets", "pack_encoder"]
+__all__ = ["Fit", "Precision", "align", "encoder_tensors", "offsets", "pack_encoder"]
 
 Precision = Literal["int8", "fp32"]
 Array = NDArray[Any]
 
 _ALIGNMENT = 64  # bytes
-_NO_OVERFLOW = 63  # without VNNI two products of an unsigned and a signed byte meet in 16 bits: 2 · 255 · 63 fits
 
 
 class Fit(NamedTuple):
@@ -64,16 +63,15 @@ def encoder_tensors(weights: EncoderWeights, precision: Precision = "int8", fit:
         Name to array, in file order. A matrix `m` is one array `m`, shape (inputs, outputs), in float32; in int8 it is
         `m.codes` of that shape, int8, and `m.scales`, one a column.
     """
+    turn = INPUT_SCALE * (fit.rotation if precision == "int8" else np.eye(WIDTH, dtype=np.float32))
     tensors: dict[str, Array] = {}
     if weights.behaviors is not None:
-        tensors["behavior.rows"] = weights.behaviors
+        tensors["behavior.rows"] = weights.behaviors @ turn / INPUT_SCALE**2
     for number, layer in enumerate(weights.layers):
-        last = number == len(weights.layers) - 1
         tensors[f"{number}.norm1.scale"], tensors[f"{number}.norm1.bias"] = layer.norm1_scale, layer.norm1_bias
-        tensors[f"{number}.distance"] = _last_row(layer.bias) if last else _with_mask(layer.bias)
-        for name, matrix in _parts(layer):
-            largest = LARGEST if is_float(name, last=last) else _NO_OVERFLOW
-            tensors.update(_stored(f"{number}.{name}", matrix, precision, fit.moments, largest))
+        tensors[f"{number}.distance"] = _by_position(layer.bias)
+        for name, matrix in _parts(layer, turn.astype(np.float64)):
+            tensors.update(_stored(f"{number}.{name}", matrix, precision, fit.moments))
         tensors[f"{number}.norm2.scale"], tensors[f"{number}.norm2.bias"] = layer.norm2_scale, layer.norm2_bias
     tensors["norm.scale"], tensors["norm.bias"] = weights.norm_scale, weights.norm_bias
     adapter = np.float32 if precision == "fp32" else np.float16
@@ -81,18 +79,8 @@ def encoder_tensors(weights: EncoderWeights, precision: Precision = "int8", fit:
     tensors["adapter.up"] = weights.adapter_up.astype(adapter)
     tensors["length"] = np.full(WIDTH, weights.scale / np.sqrt(WIDTH), np.float32)
     if precision == "int8":
-        tensors["rotation"] = (INPUT_SCALE * fit.rotation).astype(np.float16)
+        tensors["rotation"] = turn.astype(np.float16)
     return tensors
-
-
-def is_float(part: str, *, last: bool) -> bool:
-    """Whether a matrix of a layer becomes float32 when a graph is opened, int8 only on disk.
-
-    Measured on one thread: the int8 product takes half of float32's time where it has 50 rows, and more where it has
-    the one row of the last layer. The inputs of `down`, a product of two activations, have outliers that make one step
-    size for all of them too coarse.
-    """
-    return last or part == "down"
 
 
 def offsets(tensors: Mapping[str, Array]) -> dict[str, int]:
@@ -123,13 +111,13 @@ def pack_encoder(weights: EncoderWeights, precision: Precision = "int8", fit: Fi
     return bytes(packed)
 
 
-def _parts(layer: LayerWeights) -> Iterator[_Part]:
+def _parts(layer: LayerWeights, turn: NDArray[np.float64]) -> Iterator[_Part]:
     inner, channels = HEAD_WIDTH * layer.heads, layer.channels
     query, key, value, gate1 = np.split(layer.w1.astype(np.float64), [inner, 2 * inner, 3 * inner], axis=1)
     output = layer.wo.astype(np.float64)
     heads = [slice(HEAD_WIDTH * h, HEAD_WIDTH * (h + 1)) for h in range(layer.heads)]
-    absorbed = [query[:, h] @ key[:, h].T / np.sqrt(HEAD_WIDTH) for h in heads]
-    mix = [value[:, h] @ output[h] for h in heads]
+    absorbed = [query[:, h] @ key[:, h].T @ turn / np.sqrt(HEAD_WIDTH) for h in heads]
+    mix = [turn.T @ value[:, h] @ output[h] for h in heads]
     yield _Part("query", np.concatenate(absorbed, axis=1).astype(np.float32))
     yield _Part("gate1", gate1.astype(np.float32))
     yield _Part("mix", np.concatenate(mix, axis=0).astype(np.float32))
@@ -140,12 +128,7 @@ def _parts(layer: LayerWeights) -> Iterator[_Part]:
     yield _Part("down", layer.w3)
 
 
-def _with_mask(bias: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Add the entry that stands for a key after the query: the graph looks it up like a distance."""
-    return np.concatenate([bias, np.full((len(bias), 1), -np.inf, np.float32)], axis=1)
-
-
-def _last_row(bias: NDArray[np.float32]) -> NDArray[np.float32]:
+def _by_position(bias: NDArray[np.float32]) -> NDArray[np.float32]:
     """Turn distances into positions: the last L columns belong to the L events of a history, oldest first."""
     return np.ascontiguousarray(bias[:, ::-1])
 
@@ -155,9 +138,8 @@ def _stored(
     matrix: NDArray[np.float32],
     precision: Precision,
     moments: Mapping[str, NDArray[np.float64]],
-    largest: int,
 ) -> dict[str, Array]:
     if precision == "fp32":
         return {name: np.ascontiguousarray(matrix)}
-    codes, scales = round_columns(matrix, moments.get(name, np.eye(len(matrix))), largest)
+    codes, scales = round_columns(matrix, moments.get(name, np.eye(len(matrix))))
     return {f"{name}.codes": codes, f"{name}.scales": scales}

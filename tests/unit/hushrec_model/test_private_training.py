@@ -191,10 +191,9 @@ def test_the_encoder_may_start_as_the_decayed_mean_of_the_history() -> None:
     shape = EncoderShape(heads=(2, 2), channels=(16, 16), max_history=8)
     encoder = build_public_model(nothing_known(ITEMS), replace(SETTINGS, shape=shape, start="mean")).encoder
     with torch.no_grad():
-        encoder.layers[0].project.weight[:128] = 0  # queries and keys: near 0 as they start
-        encoder.layers[0].project.weight[192:] = 0  # the gate: half open
+        encoder.layers[0].query_gate.weight[:] = 0  # queries: near 0 as they start; the gate: half open
         vectors = functional.normalize(torch.randn(1, 2, 64, generator=torch.Generator().manual_seed(1)), dim=2)
-        older, newest = functional.layer_norm(8 * vectors, (64,))[0]
+        older, newest = 8 * vectors[0]
         mean = (newest + older * math.exp(-0.5)) / (1 + math.exp(-0.5))
         wanted = functional.normalize(functional.layer_norm(8 * vectors[0, 1] + mean, (64,)), dim=0)
         found = functional.normalize(encoder(vectors, torch.zeros(1, 2, dtype=torch.int64))[0, 1], dim=0)

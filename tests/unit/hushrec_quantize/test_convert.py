@@ -44,25 +44,27 @@ def reference(weights: EncoderWeights, rows: NDArray[np.float32], items: list[in
     events = [8.0 * rows[item].astype(np.float64) for item in items]
     if weights.behaviors is not None:
         events = [x + weights.behaviors[b] for x, b in zip(events, behaviors, strict=True)]
+    stream = events
     for layer in weights.layers:
         inner = 32 * layer.heads
-        parts = [norm(x, layer.norm1_scale, layer.norm1_bias) @ layer.w1 for x in events]
+        asked = [norm(x, layer.norm1_scale, layer.norm1_bias) @ layer.w1 for x in stream]
+        read = [x @ layer.w1 for x in events]
         after = []
-        for i, x in enumerate(events):
+        for i, x in enumerate(stream):
             mixed = []
             for h in range(layer.heads):
                 q, k, v = (slice(part * inner + 32 * h, part * inner + 32 * h + 32) for part in range(3))
-                logits = [parts[i][q] @ parts[j][k] / np.sqrt(32) + layer.bias[h, i - j] for j in range(i + 1)]
+                logits = [asked[i][q] @ read[j][k] / np.sqrt(32) + layer.bias[h, i - j] for j in range(i + 1)]
                 attention = np.exp(logits - np.max(logits))
                 attention /= attention.sum()
-                mixed.append(sum(a * parts[j][v] for j, a in enumerate(attention)))
-            x = x + sigmoid(parts[i][3 * inner :]) * (np.concatenate(mixed) @ layer.wo)
+                mixed.append(sum(a * read[j][v] for j, a in enumerate(attention)))
+            x = x + sigmoid(asked[i][3 * inner :]) * (np.concatenate(mixed) @ layer.wo)
             a, b, gate = np.split(
                 norm(x, layer.norm2_scale, layer.norm2_bias) @ layer.w2, [layer.channels, 2 * layer.channels]
             )
             after.append(x + sigmoid(gate) * ((a * sigmoid(a) * b) @ layer.w3))
-        events = after
-    hidden = norm(events[-1], weights.norm_scale, weights.norm_bias)
+        stream = after
+    hidden = norm(stream[-1], weights.norm_scale, weights.norm_bias)
     user = hidden + (hidden @ weights.adapter_down) @ weights.adapter_up
     return np.asarray(rows @ (weights.scale * user / np.linalg.norm(user)))
 
