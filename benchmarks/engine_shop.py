@@ -1,6 +1,6 @@
 """The shop that the engine is measured on: trained weights, its catalogue enlarged to any size, its own test histories.
 
-The weights are those of a finished training run, pruned as `hushrec quantize` prunes, not fine-tuned. Copy c of the
+The weights are those of a finished training run. Copy c of the
 catalogue repeats every item vector with noise, at unit length again; the noise is so large that an item is as far from
 its copies as it usually is from its nearest neighbour. Copies have the items' popularity and neighbours, shifted into
 the same copy. A shopper's whole history lies in one copy, so that all of the table is used. The blend has all four
@@ -39,7 +39,7 @@ class Trained(NamedTuple):
     """What is taken from a training run.
 
     Attributes:
-        weights: Of the pruned encoder.
+        weights: Of the encoder.
         rows: Item vectors of unit length, row 0 zeros, shape (V + 1, 64).
         tables: Count tables, as a bundle has them.
         histories: Item indexes of test histories, oldest first: each shopper's last events come one by one.
@@ -64,7 +64,7 @@ class Shop(NamedTuple):
 
 
 def load_trained(run: Path) -> Trained:
-    """Read a folder of `hushrec train`, and prune.
+    """Read a folder of `hushrec train`.
 
     Raises:
         CheckpointError: It is no finished training folder.
@@ -72,13 +72,11 @@ def load_trained(run: Path) -> Trained:
     """
     from hushrec_model.run_folder import load_run
     from hushrec_quantize.convert import encoder_weights
-    from hushrec_quantize.pipeline import DEFAULT_PRUNE
-    from hushrec_quantize.prune import prune
 
     found = load_run(run)
     if len(found.log.behaviors) > 1:
         raise SystemExit(f"{run}: has {len(found.log.behaviors)} behaviours; give the run of a shop with one")
-    model, test = prune(found.model, found.split, DEFAULT_PRUNE, seed=found.settings.seed), found.split.test
+    test = found.split.test
     histories = []
     for query in np.random.default_rng(SEED).permutation(len(test)):
         events = test.history(int(query)).astype(np.int64)
@@ -86,7 +84,7 @@ def load_trained(run: Path) -> Trained:
         histories += [events[:stop] for stop in range(max(len(events) - LAST_EVENTS, 0) + 1, len(events) + 1)]
         if len(histories) >= HISTORIES:
             break
-    return Trained(encoder_weights(model), model.table().numpy(), found.tables(), histories)
+    return Trained(encoder_weights(found.model), found.model.table().numpy(), found.tables(), histories)
 
 
 def enlarged_rows(rows: Floats, items: int, rng: np.random.Generator) -> tuple[Floats, float]:
@@ -118,7 +116,7 @@ def enlarged_rows(rows: Floats, items: int, rng: np.random.Generator) -> tuple[F
 
 
 def enlarged_table(table: NDArray[np.generic], name: str, items: int) -> NDArray[np.generic]:
-    """Repeat a count table.
+    """Repeat a count table, its rows as wide as training keeps them in a shop of that size.
 
     Args:
         table: Of V items and row 0, shape (V + 1,) or (V + 1, K).
@@ -127,7 +125,11 @@ def enlarged_table(table: NDArray[np.generic], name: str, items: int) -> NDArray
         items: How many items are wanted.
     """
     own = len(table) - 1
+    from hushrec_model.counting import neighbours_a_row
+
     source = np.arange(items) % own + 1
+    if table.ndim > 1:
+        table = table[:, : neighbours_a_row(items)]  # the strongest come first
     found = np.concatenate([table[:1], table[source]])
     if name.endswith(".items"):
         shift = (np.arange(items) // own * own).astype(found.dtype)[:, None]

@@ -24,14 +24,13 @@ def quantize(
     run: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `hushrec train` wrote.")],
     out: Annotated[Path, typer.Option(help="Folder of the bundle, such as shop.hush.")],
     prune: Annotated[
-        float | None,
+        float,
         typer.Option(
             min=0.0,
             max=0.95,
-            help="Share of the encoder's parameters to remove. Default: .25; 0 for a private run.",
-            show_default=False,
+            help="Share of the encoder's parameters to remove: a smaller file that ranks worse and is hardly faster.",
         ),
-    ] = None,
+    ] = 0.0,
     model_version: Annotated[
         int, typer.Option(min=1, help="Version of this release; devices refuse a lower one than they have.")
     ] = 1,
@@ -39,10 +38,10 @@ def quantize(
 ) -> None:
     """Make an int8 bundle of a trained model.
 
-    Prunes, quantizes, verifies and packs. Nothing is written when the bundle ranks worse than its tolerance. A page
-    with the table of steps as plots is written beside the bundle, as OUT.html. After `train --epsilon` nothing is
-    pruned, fitted or refused by private events, and no figure of them enters the bundle; the page and table are the
-    shop's own.
+    Prunes if asked to, quantizes, verifies and packs. Nothing is written when the bundle ranks worse than its
+    tolerance. A page with the table of steps as plots is written beside the bundle, as OUT.html. After `train
+    --epsilon` nothing is fitted or refused by private events, and no figure of them enters the bundle; the page and
+    table are the shop's own.
 
     Example: hushrec quantize runs/shop --out shop.hush
     """

@@ -38,9 +38,8 @@ from hushrec_quantize.verify import (
     overlap,
 )
 
-__all__ = ["QuantizeOptions", "QuantizeReport", "Step", "quantize"]
+__all__ = ["QuantizeOptions", "QuantizeReport", "Step", "fine_tuned", "quantize"]
 
-DEFAULT_PRUNE = 0.25
 _FINE_TUNE_EPOCHS = 3  # the best of them is kept; docs/design.md has what one to three give
 _FINE_TUNE_RATE = 5e-4
 _SAMPLE = 5_000  # validation queries that steps are compared on
@@ -51,12 +50,12 @@ class QuantizeOptions:
     """What the caller of one quantization chooses.
 
     Attributes:
-        prune: Share of the encoder's weights to remove, 0 to below 1; None: a quarter, but nothing of a private run.
+        prune: Share of the encoder's weights to remove, 0 to below 1. `benchmarks/pruning.py` prints what shares cost.
         model_version: Of the release; at least 1.
         tolerance: What the bundle may lose.
     """
 
-    prune: float | None = None
+    prune: float = 0.0
     model_version: int = 1
     tolerance: Tolerance = field(default_factory=Tolerance)
 
@@ -131,11 +130,25 @@ def quantize(
         BundleError: `out` holds something else, or the disk refused.
     """
     options = options or QuantizeOptions()
-    if options.prune is not None:
-        checks.share(prune=options.prune)
+    checks.share(prune=options.prune)
     checks.at_least(1, model_version=options.model_version)
     refuse_foreign(out.resolve())
     return _Quantization(load_run(run), options, progress).run(out)
+
+
+def fine_tuned(run: Run, pruned: Model, progress: Progress = silent) -> Model:
+    """Train a pruned model for a few epochs with the model of its run as the teacher.
+
+    Args:
+        run: Where it comes from.
+        pruned: From `hushrec_quantize.prune.prune`; stays as it is.
+        progress: Told after every batch.
+    """
+    settings = replace(
+        run.settings, shape=pruned.encoder.shape, epochs=_FINE_TUNE_EPOCHS, learning_rate=_FINE_TUNE_RATE
+    )
+    start = copy.deepcopy(pruned)
+    return train_model(run.split, run.features, settings, start=start, teacher=run.model, progress=progress).model
 
 
 class _Quantization:
@@ -144,7 +157,6 @@ class _Quantization:
         self.privacy: dict[str, Any] | None = run.facts.get("privacy")
         if self.privacy is not None and options.prune:
             raise ConfigError("this run was trained privately, and pruning would train on events: leave --prune out")
-        self.share = (0.0 if self.privacy else DEFAULT_PRUNE) if options.prune is None else options.prune
         self.split = run.split
         self.index = validation_sample(self.split.valid, _SAMPLE)
         self.tables = run.tables()
@@ -193,10 +205,10 @@ class _Quantization:
     def _pruned(self, trained: Measured) -> Model:
         """Prune and fine-tune with the trained model as the teacher, and keep the better of the two; the trained model
         itself if nothing is to be removed."""
-        if not self.share:
+        if not self.options.prune:
             return self.trained.model
         self.progress("prune", 0, 1)
-        model = prune(self.trained.model, self.split, self.share, seed=self.trained.settings.seed)
+        model = prune(self.trained.model, self.split, self.options.prune, seed=self.trained.settings.seed)
         found = self._alone(model)
         shape = model.encoder.shape
         self._step(
@@ -205,16 +217,7 @@ class _Quantization:
             found,
             overlap(trained.lists, found.lists),
         )
-        settings = replace(self.trained.settings, shape=shape, epochs=_FINE_TUNE_EPOCHS, learning_rate=_FINE_TUNE_RATE)
-        start = copy.deepcopy(model)
-        tuned = train_model(
-            self.split,
-            self.trained.features,
-            settings,
-            start=start,
-            teacher=self.trained.model,
-            progress=self.progress,
-        ).model
+        tuned = fine_tuned(self.trained, model, self.progress)
         after = self._alone(tuned)
         self._step("fine-tuned", tuned, after, overlap(trained.lists, after.lists))
         return tuned if after.ndcg >= found.ndcg else model

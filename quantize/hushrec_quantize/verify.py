@@ -125,5 +125,5 @@ def check(found: Verification, tolerance: Tolerance) -> None:
     if broken:
         raise ToleranceError(
             f"the bundle was not written: {'; '.join(broken)} ({found.queries:,} validation queries). "
-            "Prune less (--prune 0.1), or train longer"
+            "Train longer, or prune less if --prune was given"
         )

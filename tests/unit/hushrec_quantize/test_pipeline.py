@@ -22,6 +22,7 @@ from tests.shop_files import write_shop_files
 
 LOOSE = Tolerance(overlap=0.5, int8=0.5, total=0.9)
 IMPOSSIBLE = Tolerance(overlap=1.5)
+PRUNED = QuantizeOptions(prune=0.25, tolerance=LOOSE)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def made(run: Path, tmp_path_factory: pytest.TempPathFactory) -> QuantizeReport:
-    return quantize(run, tmp_path_factory.mktemp("bundles") / "shop.hush", QuantizeOptions(tolerance=LOOSE))
+    return quantize(run, tmp_path_factory.mktemp("bundles") / "shop.hush", PRUNED)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -112,7 +113,7 @@ def test_quantizing_leaves_the_training_folder_alone_and_repeats(
     made: QuantizeReport, run: Path, tmp_path: Path
 ) -> None:
     before = content(run)
-    again = quantize(run, tmp_path / "again.hush", QuantizeOptions(tolerance=LOOSE))
+    again = quantize(run, tmp_path / "again.hush", PRUNED)
     assert content(run) == before
     first, second = content(made.bundle), content(again.bundle)
     assert first.keys() == second.keys()
@@ -121,7 +122,7 @@ def test_quantizing_leaves_the_training_folder_alone_and_repeats(
 
 
 def test_without_pruning_the_weights_are_the_trained_ones(run: Path, tmp_path: Path) -> None:
-    report = quantize(run, tmp_path / "whole.hush", QuantizeOptions(prune=0.0, tolerance=LOOSE))
+    report = quantize(run, tmp_path / "whole.hush", QuantizeOptions(tolerance=LOOSE))
     assert [step.name for step in report.steps] == ["trained, float32", "int8", "int8, blended with counts"]
     assert report.steps[1].parameters == encoder_parameters(load_run(run).model.encoder)
 

@@ -65,7 +65,8 @@ def test_each_figure_outside_its_bound_is_named_with_it(field: str, value: float
     with pytest.raises(ToleranceError) as refused:
         check(replace(GOOD, **{field: value}), BOUNDS)  # type: ignore[arg-type]
     assert refused.value.message == (
-        f"the bundle was not written: {says} (10,000 validation queries). Prune less (--prune 0.1), or train longer"
+        f"the bundle was not written: {says} (10,000 validation queries). "
+        "Train longer, or prune less if --prune was given"
     )
 
 
