@@ -1,24 +1,27 @@
 """Ranking quality of int8 bundles on public data, with `hushrec train` and `hushrec quantize` at their defaults.
 
-    python benchmarks/quality.py [--sets beauty,ml-1m,...] [--seeds 0,1,2] [--work DIR]
+    python benchmarks/quality.py [--sets beauty,ml-1m,...] [--seeds 0,1,2] [--jobs N] [--work DIR]
 
-For every set and seed: train, quantize and evaluate, each as its own `hushrec` process. What a step printed is kept
-beside its folder in DIR and not run again, so an interrupted benchmark goes on. Prints one table with the mean and the
+For every set and seed: train, quantize and evaluate, each as its own `hushrec` process. Several go side by side, which
+gains more than several threads for one. What a step printed is kept beside its folder in DIR and not run again, so an
+interrupted benchmark goes on. Prints one table with the mean and the
 range over seeds, one for int8 against float, and one with every baseline. The sets are read from HUSHREC_EVAL_DATA
 (see datasets.py); the licences of most do not allow them in the repository.
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from datasets import prepare
+from datasets import Prepared, prepare
 
 SETS = ("beauty", "ml-1m", "retailrocket", "eshop", "online_retail")
 METRICS = ("hr@10", "ndcg@10")
@@ -27,20 +30,28 @@ METRICS = ("hr@10", "ndcg@10")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", default=",".join(SETS))
-    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--seeds", default="0")
     parser.add_argument("--steps", default="train,quantize,evaluate")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs side by side; one for each core")
     parser.add_argument("--work", type=Path, default=Path("runs/quality"))
     options = parser.parse_args()
     names, seeds = options.sets.split(","), [int(seed) for seed in options.seeds.split(",")]
     steps = options.steps.split(",")
-    results = [run(name, seed, options.work, steps) for seed in seeds for name in names]
+    files = {name: prepare(name, options.work / name) for name in names}
+    threads = str(max(1, (os.cpu_count() or 1) // options.jobs))
+    with ThreadPoolExecutor(options.jobs) as pool:
+        begun = [
+            pool.submit(run, name, seed, files[name], options.work / name, steps, threads)
+            for seed in seeds
+            for name in names
+        ]
+        results = [found.result() for found in begun]
     report([found for found in results if "evaluate" in found])
 
 
-def run(name: str, seed: int, work: Path, steps: Sequence[str]) -> dict[str, Any]:
+def run(name: str, seed: int, files: Prepared, work: Path, steps: Sequence[str], threads: str) -> dict[str, Any]:
     """One set with one seed, from its files to the evaluated bundle; what each step printed, and its seconds."""
-    files = prepare(name, work / name)
-    folder, bundle = work / name / f"run-{seed}", work / name / f"seed-{seed}.hush"
+    folder, bundle = work / f"run-{seed}", work / f"seed-{seed}.hush"
     items = ["--items", str(files.items)] if files.items else []
     commands = {
         "train": [str(files.events), *items, "--out", str(folder), "--seed", str(seed), *files.train_options],
@@ -49,19 +60,20 @@ def run(name: str, seed: int, work: Path, steps: Sequence[str]) -> dict[str, Any
     }
     result: dict[str, Any] = {"set": name, "seconds": {}}
     for step in steps:
-        kept = work / name / f"{step}-{seed}.json"
+        kept = work / f"{step}-{seed}.json"
         if not kept.exists():
             print(f"{name}, seed {seed}: {step}", file=sys.stderr, flush=True)
-            kept.write_text(json.dumps(hushrec([step, *commands[step]])))
+            kept.write_text(json.dumps(hushrec([step, *commands[step]], threads)))
         result[step], result["seconds"][step] = json.loads(kept.read_text())
     return result
 
 
-def hushrec(arguments: list[str]) -> tuple[dict[str, Any], float]:
+def hushrec(arguments: list[str], threads: str = "") -> tuple[dict[str, Any], float]:
     """Run one command with --json; what it printed, and how long it took in seconds."""
     began = time.monotonic()
     command = [str(Path(sys.executable).with_name("hushrec")), *arguments, "--json"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+    environment = {**os.environ, **({"OMP_NUM_THREADS": threads} if threads else {})}
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, env=environment)
     return json.loads(done.stdout), time.monotonic() - began
 
 
