@@ -29,7 +29,7 @@ from random_model import random_rows, random_weights
 __all__ = ["main"]
 
 SEED, NEIGHBOURS, MAX_HISTORY = 0, 16, 50
-LAYERS, HEADS, CHANNELS = 2, 2, 132
+LAYERS, HEADS, CHANNELS = 1, 2, 176
 LIMIT_MS, LEAST_RATIO = 150, 8
 _PYTHON = "print('[]', flush=True)"
 _IMPORTS = "import numpy, msgspec, sqlite3, onnxruntime; print('[]', flush=True)"
