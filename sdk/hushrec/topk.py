@@ -47,7 +47,7 @@ def top_k(scores: Scores, k: int) -> tuple[Indexes, Scores]:
 def _candidates(scores: Scores, k: int) -> Indexes:
     """Indexes of the k largest scores and a few more, rising."""
     if not 0 < k < len(scores):
-        return (scores > -np.inf).nonzero()[0]
+        return _where(scores > -np.inf)
     strips = min(max(len(scores) // (_COLUMNS * k), 1), _STRIPS)
     columns = len(scores) // strips
     grid = scores[: strips * columns].reshape(strips, columns)
@@ -56,10 +56,16 @@ def _candidates(scores: Scores, k: int) -> Indexes:
     sorted_maxima.partition(columns - k)
     bound = sorted_maxima[columns - k]
     if bound == -np.inf:
-        return (scores > bound).nonzero()[0]
+        return _where(scores > bound)
     if len(scores) < _MANY:
-        return (scores >= bound).nonzero()[0]
-    high = (maxima >= bound).nonzero()[0]  # what reaches the bound lies in these columns, or after the last strip
+        return _where(scores >= bound)
+    high = _where(maxima >= bound)  # what reaches the bound lies in these columns, or after the last strip
     strip, column = (grid[:, high] >= bound).nonzero()
-    rest = (scores[strips * columns :] >= bound).nonzero()[0]
+    rest = _where(scores[strips * columns :] >= bound)
     return np.concatenate([strip * columns + high[column], rest + strips * columns])
+
+
+def _where(mask: NDArray[np.bool_]) -> Indexes:
+    """`np.flatnonzero` without what it does for other shapes."""
+    found: Indexes = mask.nonzero()[0]
+    return found
