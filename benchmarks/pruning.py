@@ -1,6 +1,6 @@
 """What pruning costs and what it saves: the curve behind the default of `hushrec quantize --prune`.
 
-    python benchmarks/pruning.py [--sets beauty,ml-1m,online_retail] [--seed 0] [--work DIR]
+    python benchmarks/pruning.py [--sets beauty,online_retail] [--seed 0] [--work DIR]
 
 Takes the runs that `quality.py` trained in DIR. Each share of the encoder's weights is pruned and fine-tuned as
 `hushrec quantize` does it; what is left of heads, channels and layers follows from their importance. Prints for every
@@ -42,7 +42,7 @@ class Pruned:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sets", default="beauty,ml-1m,online_retail")
+    parser.add_argument("--sets", default="beauty,online_retail")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, default=Path("runs/quality"))
     options = parser.parse_args()
