@@ -33,7 +33,6 @@ class Model(nn.Module):
         dropout: Of the input and the branches.
         attention_dropout: Of the attention weights.
         id_dropout: Share of ID rows that one step does without.
-        event_dropout: Share of events that a step takes for events on unknown items.
     """
 
     log_q: Tensor
@@ -48,10 +47,8 @@ class Model(nn.Module):
         dropout: float = 0.2,
         attention_dropout: float = 0.1,
         id_dropout: float = 0.3,
-        event_dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.event_dropout = event_dropout
         self.items = ItemTable(features, torch.from_numpy(seen > 0), shape.width, id_dropout)
         self.encoder = Encoder(shape, dropout, attention_dropout)
         chance = np.sqrt(seen + 1.0)
@@ -66,15 +63,12 @@ class Model(nn.Module):
 
         Args:
             batch: Windows and targets.
-            generator: Source of ID dropout, event dropout and negatives.
+            generator: Source of ID dropout and negatives.
             dtype: Type of the products in the softmax.
             teacher: Gives the loss its lesson; None: the targets alone do.
         """
-        table, items = self.items(generator), batch.items
-        if self.training and self.event_dropout:
-            unknown = torch.rand(items.shape, generator=generator) < self.event_dropout
-            items = items.masked_fill(unknown.to(items.device), 0)
-        hidden = self.encoder(functional.embedding(items, table), batch.behaviors)
+        table = self.items(generator)
+        hidden = self.encoder(functional.embedding(batch.items, table), batch.behaviors)
         users = hidden.flatten(0, 1)[batch.positions]
         lesson = None if teacher is None else teacher.lesson(batch)
         if self.items.items <= FULL_SOFTMAX_ITEMS:

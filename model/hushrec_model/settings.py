@@ -27,7 +27,6 @@ class Settings:
         dropout: Of input and branches.
         attention_dropout: Of attention weights.
         id_dropout: Share of ID rows that a step does without.
-        event_dropout: Share of events that a step takes for events on unknown items; a teacher sees all of them.
         seed: Of initial weights, order and dropout; never of anything that protects a shopper.
         patience: Epochs without a better validation NDCG@10 before training stops.
         teacher_epochs: Passes over the data of the teacher that is trained first; 0: no teacher.
@@ -40,7 +39,6 @@ class Settings:
     dropout: float = 0.2
     attention_dropout: float = 0.1
     id_dropout: float = 0.3
-    event_dropout: float = 0.15
     seed: int = 0
     patience: int = 3
     teacher_epochs: int = 0

@@ -90,7 +90,6 @@ def build_model(
         dropout=settings.dropout,
         attention_dropout=settings.attention_dropout,
         id_dropout=settings.id_dropout,
-        event_dropout=settings.event_dropout,
     )
 
 
