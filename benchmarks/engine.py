@@ -170,7 +170,11 @@ def _places(second: Sequence[str]) -> tuple[dict[str, Place], list[str]]:
 
 def _has(python: str, package: str) -> bool:
     code = f"import importlib.util; raise SystemExit(importlib.util.find_spec({package!r}) is None)"
-    return subprocess.run([python, "-c", code], check=False).returncode == 0
+    try:
+        return subprocess.run([python, "-c", code], check=False).returncode == 0
+    except OSError as error:
+        advice = "name interpreters, with spaces between"
+        raise SystemExit(f"{python}: cannot be run ({error.strerror}); {advice}") from error
 
 
 def _measure(trained: Trained, items: int, places: dict[str, Place], effort: Effort, say: _Printer) -> list[Row]:

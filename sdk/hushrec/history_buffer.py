@@ -67,6 +67,7 @@ class HistoryBuffer:
             len(model.behaviors),
         )
         self._items = np.zeros(model.max_history, np.int64)
+        self._held, self._unsigned = self._items[:0], self._items[:0].view(np.uint64)
         self._behaviors = np.zeros(model.max_history, np.int64) if len(model.behaviors) > 1 else None
         self._table: TableFile | None = None
         self._codes = np.zeros((model.max_history, WIDTH), np.uint8)
@@ -78,10 +79,13 @@ class HistoryBuffer:
         length = min(len(items), self._max_history)
         if not length:
             raise ConfigError("the history is empty; without events there is nothing to encode")
-        held = self._items[:length]
+        if length != len(self._held):
+            self._held = self._items[:length]
+            self._unsigned = self._held.view(np.uint64)
+        held = self._held
         held[:] = items[-length:]
         # The graphs read below the table for negative indexes; seen as unsigned, those are large.
-        np.putmask(held, held.view(np.uint64) >= self._capacity, 0)
+        np.putmask(held, self._unsigned >= self._capacity, 0)
         if self._behaviors is not None:
             self._behaviors[:length] = 0 if behaviors is None else self._checked(items, behaviors)[-length:]
         if self._table is not None:

@@ -352,3 +352,12 @@ def test_without_the_graph_for_batches_each_history_is_scored_alone(
 
     monkeypatch.setattr("hushrec.ort.open_session", refuse)
     assert {at for at, _ in engine.scores_many([(items, None) for items in asked])} == set(range(9))
+
+
+def test_a_history_that_was_refused_leaves_no_trace(bundle: Bundle) -> None:
+    engine = Engine(bundle)
+    items, kinds = np.array([3, 5, 7]), np.array([0, 1, 2])
+    expected = engine.scores(items, kinds).copy()
+    with pytest.raises(ConfigError, match="not among the bundle's 3 behaviours"):
+        engine.scores(np.array([2, 4]), np.array([0, 9]))
+    np.testing.assert_array_equal(engine.scores(items, kinds), expected)
