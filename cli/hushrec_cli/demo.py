@@ -65,7 +65,7 @@ def demo(
 ) -> None:
     """Try everything on a real shop's log.
 
-    Takes about ten minutes on two cores. Reads a log that ships with hushrec, trains, prunes, quantizes, packs a
+    Takes about ten minutes on two cores. Reads a log that ships with hushrec, trains, quantizes, packs a
     bundle, measures it beside simple baselines, and opens it in a second process without PyTorch, as a shopper's device
     would. Then a server and six device processes learn together on this machine, and a new release reaches them. Fails
     if no round is published, or if no release, feature or budget comes of it.
@@ -118,7 +118,7 @@ def _make(shop: Shop, run_folder: Path, bundle: Path) -> dict[str, Any]:
         say_heading("Training on the shop's log")
         trained = train(events, items, run_folder, options, in_short)
         progress.close()
-        say_heading("Pruning and quantizing to int8")
+        say_heading("Quantizing to int8")
         quantized = quantize(run_folder, bundle, QuantizeOptions(), progress)
         progress.close()
         progress.remarks = False  # they are those of training
