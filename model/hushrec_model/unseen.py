@@ -1,10 +1,11 @@
 """Items that training never saw, in the blend: what they share with the history, and a bonus.
 
 They have no counts, and their vectors are guesses from content. In place of counts the part `similar` adds what each
-event says by content: a table leads from every trained item to the unseen ones most like it. As a whole all that
-ranks too low or too high; so the part `unseen` adds one bonus, or malus, to all of them: the largest with which they
-get at most the share of places that they have of the catalogue, and with which validation NDCG@10 on the other items
-falls by at most 1 %. No event on an unseen item is needed to choose it.
+event says by content: a table leads from every trained item to the unseen ones most like it. Where unseen items are few
+it is left out: every call would pay for places in few lists. As a whole all that ranks too low or too high; so the part
+`unseen` adds one bonus, or malus, to all of them: the largest with which they get at most the share of places that they
+have of the catalogue, and with which validation NDCG@10 on the other items falls by at most 1 %. No event on an unseen
+item is needed to choose it.
 """
 
 import math
@@ -28,8 +29,9 @@ _QUERIES = 4_000
 _PLACES = 10
 _LOSS = 0.01  # of validation NDCG@10 on items that training saw
 _MOST, _ROUNDS = 64.0, 16  # bounds of a bonus, and halvings of what lies between them
-_SIMILAR = BlendPart("similar", 1.0, 0.1, 0.95, 50)  # not fitted: validation has no event on what is unseen
-_NEAR = 16  # unseen items that a trained one leads to
+_SIMILAR = BlendPart("similar", 2.0, 1.0, 0.95, 50)  # not fitted: validation has no event on what is unseen
+_NEAR = 4  # unseen items that a trained one leads to
+_FEW = 0.01  # of the catalogue: below this `similar` is left out
 _ONE = 1 / (math.e - 1)  # the epsilon with which log1p(1 / epsilon) is 1
 
 
@@ -64,7 +66,7 @@ def fit_unseen(
     *,
     filter_seen: bool,
 ) -> tuple[list[BlendPart], str]:
-    """Add the parts `similar` and `unseen` to a fitted blend.
+    """Add the parts `similar`, unless unseen items are few, and `unseen` to a fitted blend.
 
     Args:
         model: The trained Transformer.
@@ -80,7 +82,7 @@ def fit_unseen(
     count, items = int(unseen.sum()), len(unseen) - 1
     if not count:
         return list(parts), "unseen items: none of which anything is known"
-    alike = [*parts, _SIMILAR]
+    alike = [*parts, *([_SIMILAR] if count >= _FEW * items else [])]
     found = _Lists(model, Blend(alike, arrays), valid, unseen, filter_seen)
     before = found.ndcg(-np.inf)
     if not before > 0:

@@ -83,6 +83,18 @@ def test_a_limit_on_places_holds_where_nothing_is_lost(monkeypatch: pytest.Monke
     assert 0.8 * len(UNSEEN) / ITEMS < share <= len(UNSEEN) / ITEMS
 
 
+def test_where_unseen_items_are_few_no_call_pays_for_what_they_share_with_the_history(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = model_with(UNSEEN)
+    monkeypatch.setattr("hushrec_model.unseen._FEW", 0.051)
+    parts, _ = fit_unseen(model, [], arrays_of(model), asked(model), filter_seen=True)
+    assert [part.name for part in parts] == ["unseen"]
+    monkeypatch.setattr("hushrec_model.unseen._FEW", 0.05)
+    parts, _ = fit_unseen(model, [], arrays_of(model), asked(model), filter_seen=True)
+    assert [part.name for part in parts] == ["similar", "unseen"]
+
+
 def test_the_weight_is_what_each_unseen_item_gains_and_no_other() -> None:
     model = model_with(UNSEEN)
     parts, _ = fit_unseen(model, [], arrays_of(model), asked(model), filter_seen=True)
