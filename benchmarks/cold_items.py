@@ -54,7 +54,7 @@ SEED = 0
 LOSSES = (0.0025, 0.005, 0.01, 0.02)
 PLACES = 10
 DECAYS, BENDS, WEIGHTS = (0.6, 0.8, 0.95), (0.03, 0.1, 0.3), (1.0, 2.0, 4.0)  # that the rival chooses from
-ONE_FOR_ALL = (0.95, 0.1, 2.0)  # of these the best on the validation of three sets together
+ONE_FOR_ALL = (0.95, 0.1, 2.0)  # the best on the validation of three sets together
 _ASKED = 5_000  # of the queries without a hidden target
 
 
