@@ -36,6 +36,7 @@ from hushrec_model.splits import TIMED, Split, split_log
 from hushrec_model.table_files import open_table
 from hushrec_model.teacher import teacher_checkpoint, train_taught
 from hushrec_model.training import Trained
+from hushrec_model.unseen import fit_unseen, unseen_tables
 
 __all__ = ["TrainOptions", "TrainReport", "train"]
 
@@ -167,7 +168,11 @@ def train(
         split, features, settings, checkpoint=state, max_minutes=left, device=options.device, progress=progress
     )
     tables = count_tables(split.train, len(split.items), min_shoppers=options.min_shoppers)
+    tables |= unseen_tables(trained.model, features)
     parts, validation = fit_blend(trained.model, split.valid, tables, filter_seen=split.filter_seen, progress=progress)
+    parts, raised = fit_unseen(trained.model, parts, tables, split.valid, filter_seen=split.filter_seen)
+    progress("decide", 1, 1, raised)
+    decisions.append(raised)
     alone = ModelScorer(trained.model, filter_seen=split.filter_seen)
     blended = BlendScorer(alone, Blend(parts, tables), filter_seen=split.filter_seen)
     test = {}

@@ -37,6 +37,7 @@ from hushrec_model.protocols import PROTOCOLS
 from hushrec_model.settings import Settings
 from hushrec_model.splits import Split, split_log
 from hushrec_model.training import build_model
+from hushrec_model.unseen import unseen_tables
 
 __all__ = ["PREPARED", "Run", "begin_run", "catalog_items", "load_run", "save_run", "split_features"]
 
@@ -76,7 +77,8 @@ class Run:
         """Count the tables of the training part, as the blend was fitted on; of a private run, those it released."""
         if self.counts is not None:
             return self.counts.arrays()
-        return count_tables(self.split.train, len(self.split.items), min_shoppers=self.min_shoppers)
+        tables = count_tables(self.split.train, len(self.split.items), min_shoppers=self.min_shoppers)
+        return tables | unseen_tables(self.model, self.features)
 
 
 def split_features(split: Split, known: Items) -> ItemFeatures:

@@ -18,6 +18,7 @@ from hushrec_model.model import Model, ModelScorer
 from hushrec_model.progress import Progress, silent
 from hushrec_model.run_folder import Run, catalog_items, load_run
 from hushrec_model.training import train_model, validation_sample
+from hushrec_model.unseen import fit_unseen
 from hushrec_privacy import checks
 from hushrec_privacy.accounting.guarantee import rounded_up
 from hushrec_privacy.errors import ConfigError
@@ -200,7 +201,8 @@ class _Quantization:
         if self.privacy is not None:
             return self.trained.blend
         seen = self.split.filter_seen
-        return fit_blend(model, self.split.valid, self.tables, filter_seen=seen, progress=self.progress)[0]
+        parts, _ = fit_blend(model, self.split.valid, self.tables, filter_seen=seen, progress=self.progress)
+        return fit_unseen(model, parts, self.tables, self.split.valid, filter_seen=seen)[0]
 
     def _pruned(self, trained: Measured) -> Model:
         """Prune and fine-tune with the trained model as the teacher, and keep the better of the two; the trained model

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 __all__ = ["Blend", "CountSource", "Neighbours", "Own", "Part", "Popularity", "count_sources", "fading"]
 
-NEIGHBOUR_PARTS = ("transitions", "successors", "item_knn")
+NEIGHBOUR_PARTS = ("transitions", "successors", "item_knn", "similar")
+FIXED_PARTS = ("popularity", "unseen")
 
 
 class Part(Protocol):
@@ -25,7 +26,7 @@ class Part(Protocol):
 
     @property
     def name(self) -> str:
-        """Which source: own, transitions, successors, item_knn or popularity."""
+        """Which source: own, transitions, successors, item_knn, similar, popularity or unseen."""
 
     @property
     def weight(self) -> float:
@@ -130,7 +131,7 @@ class Neighbours:
 
 
 class Popularity:
-    """How often all shoppers took each item, whatever the history.
+    """The same count of each item whatever the history: how often all shoppers took it, or whether it is unseen.
 
     Args:
         counts: Shape (V + 1,), float32.
@@ -151,7 +152,8 @@ def count_sources(parts: Sequence[Part], arrays: Mapping[str, NDArray[np.generic
 
     Args:
         parts: Parts of a blend.
-        arrays: `popularity`, and `NAME.items`, `NAME.weights`, `NAME.scales` for each neighbour table.
+        arrays: `popularity`, `unseen` if a part uses it, and `NAME.items`, `NAME.weights`, `NAME.scales` for each
+            neighbour table.
 
     Raises:
         ConfigError: A part has an unknown name or its table is missing.
@@ -174,12 +176,12 @@ class Blend:
         self.parts = tuple(parts)
         self.sources = count_sources(self.parts, arrays)
         self._total = np.zeros(len(arrays["popularity"]), np.float32)
-        popular: Any = arrays["popularity"]
-        always = [_gain(part, popular) for part in self.parts if part.name == "popularity"]
+        fixed: Any = arrays  # of float32 where a part reads them whole
+        always = [_gain(part, fixed[part.name]) for part in self.parts if part.name in FIXED_PARTS]
         self._fixed = np.sum(always, axis=0, dtype=np.float32) if always else None  # the same whatever the history
         counted: dict[tuple[str, float, int], tuple[CountSource, list[Part]]] = {}
         for part, source in zip(self.parts, self.sources, strict=True):
-            if part.name != "popularity":
+            if part.name not in FIXED_PARTS:
                 counted.setdefault((part.name, part.decay, part.window), (source, []))[1].append(part)
         self._counted = list(counted.values())  # parts that differ only in epsilon are counted once
 
@@ -240,8 +242,8 @@ def _source(part: Part, arrays: Mapping[str, NDArray[np.generic]]) -> CountSourc
     if part.name == "own":
         return Own(part.decay, part.window)
     try:
-        if part.name == "popularity":
-            return Popularity(arrays["popularity"])  # type: ignore[arg-type]
+        if part.name in FIXED_PARTS:
+            return Popularity(arrays[part.name])  # type: ignore[arg-type]
         if part.name in NEIGHBOUR_PARTS:
             return Neighbours.named(arrays, part.name, part.decay, part.window)
     except KeyError as error:

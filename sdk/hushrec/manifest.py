@@ -121,7 +121,7 @@ class BlendPart(msgspec.Struct, frozen=True):
     part.
 
     Attributes:
-        name: Which counts: own, transitions, successors, item_knn or popularity.
+        name: Which counts: own, transitions, successors, item_knn, similar, popularity or unseen.
         weight: In units of the Transformer's scores.
         epsilon: Count at which the logarithm starts to bend.
         decay: Weight of an event against the next younger one.

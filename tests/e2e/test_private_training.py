@@ -22,7 +22,11 @@ ROUNDS = 61  # one for the tables
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return write_shop(tmp_path_factory.mktemp("shop"), users=400)
+    """Its items file lists one item that nobody had."""
+    events, items = write_shop(tmp_path_factory.mktemp("shop"), users=400)
+    with items.open("a", newline="", encoding="utf-8") as file:
+        file.write("sku-new,Thing new,9.50,a\r\n")
+    return events, items
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +59,8 @@ def test_the_bundle_carries_the_guarantee_in_its_first_line(trained: Path, tmp_p
     run = json.loads((trained / "run.json").read_text(encoding="utf-8"))["privacy"]["run"]
     assert set(origins.values()) == {"public", f"dp({run})"}
     assert origins["items.bin"] == origins["neighbours.bin"] == origins["encoder.bin"] == f"dp({run})"
+    assert bundle.manifest.model.items == 31
+    assert not {"similar", "unseen"} & {part.name for part in bundle.manifest.blend}, "who is unseen, the log tells"
     headline = str(bundle.manifest.card["headline"])
     assert re.match(r"epsilon (7\.9\d+|8) at delta 0\.0001 for one user", headline)
     figures = [key for key in bundle.manifest.card if "ndcg" in key or "verification" in key or "sha256" in key]

@@ -18,7 +18,8 @@ Arrays = dict[str, NDArray[np.generic]]
 def _arrays(seed: int = 0) -> Arrays:
     rng = np.random.default_rng(seed)
     arrays: Arrays = {"popularity": rng.integers(0, 9, ITEMS + 1).astype(np.float32)}
-    for name in ("transitions", "successors", "item_knn"):
+    arrays["unseen"] = rng.integers(0, 2, ITEMS + 1).astype(np.float32)
+    for name in ("transitions", "successors", "item_knn", "similar"):
         arrays[f"{name}.items"] = rng.integers(0, ITEMS + 1, (ITEMS + 1, NEAR)).astype(np.uint32)
         arrays[f"{name}.weights"] = rng.integers(0, 256, (ITEMS + 1, NEAR)).astype(np.uint8)
         arrays[f"{name}.scales"] = rng.random(ITEMS + 1).astype(np.float32)
@@ -35,12 +36,12 @@ def _plain(parts: list[BlendPart], arrays: Arrays, scores: list[float], history:
             fade = part.decay**age
             if part.name == "own":
                 counts[event] += fade
-            elif part.name != "popularity":
+            elif part.name not in ("popularity", "unseen"):
                 table = [arrays[f"{part.name}.{field}"] for field in ("items", "weights", "scales")]
                 for near, weight in zip(table[0][event], table[1][event], strict=True):
                     counts[near] += fade * float(weight) * float(table[2][event])
-        if part.name == "popularity" and history:
-            counts = [float(count) for count in arrays["popularity"]]
+        if part.name in ("popularity", "unseen") and history:
+            counts = [float(count) for count in arrays[part.name]]
         for item, count in enumerate(counts):
             result[item] += part.weight * math.log1p(count / part.epsilon)
     return result
@@ -55,10 +56,12 @@ PARTS = [
     BlendPart("transitions", 0.3, 0.01, 0.2, 3),
     BlendPart("successors", 0.7, 0.3, 0.1, 2),
     BlendPart("popularity", 0.5, 1.0),
+    BlendPart("unseen", -1.5, 0.5),
+    BlendPart("similar", 1.0, 0.1, 0.9, 4),
 ]
 
 
-@given(history=st.lists(st.integers(1, ITEMS), max_size=9), chosen=st.sets(st.integers(0, 7)), seed=st.integers(0, 99))
+@given(history=st.lists(st.integers(1, ITEMS), max_size=9), chosen=st.sets(st.integers(0, 9)), seed=st.integers(0, 99))
 def test_the_blend_equals_its_plain_definition(history: list[int], chosen: set[int], seed: int) -> None:
     arrays, parts = _arrays(seed), [PARTS[i] for i in sorted(chosen)]
     blend = Blend(parts, arrays)

@@ -33,13 +33,22 @@ def test_every_item_has_unit_length_and_padding_none(features: ItemFeatures, tra
     torch.testing.assert_close(vectors[1:].norm(dim=1), torch.ones(ITEMS))
 
 
-def test_an_item_that_training_never_saw_is_its_content_alone() -> None:
-    features = all_known(ITEMS)
-    items = table(features, seen={1, 2})
+def test_an_item_that_training_never_saw_takes_the_rows_of_those_most_like_it() -> None:
+    titles = ["red mug", "red mug", "garden chair", "mug, red"]
+    items = table(item_features(titles, np.full(4, np.nan), {}), seen={1, 2, 3})
     content = items.content()
     assert isinstance(content, Tensor)
-    torch.testing.assert_close(items()[3:], direction(content[2:]))
-    torch.testing.assert_close(items()[1], direction(items.id.weight[0] + content[0]))
+    alike = items.id.weight[:2].mean(0)
+    torch.testing.assert_close(items()[4], direction(alike + content[3]))
+    torch.testing.assert_close(items.raw()[4], alike + content[3])
+    torch.testing.assert_close(items()[1:4], direction(items.id.weight[:3] + content[:3]))
+
+
+def test_an_item_like_no_trained_one_is_its_content_alone() -> None:
+    items = table(item_features(["red mug", "garden chair"], np.full(2, np.nan), {}), seen={1})
+    content = items.content()
+    assert isinstance(content, Tensor)
+    torch.testing.assert_close(items()[2], direction(content[1]))
 
 
 def test_an_item_of_which_nothing_is_known_has_no_direction() -> None:

@@ -58,6 +58,27 @@ def test_min_shoppers_reaches_the_tables_of_the_bundle_and_its_card(tmp_path: Pa
     assert bundle.manifest.card["min_shoppers"] == 3
 
 
+def test_where_training_saw_every_item_nothing_ships_for_unseen_ones(made: QuantizeReport, run: Path) -> None:
+    assert load_run(run).model.items.trained.all()
+    manifest = Bundle.open(made.bundle).manifest
+    named = [part.name for part in manifest.blend] + [name.partition(".")[0] for name in manifest.arrays]
+    assert "transitions" in named
+    assert not {"similar", "unseen"} & set(named)
+
+
+def test_items_that_nobody_had_ship_with_what_they_are_like_and_a_bonus(tmp_path: Path) -> None:
+    events, items = write_shop_files(tmp_path, spare=3)
+    train(events, items, tmp_path / "run", TrainOptions(teacher=False))
+    made = quantize(tmp_path / "run", tmp_path / "shop.hush", QuantizeOptions(tolerance=LOOSE))
+    bundle = Bundle.open(made.bundle)
+    assert [part.name for part in bundle.manifest.blend][-2:] == ["similar", "unseen"]
+    assert bundle.array("unseen").tolist() == [0] * 38 + [1] * 3
+    assert set(np.unique(bundle.array("similar.items"))) == {0, 38, 39, 40}
+    with Recommender.open(made.bundle) as device:
+        device.observe("sku-3", "purchase")
+        assert len(device.recommend(39)) == 39
+
+
 def test_every_step_is_reported_from_the_trained_model_to_the_bundle(made: QuantizeReport) -> None:
     names = [step.name for step in made.steps]
     assert names[0] == "trained, float32"
