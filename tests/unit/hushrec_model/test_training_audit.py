@@ -70,7 +70,7 @@ def test_the_auditor_s_own_gradient_is_the_one_that_the_product_clips_and_sums()
     own = training_audit._gradients(model, torch.from_numpy(canaries.items[1:2]), candidates.items)[0].double()
     assert own.norm() > 10 * settings.max_grad_norm
     assert torch.cosine_similarity(summed.flatten(), own.flatten(), 0) > 0.98
-    assert 0.9 * settings.max_grad_norm < summed.norm() <= settings.max_grad_norm
+    assert 0.85 * settings.max_grad_norm < summed.norm() <= settings.max_grad_norm
 
 
 def test_the_shift_of_a_canary_is_the_one_that_the_noise_allows() -> None:
