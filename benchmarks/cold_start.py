@@ -43,7 +43,7 @@ _TORCH = """
 import sys, torch
 from hushrec_model.network import Encoder, EncoderShape
 torch.set_num_threads(1)
-encoder = Encoder(EncoderShape((2, 2), (132, 132), 50)).eval()
+encoder = Encoder(EncoderShape((2,), (176,), 50)).eval()
 state = torch.load(sys.argv[1], mmap=True)
 encoder.load_state_dict(state["encoder"])
 with torch.inference_mode():
