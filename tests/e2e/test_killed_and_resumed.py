@@ -75,7 +75,7 @@ def test_what_comes_of_it_reaches_the_device(shop: Path) -> None:
     assert run["protocol_sha256"] == bundle["protocol_sha256"]
     assert bundle["ndcg@10"] == pytest.approx(run["ndcg@10"], abs=0.03)
     assert bundle["ndcg@10"] > bundle["baselines"]["popularity"]["ndcg@10"] + 0.3
-    assert run["parts"].keys() > {"transformer"}
+    assert run["parts"].keys() >= {"transformer"}  # the planted shop may need no counts
     assert bundle["parts"].keys() == {"transformer", *(part["name"] for part in quantized["blend"])}  # fitted anew
     asked = found("recommend", "shop.hush", "--history", "sku-3,sku-4,sku-5", "-k", "3", cwd=shop)
     assert {"sku-6", "sku-7"} & {entry["item"] for entry in asked["recommendations"]}

@@ -191,7 +191,7 @@ def test_what_is_not_a_bundle_is_refused(tmp_path: Path, place: str) -> None:
         b"{}",
         b"[" * 100_000,
         b'{"a":' * 100_000,
-        b'{"format":"2.0"',
+        b'{"format":"3.0"',
         b"\xff\xfe\x00{",
         b" " * 2_000_000,
         b"null",
@@ -207,7 +207,7 @@ def test_garbage_in_place_of_the_manifest_is_refused(root: Path, text: bytes, ha
         Bundle.open(root)
 
 
-@pytest.mark.parametrize("version", ["3.0", "0.9", "10.0", "", "one", "1e1.0"])
+@pytest.mark.parametrize("version", ["4.0", "2.0", "0.9", "10.0", "", "one", "1e1.0"])
 def test_another_major_version_is_refused_by_name(root: Path, version: str) -> None:
     forge(root, lambda manifest: manifest.update(format=version))
     with pytest.raises(BundleError, match="update hushrec"):
@@ -223,16 +223,16 @@ def test_a_bundle_of_the_first_format_is_to_be_made_anew(root: Path) -> None:
 def test_a_newer_major_version_is_named_even_if_nothing_else_is_known_of_it(root: Path) -> None:
     def change(manifest: dict[str, Any]) -> None:
         manifest.clear()
-        manifest.update(format="3.0", parts=[1, 2, 3])
+        manifest.update(format="4.0", parts=[1, 2, 3])
 
     forge(root, change)
-    with pytest.raises(BundleError, match=r"format .3\.0."):
+    with pytest.raises(BundleError, match=r"format .4\.0."):
         Bundle.open(root)
 
 
 def test_a_newer_minor_version_opens_and_its_unknown_fields_are_ignored(root: Path) -> None:
     def change(manifest: dict[str, Any]) -> None:
-        manifest["format"] = "2.7"
+        manifest["format"] = "3.7"
         manifest["campaigns"] = {"spring": [1, 2]}
         manifest["model"]["temperature"] = 0.5
         manifest["files"]["items.bin"]["blake3"] = "00"
@@ -240,7 +240,7 @@ def test_a_newer_minor_version_opens_and_its_unknown_fields_are_ignored(root: Pa
         manifest["blend"][0]["cap"] = 3
 
     forge(root, change)
-    assert Bundle.open(root).manifest.format == "2.7"
+    assert Bundle.open(root).manifest.format == "3.7"
 
 
 ESCAPES = [
