@@ -39,11 +39,11 @@ rec = hushrec.Recommender.open(sys.argv[1], profile=sys.argv[2])
 rec.observe("item-17")
 print([found.item for found in rec.recommend(10)], flush=True)
 """
-_TORCH = """
+_TORCH = f"""
 import sys, torch
 from hushrec_model.network import Encoder, EncoderShape
 torch.set_num_threads(1)
-encoder = Encoder(EncoderShape((2,), (176,), 50)).eval()
+encoder = Encoder(EncoderShape({(HEADS,) * LAYERS}, {(CHANNELS,) * LAYERS}, {MAX_HISTORY})).eval()
 state = torch.load(sys.argv[1], mmap=True)
 encoder.load_state_dict(state["encoder"])
 with torch.inference_mode():

@@ -102,10 +102,12 @@ def open_product(graph: Path) -> Any:
         graph: Its path.
 
     Raises:
-        BundleError: ONNX Runtime cannot open it; or the processor lacks VNNI and cuts sums of two products of an
-            unsigned and a signed byte down to 16 bits.
+        BundleError: ONNX Runtime cannot open it; it lacks the output `largest_sum`; or the processor lacks VNNI and
+            cuts sums of two products of an unsigned and a signed byte down to 16 bits.
     """
     session = ort.open_session(graph)
+    if "largest_sum" not in {found.name for found in session.get_outputs()}:
+        raise BundleError(f"{graph}: has no output largest_sum; make the bundle again")
     nothing = {found.name: np.zeros((1, 1), np.int64) for found in session.get_inputs()}
     (sums,) = session.run(["largest_sum"], nothing)  # a constant, made when the graph was opened
     if not (sums == _LARGEST_SUM).all():

@@ -132,14 +132,18 @@ def test_what_no_scorer_is_called_is_not_remembered(bundle: Bundle) -> None:
     assert set(notes.kept.values()) <= {name.encode() for name in SCORERS}
 
 
+def product_remembered(bundle: Bundle) -> Notes:
+    notes = Notes()
+    Engine(bundle, notes)
+    notes.kept = dict.fromkeys(notes.kept, b"product")
+    return notes
+
+
 @pytest.mark.parametrize("remembered", [True, False])
 def test_scorers_that_this_onnx_runtime_cannot_open_are_replaced(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, remembered: bool
 ) -> None:
-    notes = Notes()
-    if remembered:
-        Engine(bundle, notes)
-        notes.kept = dict.fromkeys(notes.kept, b"product")
+    notes = product_remembered(bundle) if remembered else Notes()
     real = ort.open_session
 
     def refuse(graph: Path) -> Any:
@@ -246,10 +250,7 @@ def test_a_table_that_was_cut_off_while_it_is_used_is_a_bundle_error(tmp_path: P
 def test_a_processor_whose_products_overflow_scores_by_another_graph(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, remembered: bool
 ) -> None:
-    notes = Notes()
-    if remembered:
-        Engine(bundle, notes)
-        notes.kept = dict.fromkeys(notes.kept, b"product")
+    notes = product_remembered(bundle) if remembered else Notes()
     monkeypatch.setattr("hushrec.scorer._LARGEST_SUM", 1)  # what this processor adds up differs from it
     with pytest.raises(BundleError, match=r"scorer\.onnx: this processor's int8 products overflow"):
         Engine(bundle, scorer="product")
@@ -258,6 +259,16 @@ def test_a_processor_whose_products_overflow_scores_by_another_graph(
     asked = histories(5, MAX_HISTORY)
     for at, scores in engine.scores_many((items, None) for items in asked):
         np.testing.assert_array_equal(scores, engine.scores(asked[at]))
+
+
+def test_a_scorer_that_cannot_say_whether_its_products_overflow_is_not_used(tmp_path: Path) -> None:
+    graphs = build_graphs(random_encoder(heads=(1,), channels=(16,), max_history=8), random_items(60))
+    graphs.write(tmp_path)
+    (tmp_path / "scorer.onnx").write_bytes(graphs.encoder_onnx)
+    folder = Folder(tmp_path, 60, graphs.capacity)
+    assert Engine(folder).scorer in {"plain", "blocks"}
+    with pytest.raises(BundleError, match="has no output largest_sum"):
+        Engine(folder, scorer="product")
 
 
 def test_a_broken_graph_is_a_bundle_error(tmp_path: Path) -> None:
